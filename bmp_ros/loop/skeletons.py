@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keypoint sets by name: joints, edges to draw, flip pairs and OKS sigmas.
+
+The first 17 joints of every set are COCO's, in COCO's order: pose NMS, prompts and ``pose_score``
+use just these. The 21- and 23-joint sets are those of the published multi-dataset networks
+(COCO + MPII + AIC); the extra joints are named after the data set that defines them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+COCO_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072,
+    0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+)  # fmt: skip
+"""Per-joint standard deviations of COCO's object keypoint similarity (cocodataset.org)."""
+
+_COCO_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+    "left_knee", "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+_COCO_EDGES = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+    (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+_COCO_FLIP_PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A named keypoint set of K joints.
+
+    names: one per joint. edges: pairs of joint indices to draw. flip_pairs: left-right pairs; a
+    joint in no pair maps to itself. sigmas: K standard deviations for OKS.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def flip_indices(self) -> np.ndarray:
+        """(K,) int64: ``keypoints[flip_indices]`` are the joints of the mirrored picture."""
+        indices = np.arange(len(self.names))
+        for left, right in self.flip_pairs:
+            indices[left], indices[right] = right, left
+        return indices
+
+
+COCO_17 = Skeleton("coco_17", _COCO_NAMES, _COCO_EDGES, _COCO_FLIP_PAIRS, COCO_SIGMAS)
+
+# Names after what the channels were trained on: channel 17 saw MPII's thorax and AIC's neck,
+# channel 19 the top of the head of both. (The published metainfo file has 22 names for these 21
+# channels, wrong from index 19 on.)
+MULTI_21 = Skeleton(
+    "multi_21",
+    (*_COCO_NAMES, "thorax", "upper_neck", "head_top", "pelvis"),
+    (*_COCO_EDGES, (19, 18), (18, 17), (17, 20)),
+    _COCO_FLIP_PAIRS,
+    (*COCO_SIGMAS, 0.079, 0.079, 0.035, 0.107),
+)
+
+MULTI_23 = Skeleton(
+    "multi_23",
+    (
+        *_COCO_NAMES,
+        "thorax_mpii", "pelvis_mpii", "neck_mpii", "head_top_mpii", "neck_aic", "head_top_aic",
+    ),  # fmt: skip
+    (*_COCO_EDGES, (20, 19), (19, 17), (17, 18), (22, 21)),
+    _COCO_FLIP_PAIRS,
+    (*COCO_SIGMAS, 0.079, 0.107, 0.079, 0.035, 0.079, 0.035),
+)
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MULTI_21, MULTI_23)}
+
+
+def skeleton_of_size(joints: int) -> Skeleton:
+    """Return the skeleton with ``joints`` joints (17, 21 or 23).
+
+    Raises ValueError for any other number, naming those that are known.
+    """
+    for skeleton in SKELETONS.values():
+        if len(skeleton) == joints:
+            return skeleton
+    known = ", ".join(f"{len(s)} ({s.name})" for s in SKELETONS.values())
+    raise ValueError(f"no skeleton with {joints} joints; known numbers of joints: {known}")
