@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which keypoints of a pose are handed to the segmenter as point prompts, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+PROMPT_METHODS = ("distance+confidence", "k_most_visible", "distance", "closest")
+
+_FACE = (0, 1, 2)  # nose and both eyes lie so close together that one of them says it all
+_CONFIDENT_QUANTILE = 80.0
+_ISOLATION_WEIGHT = 3.0
+
+
+class PromptGroup(NamedTuple):
+    """People with equally many prompt points: one decoder call.
+
+    people: (G,) int64, their rows. points: (G, P, 2) float32 pixels. labels: (G, P) int32, 1 on
+    the person, 0 not.
+    """
+
+    people: np.ndarray
+    points: np.ndarray
+    labels: np.ndarray
+
+
+def select_prompts(
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+    visibility: np.ndarray,
+    *,
+    method: str,
+    visibility_threshold: float,
+    box: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the indices of the keypoints to prompt with, in the order of their use.
+
+    keypoints: (K, 2) pixels, the face first (COCO order). scores, visibility: (K,); where a model
+    has no visibility, pass its scores. Candidates are the keypoints with visibility >=
+    ``visibility_threshold``; the caller truncates. ``box`` (4,) xyxy gives the centre for
+    ``distance`` and ``closest``, else the mean of the candidates does. Returns (n,) int64.
+
+    * ``distance+confidence``: the most confident first, then always the one farthest from those
+      taken, among the candidates within the top fifth of the scores.
+    * ``k_most_visible``: by visibility, descending.
+    * ``distance``: by distance from the centre plus three times that from the nearest other
+      candidate, descending.
+    * ``closest``: by distance from the centre, ascending.
+
+    All but ``k_most_visible`` use just the most visible one of nose and eyes. All orders are
+    stable: on equal values the lower keypoint index comes first.
+    """
+    if method not in PROMPT_METHODS:
+        raise ValueError(f"prompt method {method!r} is unknown; known: {', '.join(PROMPT_METHODS)}")
+    keypoints = np.asarray(keypoints, np.float32)
+    candidate = np.asarray(visibility) >= visibility_threshold
+    if method != "k_most_visible":
+        face = np.asarray(visibility)[list(_FACE)]
+        candidate[list(_FACE)] &= np.arange(len(_FACE)) == face.argmax()
+    indices = np.flatnonzero(candidate)
+    if len(indices) == 0:
+        return indices
+    points = keypoints[indices]
+    if method == "k_most_visible":
+        order = np.argsort(-np.asarray(visibility)[indices], kind="stable")
+    elif method == "distance+confidence":
+        order = _spread_over_confident(points, np.asarray(scores)[indices])
+    else:
+        centre = points.mean(axis=0) if box is None else (box[:2] + box[2:]) / 2
+        from_centre = np.linalg.norm(points - centre, axis=1)
+        if method == "closest":
+            order = np.argsort(from_centre, kind="stable")
+        else:
+            isolation = _ISOLATION_WEIGHT * _nearest_other(points)
+            order = np.argsort(-(from_centre + isolation), kind="stable")
+    return indices[order]
+
+
+def _spread_over_confident(points: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Farthest-point order over the confident: the rule of ``distance+confidence``."""
+    by_score = np.argsort(-scores, kind="stable")
+    points, remaining = points[by_score], scores[by_score].astype(np.float64)
+    distances = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
+    order = [0]
+    remaining[0] = -1.0  # a taken one stays in the quantile as -1: part of the published rule
+    while len(order) < len(points):
+        confident = remaining >= np.percentile(remaining, _CONFIDENT_QUANTILE)
+        confident[order] = False
+        to_taken = np.where(confident, distances[:, order].min(axis=1), -1.0)
+        order.append(int(to_taken.argmax()))
+        remaining[order[-1]] = -1.0
+    return by_score[order]
+
+
+def _nearest_other(points: np.ndarray) -> np.ndarray:
+    """(n,) distance of every point to the nearest other one; 0 when it is alone."""
+    if len(points) == 1:
+        return np.zeros(1)
+    distances = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    return distances.min(axis=1)
+
+
+def nearest_negatives(
+    keypoints: np.ndarray, scores: np.ndarray, box: np.ndarray, *, count: int, threshold: float
+) -> np.ndarray:
+    """Return the ``count`` confident keypoints of other people closest to the centre of ``box``.
+
+    keypoints: (M, K, 2) of the others. scores: (M, K), visibility where the model has it;
+    candidates have a score >= ``threshold``. box: (4,) xyxy. Returns (n, 2) float32, n <= count.
+    """
+    points = np.asarray(keypoints, np.float32)[np.asarray(scores) >= threshold]
+    centre = (box[:2] + box[2:]) / 2
+    order = np.argsort(np.linalg.norm(points - centre, axis=1), kind="stable")
+    return points[order[:count]]
+
+
+def group_prompts(
+    points: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+) -> list[PromptGroup]:
+    """Collect people with the same number of points into one decoder call each.
+
+    points: one (P_i, 2) per person. labels: one (P_i,) per person. People without a point are in
+    no group. Padding to one size would save calls but change the masks: SAM's padding tokens take
+    part in its attention. Groups come by ascending number of points.
+    """
+    counts = np.array([len(own) for own in points], np.int64)
+    groups = []
+    for count in np.unique(counts[counts > 0]):
+        people = np.flatnonzero(counts == count)
+        groups.append(
+            PromptGroup(
+                people,
+                np.stack([np.asarray(points[row], np.float32) for row in people]),
+                np.stack([np.asarray(labels[row], np.int32) for row in people]),
+            )
+        )
+    return groups
