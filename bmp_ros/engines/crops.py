@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Crops of people for top-down pose networks: geometry, warping, dimming, normalisation.
+
+NumPy and OpenCV only; every engine uses this geometry. The convention is UDP (Huang et al., "The
+Devil is in the Details", CVPR 2020): a picture of w pixels spans w - 1 units, from the centre of
+its first pixel to the centre of its last one, so that image, crop and heatmap map onto each other
+without a half-pixel shift, mirrored or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+CROP_SIZE = (192, 256)
+"""Width and height of the input of the published networks."""
+BOX_PADDING = 1.25
+"""A crop spans this many times the box."""
+MINIMUM_EXTENT = 1.0
+"""Pixels of the image that a crop spans at least: a box without area still gives a finite crop."""
+
+RGB_MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
+RGB_STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class CropGeometry:
+    """Where N crops of one size lie in the image; axis-aligned, without rotation.
+
+    origin: (N, 2) float64, x y in image pixels of the centre of each crop's first pixel.
+    extent: (N, 2) float64, image pixels from the centre of the first to that of the last pixel.
+    size: (width, height) of a crop in pixels.
+    """
+
+    origin: np.ndarray
+    extent: np.ndarray
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def __getitem__(self, rows: slice) -> CropGeometry:
+        return CropGeometry(self.origin[rows], self.extent[rows], self.size)
+
+    @property
+    def crop_to_image(self) -> np.ndarray:
+        """(N, 2, 3) float64 affine matrices from crop pixels to image pixels."""
+        step = self.extent / (np.array(self.size) - 1)
+        return _axis_aligned(step, self.origin)
+
+    @property
+    def image_to_crop(self) -> np.ndarray:
+        """(N, 2, 3) float64 affine matrices from image pixels to crop pixels."""
+        step = (np.array(self.size) - 1) / self.extent
+        return _axis_aligned(step, -self.origin * step)
+
+    def points_to_image(self, points: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """Map points on a grid that covers the crop, e.g. its heatmap, to the image.
+
+        points: (N, K, 2) x y in cells of the grid. grid: (width, height) of the grid in cells.
+        Returns (N, K, 2) float32 x y in image pixels.
+        """
+        relative = np.asarray(points, dtype=np.float64) / (np.array(grid) - 1)
+        image_points = self.origin[:, None] + relative * self.extent[:, None]
+        return image_points.astype(np.float32)
+
+
+def _axis_aligned(step: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    matrices = np.zeros((len(step), 2, 3))
+    matrices[:, 0, 0], matrices[:, 1, 1] = step.T
+    matrices[:, :, 2] = shift
+    return matrices
+
+
+def crop_geometry(boxes: np.ndarray, size: tuple[int, int] = CROP_SIZE) -> CropGeometry:
+    """Place one crop per box: same centre, padded by 1.25, the shorter side grown to the aspect.
+
+    boxes: (N, 4) xyxy in image pixels; they may reach outside of the image. A box without width
+    or height is padded to ``MINIMUM_EXTENT`` first. size: (width, height) of the crops.
+    Raises ValueError for boxes of another shape or with a value that is not finite.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes must have shape (N, 4) xyxy, got {boxes.shape}")
+    if not np.isfinite(boxes).all():
+        row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
+        raise ValueError(f"box {row} is not finite: {boxes[row].tolist()}; drop it before pose")
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    padded = np.maximum((boxes[:, 2:] - boxes[:, :2]) * BOX_PADDING, MINIMUM_EXTENT)
+    aspect = size[0] / size[1]
+    width = np.maximum(padded[:, 0], padded[:, 1] * aspect)
+    extent = np.stack([width, width / aspect], axis=1)
+    return CropGeometry(centre - extent / 2, extent, size)
+
+
+def warp_crops(image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
+    """Cut all crops out of an image, bilinear; what lies outside of the image is black.
+
+    image: (H, W, 3) uint8. Returns (N, height, width, 3) uint8 in the same channel order.
+    """
+    width, height = geometry.size
+    crops = np.empty((len(geometry), height, width, 3), dtype=np.uint8)
+    for crop, matrix in zip(crops, geometry.crop_to_image, strict=True):
+        cv2.warpAffine(
+            image, matrix, (width, height), dst=crop, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )
+    return crops
+
+
+def background_weights(masks: np.ndarray, geometry: CropGeometry, factor: float) -> np.ndarray:
+    """Brightness of each crop pixel: 1 on the person, ``factor`` beside, between at the outline.
+
+    masks: (N, H, W) bool in the size of the image. A person whose mask has no pixel gets weight 1
+    everywhere: nothing is known about the background. Returns (N, height, width) float32.
+    """
+    width, height = geometry.size
+    weights = np.ones((len(geometry), height, width), dtype=np.float32)
+    for person, (mask, matrix) in enumerate(zip(masks, geometry.crop_to_image, strict=True)):
+        if mask.any():
+            on_person = _warp_mask(mask, matrix, geometry[person : person + 1])
+            weights[person] = factor + (1 - factor) / 255 * on_person.astype(np.float32)
+    return weights
+
+
+def _warp_mask(mask: np.ndarray, crop_to_image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
+    """Return one mask in its crop, (height, width) uint8, 255 = on the person.
+
+    Only the part of the mask under the crop is widened to 0..255, never the full image.
+    """
+    limit = np.array(mask.shape[::-1])
+    first = np.clip(np.floor(geometry.origin[0]), 0, limit).astype(int)
+    last = np.clip(np.floor(geometry.origin[0] + geometry.extent[0]) + 2, 0, limit).astype(int)
+    width, height = geometry.size
+    if (last <= first).any():
+        return np.zeros((height, width), dtype=np.uint8)
+    part = mask[first[1] : last[1], first[0] : last[0]].astype(np.uint8) * np.uint8(255)
+    matrix = crop_to_image.copy()
+    matrix[:, 2] -= first
+    return cv2.warpAffine(
+        part, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
+
+
+def dim(crops: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Multiply (N, height, width, 3) uint8 crops by (N, height, width) weights in [0, 1].
+
+    Rounds half to even, as the published networks were trained. Returns uint8.
+    """
+    return np.rint(crops * weights[..., None]).astype(np.uint8)
+
+
+def normalize(crops: np.ndarray) -> np.ndarray:
+    """Turn (N, height, width, 3) uint8 BGR crops into (N, 3, height, width) float32 RGB inputs."""
+    inputs = (crops[..., ::-1].astype(np.float32) - RGB_MEAN) / RGB_STD
+    return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+
+
+def pose_inputs(
+    image: np.ndarray,
+    geometry: CropGeometry,
+    masks: np.ndarray | None = None,
+    background_factor: float | None = None,
+) -> np.ndarray:
+    """Crop, dim and normalise all people of an image for a pose network.
+
+    image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool or None. background_factor: brightness left
+    to the background, or None for a network that is not conditioned on masks.
+    Returns (N, 3, height, width) float32.
+    """
+    crops = warp_crops(image, geometry)
+    if masks is not None and background_factor is not None:
+        crops = dim(crops, background_weights(masks, geometry, background_factor))
+    return normalize(crops)
