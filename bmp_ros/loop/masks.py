@@ -98,33 +98,35 @@ def exclusive_masks(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     masks: (N, H, W) bool, unchanged. scores: (N,) finite; on equal scores the lower index wins.
     Returns (N, H, W) bool; a mask that loses all of its pixels stays as an empty one.
     """
-    return masks_of_labels(label_map(masks, scores), masks)
-
-
-def label_map(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Paint the masks into one image: (H, W) uint16, 0 = nobody, i + 1 = masks[i].
-
-    Where masks overlap, the one with the highest score is on top, the lower index on ties.
-    """
-    if not np.isfinite(scores).all():
-        raise ValueError(f"mask scores must be finite, got {scores}; drop such people first")
-    count = len(masks)
-    labels = np.zeros(masks.shape[1:], np.uint16)
-    # Worst first, so that better ones paint over it; on ties the later index goes first.
-    for index in np.lexsort((-np.arange(count), scores)):
-        x, y, width, height = cv2.boundingRect(masks[index].view(np.uint8))
-        window = np.s_[y : y + height, x : x + width]
-        np.copyto(labels[window], index + 1, where=masks[index][window])
-    return labels
-
-
-def masks_of_labels(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Return what each mask kept in the label map made of the same masks: (N, H, W) bool."""
-    exclusive = np.zeros_like(masks)
-    for index, (x, y, width, height) in enumerate(mask_rectangles(masks)):
+    rectangles = mask_rectangles(masks)
+    labels = label_map(masks, scores, rectangles)
+    # np.zeros maps its pages lazily: what lies outside of the rectangles is never touched.
+    exclusive = np.zeros(masks.shape, np.bool_)
+    for index, (x, y, width, height) in enumerate(rectangles):
         window = np.s_[y : y + height, x : x + width]
         np.equal(labels[window], index + 1, out=exclusive[index][window])
     return exclusive
+
+
+def label_map(
+    masks: np.ndarray, scores: np.ndarray, rectangles: np.ndarray | None = None
+) -> np.ndarray:
+    """Paint the masks into one image: (H, W) uint16, 0 = nobody, i + 1 = masks[i].
+
+    Where masks overlap, the one with the highest score is on top, the lower index on ties.
+    rectangles: those of the masks, if known (see `mask_rectangles`).
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError(f"mask scores must be finite, got {scores}; drop such people first")
+    if rectangles is None:
+        rectangles = mask_rectangles(masks)
+    labels = np.zeros(masks.shape[1:], np.uint16)
+    # Worst first, so that better ones paint over it; on ties the later index goes first.
+    for index in np.lexsort((-np.arange(len(masks)), scores)):
+        x, y, width, height = rectangles[index]
+        window = np.s_[y : y + height, x : x + width]
+        np.copyto(labels[window], index + 1, where=masks[index][window])
+    return labels
 
 
 def paint_out(image: np.ndarray, masks: np.ndarray) -> np.ndarray:

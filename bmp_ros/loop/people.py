@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -133,12 +133,18 @@ class People:
                 raise ValueError(
                     f"cannot concatenate {part} with {first}: image size and skeleton must agree"
                 )
+        parts = [part for part in parts if len(part)] or [first]
         if len(parts) == 1:
-            return first
+            return parts[0]
         arrays = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in _ARRAY_NAMES
+            if name != "masks"
         }
+        # The arrays of masks are by far the largest ones: what is shared stays shared.
+        shared = all(part.masks is part.raw_masks for part in parts)
+        masks = [part.masks for part in parts]
+        arrays["masks"] = arrays["raw_masks"] if shared else np.concatenate(masks)
         return People(**arrays, skeleton=first.skeleton)
 
     @property
@@ -160,8 +166,10 @@ class People:
             rows = np.asarray(rows)
             if rows.size == 0 and rows.dtype != np.bool_:
                 rows = rows.astype(np.int64)
-        arrays = {name: getattr(self, name)[rows] for name in _ARRAY_NAMES}
-        return replace(self, **arrays)
+        arrays = {name: getattr(self, name)[rows] for name in _ARRAY_NAMES if name != "masks"}
+        shared = self.masks is self.raw_masks
+        arrays["masks"] = arrays["raw_masks"] if shared else self.masks[rows]
+        return People(**arrays, skeleton=self.skeleton)
 
     def __iter__(self) -> Iterator[People]:
         """One ``People`` of a single row after the other."""
@@ -171,7 +179,9 @@ class People:
         height, width = self.image_size
         found = ", ".join(
             f"{count} in iteration {iteration}"
-            for iteration, count in zip(*np.unique(self.iteration, return_counts=True), strict=True)
+            for iteration, count in zip(
+                *np.unique(self.iteration, return_counts=True), strict=True
+            )
         )
         return (
             f"People({len(self)} in {width}x{height}, {self.skeleton.name}"
@@ -228,7 +238,7 @@ class People:
             else:
                 values = np.array([row[field_name] for row in rows], np.float64)
                 arrays[field_name] = values.astype(like.dtype).reshape(shape)
-        return replace(people, **arrays)
+        return cls(**arrays, skeleton=people.skeleton)
 
 
 def _plain(values: Any) -> Any:

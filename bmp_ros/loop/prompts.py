@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from bmp_ros.loop.box_nms import box_iou
+from bmp_ros.loop.skeletons import COCO_17
+
+if TYPE_CHECKING:
+    from bmp_ros.loop.people import People
+    from bmp_ros.loop.settings import LoopSettings
 
 PROMPT_METHODS = ("distance+confidence", "k_most_visible", "distance", "closest")
 
 _FACE = (0, 1, 2)  # nose and both eyes lie so close together that one of them says it all
-_CONFIDENT_QUANTILE = 80.0
+_CONFIDENT_QUANTILE = 0.8
 _ISOLATION_WEIGHT = 3.0
 
 
@@ -27,6 +34,49 @@ class PromptGroup(NamedTuple):
     labels: np.ndarray
 
 
+def choose_prompts(found: People, others: People, settings: LoopSettings) -> list[PromptGroup]:
+    """Choose the prompt points of everybody in ``found``; ``others`` were accepted before.
+
+    A person without any keypoint that is both visible and confident is in no group.
+    """
+    everyone = np.concatenate([found.boxes, others.boxes])
+    overlap = box_iou(found.boxes, everyone)
+    np.fill_diagonal(overlap, 0.0)
+    crowd_iou = np.inf if settings.crowd_iou is None else settings.crowd_iou
+    limits = np.where(
+        overlap.max(axis=1) > crowd_iou, settings.num_positive_crowded, settings.num_positive
+    )
+    joints = np.s_[:, : len(COCO_17)]
+    keypoints = np.concatenate([found.keypoints[joints], others.keypoints[joints]])
+    scores = np.concatenate([found.keypoint_scores[joints], others.keypoint_scores[joints]])
+    visibility = np.concatenate([found.visibility[joints], others.visibility[joints]])
+    visibility = np.where(np.isnan(visibility), scores, visibility)
+    certain = (visibility > settings.visibility_threshold) & (
+        scores > settings.confidence_threshold
+    )
+    points, labels = [], []
+    for row in range(len(found)):
+        positive = negative = np.zeros((0, 2), np.float32)
+        if certain[row].any():
+            order = select_prompts(
+                keypoints[row], scores[row], visibility[row],
+                method=settings.prompt_method,
+                visibility_threshold=settings.visibility_threshold,
+                box=found.boxes[row],
+                limit=limits[row],
+            )  # fmt: skip
+            positive = keypoints[row, order]
+            if settings.num_negative:
+                negative = nearest_negatives(
+                    np.delete(keypoints, row, axis=0), np.delete(visibility, row, axis=0),
+                    found.boxes[row],
+                    count=settings.num_negative, threshold=settings.visibility_threshold,
+                )  # fmt: skip
+        points.append(np.concatenate([positive, negative]))
+        labels.append(np.repeat([1, 0], [len(positive), len(negative)]))
+    return group_prompts(points, labels)
+
+
 def select_prompts(
     keypoints: np.ndarray,
     scores: np.ndarray,
@@ -35,13 +85,14 @@ def select_prompts(
     method: str,
     visibility_threshold: float,
     box: np.ndarray | None = None,
+    limit: int | None = None,
 ) -> np.ndarray:
     """Return the indices of the keypoints to prompt with, in the order of their use.
 
     keypoints: (K, 2) pixels, the face first (COCO order). scores, visibility: (K,); where a model
     has no visibility, pass its scores. Candidates are the keypoints with visibility >=
-    ``visibility_threshold``; the caller truncates. ``box`` (4,) xyxy gives the centre for
-    ``distance`` and ``closest``, else the mean of the candidates does. Returns (n,) int64.
+    ``visibility_threshold``. ``box`` (4,) xyxy gives the centre for ``distance`` and ``closest``,
+    else the mean of the candidates does. Returns the first ``limit`` (default: all), (n,) int64.
 
     * ``distance+confidence``: the most confident first, then always the one farthest from those
       taken, among the candidates within the top fifth of the scores.
@@ -54,7 +105,9 @@ def select_prompts(
     stable: on equal values the lower keypoint index comes first.
     """
     if method not in PROMPT_METHODS:
-        raise ValueError(f"prompt method {method!r} is unknown; known: {', '.join(PROMPT_METHODS)}")
+        raise ValueError(
+            f"prompt method {method!r} is unknown; known: {', '.join(PROMPT_METHODS)}"
+        )
     keypoints = np.asarray(keypoints, np.float32)
     candidate = np.asarray(visibility) >= visibility_threshold
     if method != "k_most_visible":
@@ -67,7 +120,7 @@ def select_prompts(
     if method == "k_most_visible":
         order = np.argsort(-np.asarray(visibility)[indices], kind="stable")
     elif method == "distance+confidence":
-        order = _spread_over_confident(points, np.asarray(scores)[indices])
+        order = _spread_over_confident(points, np.asarray(scores)[indices], limit)
     else:
         centre = points.mean(axis=0) if box is None else (box[:2] + box[2:]) / 2
         from_centre = np.linalg.norm(points - centre, axis=1)
@@ -76,23 +129,38 @@ def select_prompts(
         else:
             isolation = _ISOLATION_WEIGHT * _nearest_other(points)
             order = np.argsort(-(from_centre + isolation), kind="stable")
-    return indices[order]
+    return indices[order[:limit]]
 
 
-def _spread_over_confident(points: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _spread_over_confident(
+    points: np.ndarray, scores: np.ndarray, limit: int | None
+) -> np.ndarray:
     """Farthest-point order over the confident: the rule of ``distance+confidence``."""
     by_score = np.argsort(-scores, kind="stable")
     points, remaining = points[by_score], scores[by_score].astype(np.float64)
     distances = np.linalg.norm(points[:, None] - points[None, :], axis=-1)
+    to_taken = distances[0]
     order = [0]
     remaining[0] = -1.0  # a taken one stays in the quantile as -1: part of the published rule
-    while len(order) < len(points):
-        confident = remaining >= np.percentile(remaining, _CONFIDENT_QUANTILE)
+    while len(order) < min(len(points), limit or len(points)):
+        confident = remaining >= _quantile(remaining, _CONFIDENT_QUANTILE)
         confident[order] = False
-        to_taken = np.where(confident, distances[:, order].min(axis=1), -1.0)
-        order.append(int(to_taken.argmax()))
+        order.append(int(np.where(confident, to_taken, -1.0).argmax()))
         remaining[order[-1]] = -1.0
+        to_taken = np.minimum(to_taken, distances[order[-1]])
     return by_score[order]
+
+
+def _quantile(values: np.ndarray, quantile: float) -> float:
+    """np.quantile with linear interpolation, for a handful of values, at a tenth of the cost."""
+    ordered = np.sort(values)
+    position = quantile * (len(values) - 1)
+    below = int(position)
+    fraction = position - below
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(values) - 1)])
+    if fraction >= 0.5:  # NumPy's own two-sided rule, so that ties compare alike to the last bit
+        return high - (high - low) * (1 - fraction)
+    return low + (high - low) * fraction
 
 
 def _nearest_other(points: np.ndarray) -> np.ndarray:
@@ -118,9 +186,7 @@ def nearest_negatives(
     return points[order[:count]]
 
 
-def group_prompts(
-    points: Sequence[np.ndarray], labels: Sequence[np.ndarray]
-) -> list[PromptGroup]:
+def group_prompts(points: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> list[PromptGroup]:
     """Collect people with the same number of points into one decoder call each.
 
     points: one (P_i, 2) per person. labels: one (P_i,) per person. People without a point are in

@@ -143,15 +143,13 @@ class LoopSettings:
     prompt_method: str = choice(
         "distance+confidence", choices=PROMPT_METHODS, text="which keypoints prompt the segmenter"
     )
-    num_positive: int = number(
-        6, low=1, high=17, integer=True, text="prompt points on the person"
-    )
+    num_positive: int = number(6, low=1, high=17, integer=True, text="prompt points on the person")
     num_positive_crowded: int = number(
         6, low=1, high=17, integer=True, text="prompt points on a person in a crowd"
     )
     crowd_iou: float | None = number(
-        None, low=0.0, high=1.0, optional=True, text="a box overlapping another one more than this "
-        "(IoU) is in a crowd; null: nobody is",
+        None, low=0.0, high=1.0, optional=True, text="a box that overlaps another one more than "
+        "this (IoU) is in a crowd; null: nobody is",
     )  # fmt: skip
     num_negative: int = number(
         0, low=0, high=17, integer=True, text="prompt points on the nearest other people"

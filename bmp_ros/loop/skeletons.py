@@ -73,7 +73,12 @@ MULTI_23 = Skeleton(
     "multi_23",
     (
         *_COCO_NAMES,
-        "thorax_mpii", "pelvis_mpii", "neck_mpii", "head_top_mpii", "neck_aic", "head_top_aic",
+        "thorax_mpii",
+        "pelvis_mpii",
+        "neck_mpii",
+        "head_top_mpii",
+        "neck_aic",
+        "head_top_aic",
     ),  # fmt: skip
     (*_COCO_EDGES, (20, 19), (19, 17), (17, 18), (22, 21)),
     _COCO_FLIP_PAIRS,

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of the loop tells about itself: a small report always, a full trace on request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bmp_ros.engines.protocols import Detections
+    from bmp_ros.loop.people import People
+    from bmp_ros.loop.prompts import PromptGroup
+
+
+@dataclass
+class RunReport:
+    """How one frame went.
+
+    stage_ms: wall milliseconds by stage, summed over the iterations: paint_out, detect, box_nms,
+        pose, pose_nms, prompts, segment, exclusive_masks, and total. Stages that did not run are
+        absent.
+    iterations: how many were begun.
+    not_finite: people dropped because a network returned NaN or infinity for them.
+    """
+
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    iterations: int = 0
+    not_finite: int = 0
+
+
+class StageTimer:
+    """``with timer("pose"): …`` adds the time spent to the report."""
+
+    def __init__(self, report: RunReport) -> None:
+        self._stage_ms = report.stage_ms
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = (time.perf_counter() - start) * 1e3
+            self._stage_ms[stage] = self._stage_ms.get(stage, 0.0) + elapsed
+
+
+@dataclass
+class IterationTrace:
+    """What the stages of one iteration saw and said; None where a stage was not reached.
+
+    picture: BGR uint8 (H, W, 3), what the detector saw. detections: all that it said. detected:
+    after box NMS. posed: with keypoints. survivors: after pose NMS. prompts: the segmenter's
+    point prompts; rows are those of ``survivors``. segmented: the survivors with raw masks.
+    people: everybody accepted after this iteration, masks exclusive.
+    """
+
+    iteration: int = 1
+    picture: np.ndarray | None = None
+    detections: Detections | None = None
+    detected: People | None = None
+    posed: People | None = None
+    survivors: People | None = None
+    prompts: list[PromptGroup] | None = None
+    segmented: People | None = None
+    people: People | None = None
+
+
+@dataclass
+class Trace:
+    """The iterations of one frame, the people in the end, and the report."""
+
+    iterations: list[IterationTrace] = field(default_factory=list)
+    people: People | None = None
+    report: RunReport = field(default_factory=RunReport)
+
+    def record(self, *, new_iteration: bool = False, **values: Any) -> None:
+        """Keep what a stage said; called by the loop."""
+        if new_iteration or not self.iterations:
+            self.iterations.append(IterationTrace())
+        for name, value in values.items():
+            setattr(self.iterations[-1], name, value)
