@@ -4,3 +4,23 @@
 Importing this package costs nothing: torch, onnxruntime, OpenMMLab and sam2 are imported only by
 the files that need them, when an engine is built.
 """
+
+from bmp_ros.engines.build import build_loop
+from bmp_ros.engines.protocols import (
+    Detections,
+    Detector,
+    PoseEstimator,
+    Poses,
+    Segmenter,
+    Segments,
+)
+
+__all__ = [
+    "Detections",
+    "Detector",
+    "PoseEstimator",
+    "Poses",
+    "Segmenter",
+    "Segments",
+    "build_loop",
+]

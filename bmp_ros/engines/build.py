@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a preset to a loop that runs: find the weights, build the three engines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmp_ros.engines.weights_errors import WeightsMissing
+from bmp_ros.engines.zoo import load_zoo, locate
+
+if TYPE_CHECKING:
+    from bmp_ros.engines.settings import (
+        MMDetSettings,
+        MMPoseSettings,
+        RTMDetInsSettings,
+        Sam2Settings,
+        VitPoseSettings,
+    )
+    from bmp_ros.loop import BMPLoop
+    from bmp_ros.loop.presets import EngineChoice, Preset
+
+log = logging.getLogger(__name__)
+
+Section = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how all networks of a loop run: a torch device, fp32, fp16 or bf16, compiled."""
+
+    device: str
+    precision: str
+    compile: bool
+
+
+def build_loop(
+    preset: str | Path,
+    device: str = "auto",
+    *,
+    precision: str = "fp32",
+    compile: bool = False,
+    detector: Section | None = None,
+    pose_estimator: Section | None = None,
+    segmenter: Section | None = None,
+    **loop_settings: Any,
+) -> BMPLoop:
+    """Build the loop that a preset describes, ready to be called with images.
+
+    preset: a name such as ``bmp_d3`` (see config/presets) or the path of a YAML file.
+    device: auto (CUDA if there is one, else the CPU; logged), cpu, cuda or cuda:N.
+    precision: fp32, fp16 (GPU only) or bf16. compile: run the networks through torch.compile.
+    detector, pose_estimator, segmenter: replace options of that section, for instance
+    ``detector={"weights": "my_detector.pth"}``; everything else replaces settings of the loop,
+    for instance ``iterations=1``.
+
+    Raises SettingsError (a value out of range, an unknown key), WeightsMissing (naming the command
+    that fetches them) or ValueError (a device or precision that cannot be had). Nothing is
+    replaced by something else silently.
+    """
+    # Imported here, since the loop's own modules import this package for the protocols.
+    from bmp_ros.loop import BMPLoop, load_preset
+
+    sections = {
+        "loop": loop_settings,
+        "detector": detector,
+        "pose_estimator": pose_estimator,
+        "segmenter": segmenter,
+    }
+    chosen = load_preset(preset, {name: part for name, part in sections.items() if part})
+    files = locate_weights(chosen)
+    runtime = _runtime(device, precision, compile)
+    log.info("preset %s on %s, %s", chosen.name, runtime.device, runtime.precision)
+
+    def build(choice: EngineChoice) -> Any:
+        return _BUILDERS[choice.engine](choice.settings, files[choice.settings.weights], runtime)
+
+    return BMPLoop(
+        build(chosen.detector),
+        build(chosen.pose_estimator),
+        None if chosen.segmenter is None else build(chosen.segmenter),
+        chosen.loop,
+    )
+
+
+def locate_weights(preset: Preset) -> dict[str, Path]:
+    """Return the local file of every weights name in a preset.
+
+    Raises WeightsMissing that names all missing ones at once, and the command that fetches them.
+    """
+    zoo = load_zoo()
+    choices = [preset.detector, preset.pose_estimator, preset.segmenter]
+    files: dict[str, Path] = {}
+    missing: list[WeightsMissing] = []
+    for choice in choices:
+        if choice is not None:
+            name = choice.settings.weights
+            try:
+                files[name] = locate(name, zoo)
+            except WeightsMissing as error:
+                missing.append(error)
+    if len(missing) == 1:
+        raise missing[0]
+    if missing:
+        raise WeightsMissing(
+            f"preset {preset.name} needs weights that are not here; fetch them all with "
+            f"`bmp models download {preset.name}`:\n"
+            + "\n".join(f"  {error}" for error in missing)
+        )
+    return files
+
+
+def _runtime(device: str, precision: str, compile: bool) -> Runtime:
+    from bmp_ros.engines.torch.devices import torch_device, torch_dtype
+
+    found = torch_device(device)
+    torch_dtype(precision, found)
+    if device == "auto":
+        log.info("device auto: %s", found)
+    return Runtime(str(found), precision, compile)
+
+
+def _rtmdet_ins(settings: RTMDetInsSettings, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.checkpoint import load_state_dict
+    from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
+    from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
+
+    return RTMDetInsDetector(
+        RTMDetIns.from_state_dict(load_state_dict(weights)),
+        input_size=settings.input_size,
+        nms_iou=settings.nms_iou,
+        device=runtime.device,
+        precision=runtime.precision,
+        compile=runtime.compile,
+    )
+
+
+def _vit_pose(settings: VitPoseSettings, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.checkpoint import load_state_dict
+    from bmp_ros.engines.torch.vit_pose import VitPose
+    from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
+
+    return VitPoseEstimator(
+        VitPose.from_state_dict(load_state_dict(weights), head=settings.head),
+        background_factor=settings.background_factor,
+        flip_test=settings.flip_test,
+        extra_keypoints=settings.extra_keypoints,
+        device=runtime.device,
+        precision=runtime.precision,
+        compile=runtime.compile,
+    )
+
+
+def _sam2(settings: Sam2Settings, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.checkpoint import load_state_dict
+    from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
+
+    return Sam2Segmenter.from_state_dict(
+        load_state_dict(weights),
+        dynamic_multimask=settings.dynamic_multimask,
+        max_hole_area=settings.max_hole_area,
+        max_speck_area=settings.max_speck_area,
+        device=runtime.device,
+        precision=runtime.precision,
+        compile_encoder=runtime.compile,
+    )
+
+
+def _mmdet(settings: MMDetSettings, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.openmmlab.mmdet_detector import MMDetDetector
+
+    _refuse_other_than_plain(runtime, "mmdet")
+    return MMDetDetector(settings.config, weights, device=runtime.device)
+
+
+def _mmpose(settings: MMPoseSettings, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.openmmlab.mmpose_estimator import MMPoseEstimator
+
+    _refuse_other_than_plain(runtime, "mmpose")
+    return MMPoseEstimator(
+        settings.config,
+        weights,
+        device=runtime.device,
+        background_factor=settings.background_factor,
+        flip_test=settings.flip_test,
+        extra_keypoints=settings.extra_keypoints,
+    )
+
+
+def _refuse_other_than_plain(runtime: Runtime, engine: str) -> None:
+    if runtime.precision != "fp32" or runtime.compile:
+        raise ValueError(
+            f"engine {engine} runs in fp32 without compilation, got precision "
+            f"{runtime.precision!r}, compile={runtime.compile}; a preset of native engines "
+            "(rtmdet_ins, vit_pose) can do both"
+        )
+
+
+_BUILDERS: dict[str, Callable[[Any, Path, Runtime], Any]] = {
+    "rtmdet_ins": _rtmdet_ins,
+    "mmdet": _mmdet,
+    "vit_pose": _vit_pose,
+    "mmpose": _mmpose,
+    "sam2": _sam2,
+}
