@@ -282,7 +282,7 @@ class BMPLoop:
         """(N,) bool: rows where every number is finite; the others are counted in the report."""
         finite = np.ones(len(arrays[0]), np.bool_)
         for array in arrays:
-            finite &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         self.report.not_finite += int((~finite).sum())
         return finite
 

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes played by scripted engines: who is found, in which order, with which pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scripted import Actor, ScriptedPoseEstimator, grey_image, rectangle_mask, stage
+
+from bmp_ros.loop import BMPLoop, LoopSettings, People
+from bmp_ros.loop.skeletons import COCO_17, MULTI_23, Skeleton
+
+H, W = 120, 200
+IMAGE = grey_image(H, W)
+LEFT = Actor((10, 10, 60, 110), score=0.9)
+RIGHT = Actor((120, 10, 180, 110), score=0.8)
+
+
+def boxes_of(people: People) -> list[list[float]]:
+    return people.boxes.tolist()
+
+
+def test_nobody() -> None:
+    play = stage([])
+    people = play.loop(IMAGE)
+    assert len(people) == 0
+    assert people.masks.shape == people.raw_masks.shape == (0, H, W)
+    assert people.keypoints.shape == (0, 17, 2)
+    assert len(play.detector.frames) == 1, "the second look would see the same picture"
+    assert play.pose_estimator.boxes == play.segmenter.points == []
+
+
+def test_one_person() -> None:
+    play = stage([LEFT])
+    people = play.loop(IMAGE)
+    assert boxes_of(people) == [[10, 10, 60, 110]]
+    np.testing.assert_allclose(people.scores, [0.9])
+    np.testing.assert_allclose(people.pose_scores, [0.9], rtol=1e-6)
+    np.testing.assert_allclose(people.mask_scores, [0.8])
+    np.testing.assert_array_equal(people.keypoints[0], LEFT.pose(17))
+    np.testing.assert_array_equal(people.masks[0], rectangle_mask(H, W, LEFT.box))
+    assert people.iteration.tolist() == [1]
+    assert people.track_ids.tolist() == [-1]
+    assert np.isnan(people.visibility).all() and np.isnan(people.presence).all()
+
+
+def test_two_overlapping_people_share_no_pixel_and_lose_none() -> None:
+    front = Actor((20, 10, 80, 110), score=0.8, mask_score=0.95)
+    behind = Actor((65, 10, 130, 110), score=0.9, mask_score=0.7)
+    people = stage([front, behind]).loop(IMAGE)
+    assert people.scores.tolist() == sorted(people.scores.tolist(), reverse=True)
+    back, fore = people.masks
+    np.testing.assert_array_equal(fore, rectangle_mask(H, W, front.box))
+    np.testing.assert_array_equal(back, rectangle_mask(H, W, behind.box) & ~fore)
+    np.testing.assert_array_equal(people.raw_masks[0], rectangle_mask(H, W, behind.box))
+
+
+def test_fifty_people() -> None:
+    # A grid of 10 x 5 boxes that touch their neighbours.
+    crowd = [
+        Actor((20.0 * c, 24.0 * r, 20.0 * c + 19, 24.0 * r + 23), score=0.99 - 0.01 * (10 * r + c))
+        for r in range(5)
+        for c in range(10)
+    ]
+    people = stage(crowd[::-1]).loop(IMAGE)
+    assert len(people) == 50
+    assert boxes_of(people) == [list(actor.box) for actor in crowd]
+    assert (people.masks.sum(axis=0) <= 1).all()
+
+
+def test_max_people_keeps_the_best_and_the_second_round_fills_up_what_is_left() -> None:
+    crowd = [Actor((20.0 * i, 5, 20.0 * i + 18, 50), score=0.5 + 0.04 * i) for i in range(8)]
+    late = [Actor((20.0 * i, 60, 20.0 * i + 18, 110), score=0.5 + 0.04 * i) for i in range(8)]
+    people = stage(crowd, late, max_people=10).loop(IMAGE)
+    assert len(people) == 10
+    assert people.iteration.tolist() == [1] * 8 + [2] * 2
+    assert boxes_of(people)[8:] == [list(late[7].box), list(late[6].box)]
+    play = stage(crowd, late, max_people=3)
+    assert boxes_of(play.loop(IMAGE)) == [list(crowd[i].box) for i in (7, 6, 5)]
+    assert len(play.detector.frames) == 1, "there is room for nobody else"
+
+
+def test_second_iteration_finds_who_was_hidden_and_rows_keep_their_order() -> None:
+    hidden = [Actor((30, 40, 90, 118), score=0.5), Actor((140, 30, 195, 118), score=0.95)]
+    play = stage([LEFT, RIGHT], hidden, box_nms_iou=0.9)
+    people = play.loop(IMAGE)
+    assert people.iteration.tolist() == [1, 1, 2, 2]
+    np.testing.assert_allclose(people.scores, [0.9, 0.8, 0.95, 0.5])
+    seen = play.detector.frames[1].image
+    covered = rectangle_mask(H, W, LEFT.box) | rectangle_mask(H, W, RIGHT.box)
+    assert not seen[covered].any() and (seen[~covered] == 127).all()
+
+
+def test_person_accepted_and_later_suppressed_gives_the_pixels_back() -> None:
+    # The first look finds A (sixteen joints) and its neighbour B, who loses the shared pixels to
+    # A. The second look finds A again, with all joints: the first A goes, and the new one has a
+    # smaller mask that leaves B alone.
+    joints = np.full(17, 0.9, np.float32)
+    joints[16] = 0.1
+    first = Actor((20, 10, 80, 110), keypoint_scores=joints, segment=(20, 10, 90, 110))
+    neighbour = Actor((82, 10, 140, 110), score=0.8, segment=(70, 10, 140, 110), mask_score=0.7)
+    again = Actor(
+        (21, 10, 81, 110), score=0.6, keypoints=first.pose(17) + 0.5, segment=(20, 10, 60, 110)
+    )
+    play = stage([first, neighbour], [again])
+    trace = play.loop.trace(IMAGE)
+    before, after = trace.iterations[0].people, trace.people
+    assert before is not None and after is not None
+    assert before.masks[1].sum() == (140 - 90) * 100, "the neighbour lost the shared pixels"
+    assert boxes_of(after) == [list(neighbour.box), list(again.box)]
+    np.testing.assert_array_equal(after.masks[0], rectangle_mask(H, W, (70, 10, 140, 110)))
+
+
+def test_pose_that_is_found_again_but_worse_changes_nothing() -> None:
+    worse = Actor((11, 10, 61, 110), keypoints=LEFT.pose(17) + 0.5, keypoint_scores=0.5)
+    play = stage([LEFT], [worse])
+    people = play.loop(IMAGE)
+    assert boxes_of(people) == [list(LEFT.box)]
+    assert len(play.segmenter.points) == 1
+
+
+def test_one_pixel_image() -> None:
+    people = stage([Actor((0, 0, 1, 1))]).loop(grey_image(1, 1))
+    assert len(people) == 1 and people.masks.tolist() == [[[True]]]
+
+
+def test_twelve_megapixel_image() -> None:
+    far = [Actor((100, 100, 900, 2900)), Actor((3000, 500, 3990, 2990), score=0.7)]
+    people = stage(far).loop(grey_image(3000, 4000))
+    assert people.masks.shape == (2, 3000, 4000)
+    assert people.masks.sum(axis=(1, 2)).tolist() == [800 * 2800, 990 * 2490]
+
+
+@pytest.mark.parametrize("keep, count", [("first", 2), ("never", 1)])
+def test_person_without_a_keypoint_keeps_the_detector_mask(keep: str, count: int) -> None:
+    poseless = Actor((120, 10, 180, 110), keypoint_scores=0.1, segment=(0, 0, 5, 5))
+    late = Actor((70, 60, 110, 110), keypoint_scores=0.1)
+    people = stage([LEFT, poseless], [late], keep_poseless=keep).loop(IMAGE)
+    assert len(people) == count, "in the second iteration nobody is kept without a pose"
+    if count == 2:
+        np.testing.assert_array_equal(people.masks[1], rectangle_mask(H, W, poseless.box))
+        assert people.mask_scores.tolist()[1] == 0
+
+
+def test_without_segmenter_the_detector_masks_are_shared_out() -> None:
+    # Both scores are 0: on a tie the one who was accepted first keeps the pixels.
+    other = Actor((50, 10, 130, 110), score=0.8)
+    people = stage([LEFT, other], segmenter=False).loop(IMAGE)
+    assert people.mask_scores.tolist() == [0, 0]
+    np.testing.assert_array_equal(people.masks[0], rectangle_mask(H, W, LEFT.box))
+    assert people.masks[1].sum() == 70 * 100
+
+
+def test_detector_without_masks() -> None:
+    play = stage([LEFT, RIGHT], detector_masks=False)
+    people = play.loop(IMAGE)
+    assert play.pose_estimator.masks == [None]
+    assert people.masks.any(axis=(1, 2)).all()
+    nothing = stage([LEFT, RIGHT], detector_masks=False, segmenter=False)
+    people = nothing.loop(IMAGE)
+    assert len(people) == 2 and not people.masks.any()
+    assert len(nothing.detector.frames) == 1, "nobody is painted out: nothing new to see"
+
+
+def test_pose_estimator_gets_the_detector_mask_of_each_person() -> None:
+    play = stage([RIGHT, LEFT])
+    play.loop(IMAGE)
+    (masks,) = play.pose_estimator.masks
+    assert masks is not None
+    np.testing.assert_array_equal(masks[0], rectangle_mask(H, W, LEFT.box))
+    np.testing.assert_array_equal(masks[1], rectangle_mask(H, W, RIGHT.box))
+
+
+def test_extra_keypoints_are_kept_and_do_not_count() -> None:
+    scores = np.full(23, 0.9, np.float32)
+    scores[17:] = 0.1
+    play = stage([Actor(LEFT.box, keypoint_scores=scores)], skeleton=MULTI_23)
+    people = play.loop(IMAGE)
+    assert people.keypoints.shape == (1, 23, 2) and people.skeleton is MULTI_23
+    np.testing.assert_allclose(people.pose_scores, [0.9], rtol=1e-6)
+
+
+def test_extra_keypoints_neither_save_a_pose_nor_prompt() -> None:
+    scores = np.full(23, 0.1, np.float32)
+    scores[17:] = 0.9
+    play = stage([Actor(LEFT.box, keypoint_scores=scores)], skeleton=MULTI_23)
+    assert len(play.loop(IMAGE)) == 1 and play.segmenter.points == []
+
+
+def test_foreign_skeleton_is_refused() -> None:
+    names = ("a", *COCO_17.names[1:])
+    foreign = Skeleton("foreign", names, (), (), COCO_17.sigmas)
+    with pytest.raises(ValueError, match="'foreign' begins with a, left_eye"):
+        BMPLoop(stage([]).detector, ScriptedPoseEstimator([], foreign), None)
+
+
+def test_boxes_from_masks() -> None:
+    shrunk = Actor(LEFT.box, segment=(20, 30, 50, 90))
+    lost = Actor((120, 10, 180, 110), score=0.5, segment=np.zeros((H, W), np.bool_))
+    people = stage([shrunk, lost], boxes_from_masks=True).loop(IMAGE)
+    assert boxes_of(people) == [[20, 30, 50, 90], list(lost.box)]
+    assert people.boxes.dtype == np.float32
+
+
+def test_number_of_prompts_in_a_crowd() -> None:
+    crowd = [Actor((10, 10, 70, 110)), Actor((20, 10, 80, 110), score=0.8), RIGHT]
+    play = stage(
+        crowd, iterations=1, box_nms_iou=1.0, num_positive=2, num_positive_crowded=5,
+        crowd_iou=0.5,
+    )  # fmt: skip
+    play.loop(IMAGE)
+    assert [points.shape for points in play.segmenter.points] == [(1, 2, 2), (2, 5, 2)]
+
+
+def test_negative_prompts_come_from_the_nearest_others() -> None:
+    play = stage([LEFT, RIGHT], iterations=1, num_positive=3, num_negative=2)
+    play.loop(IMAGE)
+    (points,), (labels,) = play.segmenter.points, play.segmenter.labels
+    assert labels.tolist() == [[1, 1, 1, 0, 0]] * 2
+    centre = np.array([35.0, 60.0])
+    others = RIGHT.pose(17)
+    nearest = others[np.argsort(np.linalg.norm(others - centre, axis=1))[:2]]
+    np.testing.assert_array_equal(points[0, 3:], nearest)
+
+
+def test_prompts_of_both_point_counts_reach_the_right_people() -> None:
+    few = np.full(17, 0.1, np.float32)
+    few[5:7] = 0.9
+    actors = [
+        Actor((10, 10, 50, 110), segment=(12, 12, 40, 100)),
+        Actor((60, 10, 100, 110), score=0.8, keypoint_scores=few, segment=(62, 12, 90, 90)),
+        Actor((110, 10, 150, 110), score=0.7, segment=(112, 12, 140, 80)),
+    ]
+    play = stage(actors, iterations=1)
+    people = play.loop(IMAGE)
+    assert [points.shape[:2] for points in play.segmenter.points] == [(1, 2), (2, 6)]
+    assert people.masks.sum(axis=(1, 2)).tolist() == [28 * 88, 28 * 78, 28 * 68]
+
+
+class TestGivenBoxes:
+    BOXES = np.array([RIGHT.box, LEFT.box], np.float32)
+
+    def test_row_i_is_box_i(self) -> None:
+        play = stage([LEFT, RIGHT])
+        people = play.loop(IMAGE, self.BOXES)
+        np.testing.assert_array_equal(people.boxes, self.BOXES)
+        assert people.scores.tolist() == [1, 1] and people.iteration.tolist() == [1, 1]
+        assert play.detector.frames == [] and play.pose_estimator.masks == [None]
+        assert people.masks.any(axis=(1, 2)).all()
+
+    def test_nobody_is_suppressed_and_nobody_needs_a_pose(self) -> None:
+        twin = Actor((11, 10, 61, 110), keypoints=LEFT.pose(17) + 0.25)
+        poseless = Actor(RIGHT.box, keypoint_scores=0.0)
+        play = stage([LEFT, twin, poseless], keep_poseless="never")
+        people = play.loop(IMAGE, [LEFT.box, twin.box, poseless.box])
+        assert len(people) == 3
+        assert not people.masks[2].any() and people.mask_scores[2] == 0
+
+    def test_boxes_are_clipped(self) -> None:
+        inside = Actor((0, 0, 50, H))
+        people = stage([inside]).loop(IMAGE, np.array([[-30, -5, 50, H + 9]]))
+        assert boxes_of(people) == [[0, 0, 50, H]]
+
+    def test_none_given(self) -> None:
+        assert len(stage([LEFT]).loop(IMAGE, np.zeros((0, 4)))) == 0
+
+    @pytest.mark.parametrize(
+        "boxes, message",
+        [
+            ([[1, 2, 3]], r"shape \(N, 4\) xyxy"),
+            ([1, 2, 3, 4], r"shape \(N, 4\) xyxy"),
+            ([[0, 0, np.nan, 5]], "finite"),
+            ([[0, 0, 9, 9], [50, 20, 40, 60]], r"box 1 \[50.0, 20.0, 40.0, 60.0\].*200x120"),
+            ([[300, 0, 400, 50]], "box 0 .* no area inside the image"),
+            ([[0, 0, 9, 9]] * 51, "51 boxes, max_people is 50"),
+        ],
+    )
+    def test_what_is_refused(self, boxes: list[list[float]], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            stage([LEFT]).loop(IMAGE, np.array(boxes))
+
+
+class TestNotFinite:
+    """NaN or infinity from a network costs that person, is counted, and nobody else."""
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            Actor((120, np.nan, 180, 110)),
+            Actor((120, 10, np.inf, 110)),
+            Actor((120, 10, 180, 110), score=np.nan),
+            Actor((120, 10, 180, 110), keypoints=np.full((17, 2), np.nan, np.float32)),
+            Actor((120, 10, 180, 110), keypoint_scores=np.nan),
+            Actor((120, 10, 180, 110), mask_score=np.nan),
+            Actor((120, 10, 180, 110), mask_score=-np.inf),
+        ],
+    )
+    def test_person_is_dropped_and_counted(self, broken: Actor) -> None:
+        play = stage([LEFT, broken])
+        people = play.loop(IMAGE)
+        assert boxes_of(people) == [list(LEFT.box)]
+        assert play.loop.report.not_finite == 1
+
+    def test_visibility(self) -> None:
+        seen, unseen = Actor(LEFT.box, visibility=0.7), Actor(RIGHT.box, visibility=np.nan)
+        play = stage([seen, unseen])
+        assert boxes_of(play.loop(IMAGE)) == [list(LEFT.box)]
+        assert play.loop.report.not_finite == 1
+
+    @pytest.mark.parametrize("field", ["score", "keypoint_scores", "mask_score"])
+    def test_everybody(self, field: str) -> None:
+        play = stage([Actor(LEFT.box, **{field: np.nan}), Actor(RIGHT.box, **{field: np.nan})])
+        assert len(play.loop(IMAGE)) == 0
+        assert play.loop.report.not_finite == 2
+
+
+@pytest.mark.parametrize(
+    "image, message",
+    [
+        (np.zeros((5, 5), np.uint8), r"shape \(5, 5\).*cv2.cvtColor"),
+        (np.zeros((5, 5, 4), np.uint8), r"shape \(5, 5, 4\)"),
+        (np.zeros((5, 5, 3), np.uint16), "dtype uint16"),
+        (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\)"),
+        ([[[1, 2, 3]]], "NumPy array.*got list"),
+    ],
+)
+def test_other_images_are_refused(image: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stage([LEFT]).loop(image)
+
+
+def test_boxes_that_leave_the_image_are_clipped_and_empty_ones_dropped() -> None:
+    clipped = Actor((0, 0, 50, H))
+    play = stage([Actor((-20, -20, 50, H + 50)), Actor((W + 5, 0, W + 50, 50)), clipped])
+    people = play.loop(IMAGE)
+    assert boxes_of(people) == [[0, 0, 50, H]]
+
+
+def test_settings_may_change_between_frames() -> None:
+    play = stage([LEFT, RIGHT], [], [LEFT, RIGHT])
+    assert len(play.loop(IMAGE)) == 2
+    play.loop.settings = LoopSettings(detection_threshold=0.85)
+    assert len(play.loop(IMAGE)) == 1
