@@ -27,10 +27,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the bytes are. copy: a local file that holds them already."""
+    """Where the bytes are, and what is known of them. copy: a local file that has them already."""
 
     url: str
-    location: str
     size: int | None
     sha256: str | None
     copy: Path | None = None
@@ -90,14 +89,12 @@ def _find(weights: WeightsFile) -> _Source:
                 f"{weights.name}: HF_HUB_OFFLINE forbids downloads; unset it, or copy "
                 f"{weights.file_name} into {models_dir()} from a machine that has it"
             )
-        return _Source(str(copy[0]), "", copy[0].stat().st_size, copy[1], copy[0])
+        return _Source(str(copy[0]), copy[0].stat().st_size, copy[1], copy[0])
     if isinstance(origin, HubFile):
         answer = hub.ask_hub(origin)
         copy = hub.cached_copy(origin, answer.commit)
-        return _Source(
-            answer.url, answer.location, answer.size, answer.sha256, copy[0] if copy else None
-        )
-    return _Source(origin.url, origin.url, None, None)
+        return _Source(answer.url, answer.size, answer.sha256, copy[0] if copy else None)
+    return _Source(origin.url, None, None)
 
 
 def _expect(weights: WeightsFile, source: _Source, trusted: str | None) -> _Source:
@@ -139,7 +136,7 @@ def _install(
     """Bring the bytes, check them, put them in place; return their SHA-256."""
     part = target.with_name(f".{target.name}.{(source.sha256 or 'unpinned')[:8]}.part")
     if source.copy is None:
-        fetch(source.location, part, size=source.size, progress=progress, cancelled=cancelled)
+        fetch(source.url, part, size=source.size, progress=progress, cancelled=cancelled)
     else:
         check_room(part.parent, source.copy.stat().st_size)
         shutil.copyfile(source.copy, part)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Hugging Face hub knows about a file: where its bytes are, how many, which SHA-256.
+"""What the Hugging Face hub knows about a file: its commit, size and SHA-256.
 
-The only file that imports huggingface_hub. ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HOME`` and a
-token of ``hf auth login`` work as they do everywhere.
+The only file that imports huggingface_hub. ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` work
+as they do everywhere. Files that need a login are not fetched: they are given by their path.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class HubAnswer:
-    """url: the resolve URL at the commit. location: where its bytes can be fetched right now."""
+    """url: the file at the commit, forever the same bytes; redirects to a store when fetched.
+
+    size: bytes. sha256: 64 hex digits, or None for a file outside of the store for large ones.
+    """
 
     url: str
-    location: str
     commit: str
     size: int | None
     sha256: str | None
@@ -40,7 +42,7 @@ def ask_hub(file: HubFile) -> HubAnswer:
     Raises DownloadFailed: no connection, no such repository, revision or file, no permission.
     """
     hub = _huggingface_hub()
-    endpoint = os.environ.get("HF_ENDPOINT") or None
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     url = hub.hf_hub_url(file.repo, file.file, revision=file.revision, endpoint=endpoint)
     try:
         metadata = hub.get_hf_file_metadata(url)
@@ -55,8 +57,7 @@ def ask_hub(file: HubFile) -> HubAnswer:
     )
     # Large files carry their SHA-256 as the tag, small ones a git hash that does not help here.
     sha256 = metadata.etag if _SHA256.fullmatch(metadata.etag) else None
-    location = metadata.location or url
-    return HubAnswer(at_commit, location, metadata.commit_hash, metadata.size, sha256)
+    return HubAnswer(at_commit, metadata.commit_hash, metadata.size, sha256)
 
 
 def cached_copy(file: HubFile, commit: str | None = None) -> tuple[Path, str | None] | None:
@@ -87,13 +88,13 @@ def _explain(file: HubFile, url: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        why = f"{file.repo} asks you to accept its terms: do so on its page, then `hf auth login`"
+        why = f"{file.repo} asks you to log in and accept its terms"
     elif isinstance(error, errors.RevisionNotFoundError):
         why = f"{file.repo} has no revision {file.revision}"
     elif isinstance(error, errors.EntryNotFoundError):
         why = f"{file.repo} has no file {file.file} at {file.revision}"
     elif isinstance(error, errors.RepositoryNotFoundError):
-        why = f"there is no repository {file.repo} (or it is private and you are not logged in)"
+        why = f"there is no repository {file.repo} (or it is private)"
     else:
         why = f"no answer from the hub ({str(error).splitlines()[0] if str(error) else error!r})"
     return f"{url}: {why}; a file you have already can be given by its path instead of the name"

@@ -213,6 +213,15 @@ def test_a_safetensors_twin_is_read_instead(tmp_path):
     assert checkpoint.path.name == "weights.safetensors"
 
 
+def test_a_safetensors_twin_that_is_older_is_warned_about(tmp_path, caplog):
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    safetensors.save_file(WEIGHTS, tmp_path / "weights.safetensors")
+    os.utime(tmp_path / "weights.safetensors", (1, 1))
+    torch.save(WEIGHTS, tmp_path / "weights.pth")
+    load_checkpoint(tmp_path / "weights.pth")
+    assert "weights.safetensors is older than weights.pth" in caplog.text
+
+
 @pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.99])
 def test_a_file_cut_short_is_said_to_be_so(tmp_path, zip_format, kept):

@@ -39,8 +39,12 @@ class WeightsServer:
         self.store_url = ""  # the blobs, under another host name as on the real hub
 
     def bodies(self) -> list[str | None]:
-        """Range headers of the GET requests, in order."""
-        return [wanted for method, _, wanted in self.requests if method == "GET"]
+        """Range headers of the requests for bytes, in order."""
+        return [
+            wanted
+            for method, path, wanted in self.requests
+            if method == "GET" and "/resolve/" not in path
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):
