@@ -143,20 +143,6 @@ def _warp_mask(mask: np.ndarray, crop_to_image: np.ndarray, geometry: CropGeomet
     )
 
 
-def dim(crops: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Multiply (N, height, width, 3) uint8 crops by (N, height, width) weights in [0, 1].
-
-    Rounds half to even, as the published networks were trained. Returns uint8.
-    """
-    return np.rint(crops * weights[..., None]).astype(np.uint8)
-
-
-def normalize(crops: np.ndarray) -> np.ndarray:
-    """Turn (N, height, width, 3) uint8 BGR crops into (N, 3, height, width) float32 RGB inputs."""
-    inputs = (crops[..., ::-1].astype(np.float32) - RGB_MEAN) / RGB_STD
-    return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
-
-
 def pose_inputs(
     image: np.ndarray,
     geometry: CropGeometry,
@@ -170,6 +156,11 @@ def pose_inputs(
     Returns (N, 3, height, width) float32.
     """
     crops = warp_crops(image, geometry)
+    inputs = crops[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32, order="C")
     if masks is not None and background_factor is not None:
-        crops = dim(crops, background_weights(masks, geometry, background_factor))
-    return normalize(crops)
+        inputs *= background_weights(masks, geometry, background_factor)[:, None]
+        # Whole grey levels, halves to even: so was the background dimmed in training.
+        np.rint(inputs, out=inputs)
+    inputs -= RGB_MEAN[:, None, None]
+    inputs /= RGB_STD[:, None, None]
+    return inputs

@@ -7,6 +7,8 @@ device.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -53,9 +55,7 @@ def decode_udp_dark(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     peaks, index = maps.flatten(1).max(dim=1)
     y, x = index // width, index % width
 
-    rows_blur = torch.from_numpy(blur_matrix(height)).to(maps)
-    columns_blur = torch.from_numpy(blur_matrix(width)).to(maps)
-    blurred = rows_blur @ maps @ columns_blur
+    blurred = _blur_matrix(height, maps.device) @ maps @ _blur_matrix(width, maps.device)
     rescale = peaks / (blurred.amax(dim=(1, 2)) + 1e-12)
     around = torch.arange(-1, 2, device=maps.device)
     rows = (y[:, None] + around).clamp(0, height - 1)
@@ -67,6 +67,12 @@ def decode_udp_dark(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     points = torch.stack([x, y], dim=1) + parabola_vertex(logs.double())
     points = points.where(peaks[:, None] > 0, -1.0)
     return points.view(people, joints, 2), peaks.view(people, joints)
+
+
+@lru_cache(maxsize=8)
+def _blur_matrix(size: int, device: torch.device) -> Tensor:
+    # Kept on the device: an upload here would wait for the network that runs before the decoder.
+    return torch.from_numpy(blur_matrix(size)).to(device)
 
 
 def parabola_vertex(patches: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ float32 (``VitPose.set_precision``), which is what keeps large transformers fini
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +162,7 @@ class PMPoseHead(HeatmapHead):
         self.visibility_layers = _keypoint_tower(width, num_keypoints)
         self.oks_layers = _keypoint_tower(width, num_keypoints)
 
-    def forward(self, features: Tensor) -> PMPoseOutput:  # type: ignore[override]
+    def forward(self, features: Tensor) -> PMPoseOutput:
         features = features.to(self.final_layer.weight.dtype)
         return PMPoseOutput(
             sparsemax2d(self.heatmaps(features) / self.TEMPERATURE),
@@ -216,7 +216,7 @@ class VitPose(nn.Module):
     def from_state_dict(
         cls,
         state_dict: Mapping[str, Tensor],
-        head: Literal["heatmap", "pmpose"],
+        head: str,
         num_heads: int | None = None,
     ) -> VitPose:
         """Build the network that a checkpoint's tensors describe and load them strictly.
