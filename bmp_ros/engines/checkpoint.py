@@ -93,6 +93,11 @@ def _load_safetensors(path: Path) -> Checkpoint:
 def _load_pickle(path: Path) -> Any:
     import torch
 
+    if not hasattr(torch.serialization, "safe_globals"):
+        raise WeightsError(
+            f"reading {path} safely needs torch 2.5 or newer, this is {torch.__version__}; or put "
+            f"a {path.with_suffix('.safetensors').name} beside it, which any torch reads"
+        )
     # torch's current format is a zip archive, which can be memory-mapped; the old one cannot. The
     # archive's directory stands at its end, so a file that was cut short is seen at once.
     mmap = _begins_like_zip(path)
@@ -188,6 +193,10 @@ def _conversion(path: Path) -> str:
 class _HistoryBuffer:
     """Stands in for MMEngine's log of losses, so that MMEngine need not be installed; inert."""
 
+    # torch matches types by these two, whatever the class is called here.
+    __module__ = "mmengine.logging.history_buffer"
+    __qualname__ = "HistoryBuffer"
+
     def __setstate__(self, state: Any) -> None:
         pass
 
@@ -211,19 +220,31 @@ def _numpy_scalar(dtype: np.dtype, data: bytes) -> Any:
     return np.frombuffer(data, dtype)[0]
 
 
-def _allowed_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Return what a checkpoint may contain beyond tensors and plain containers, by its name."""
-    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        (_HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_attribute_name, "builtins.getattr"),
-        (defaultdict, "collections.defaultdict"),
-        (np.ndarray, "numpy.ndarray"),
-        (np.dtype, "numpy.dtype"),
-    ]
+def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as torch's list knows it: by module and name of the one replaced."""
+
+    def stand_in(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    stand_in.__module__, _, stand_in.__qualname__ = name.rpartition(".")
+    return stand_in
+
+
+def _allowed_types() -> list[Callable[..., Any]]:
+    """Return what a checkpoint may contain beyond tensors and plain containers."""
+    allowed: list[Any] = [_HistoryBuffer, _named("builtins.getattr", _attribute_name)]
+    allowed += [
+        defaultdict,
+        bool,
+        int,
+        float,
+        str,
+        list,
+        dict,
+    ]  # named as the factory of a defaultdict
+    allowed += [np.ndarray, np.dtype]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1, NumPy 2
-        allowed += [(_numpy_array, f"{module}._reconstruct"), (_numpy_scalar, f"{module}.scalar")]
-    # Named where they are the factory of a defaultdict.
-    allowed += [bool, int, float, str, list, dict]
+        allowed.append(_named(f"{module}._reconstruct", _numpy_array))
+        allowed.append(_named(f"{module}.scalar", _numpy_scalar))
     # Since NumPy 1.25 each number type has a dtype class of its own, which torch asks for.
-    allowed += sorted({type(np.dtype(code)) for code in "?bhilqBHILQefdgFDSU"}, key=str)
-    return allowed
+    return [*allowed, *{type(np.dtype(code)) for code in "?bhilqBHILQefdgFDSU"}]

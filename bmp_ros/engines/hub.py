@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Hugging Face hub knows about a file: its commit, size and SHA-256.
 
-The only file that imports huggingface_hub. ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` work
-as they do everywhere. Files that need a login are not fetched: they are given by their path.
+The only file that imports huggingface_hub. ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and ``HF_HOME``
+work as they do everywhere. Files that need a login are not fetched but given by their path.
 """
 
 from __future__ import annotations

@@ -168,6 +168,17 @@ def test_getattr_cannot_be_used_to_reach_code(tmp_path):
     assert not mark.exists()
 
 
+def test_numpy_numbers_are_let_through_but_no_objects_in_their_guise(tmp_path):
+    class Guise:
+        def __reduce__(self):  # type: ignore[no-untyped-def]
+            return type(np.float64(0)).__reduce__(np.float64(0))[0], (np.dtype("O"), "object")
+
+    path = tmp_path / "guise.pth"
+    torch.save({"state_dict": WEIGHTS, "x": Guise()}, path)
+    with pytest.raises(UnsafeCheckpoint, match=r"wants numpy\.object_"):
+        load_checkpoint(path)
+
+
 def test_a_type_that_is_not_on_the_list_is_named(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"state_dict": WEIGHTS, "args": NotOnTheList()}, path)
