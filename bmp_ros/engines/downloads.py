@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bmp_ros.engines import hub
 from bmp_ros.engines.pins import Pin, read_pins, sha256_of, write_pin
-from bmp_ros.engines.transfer import Cancelled, Progress, check_room, fetch
+from bmp_ros.engines.transfer import Cancelled, Progress, check_room, fetch, full_disk_told
 from bmp_ros.engines.weights_errors import DownloadCancelled, DownloadFailed, WrongHash
 from bmp_ros.engines.zoo import HubFile, WeightsFile, Zoo, load_zoo, models_dir
 
@@ -57,7 +57,6 @@ def download(
     """
     weights = (load_zoo() if zoo is None else zoo)[name]
     directory = models_dir()
-    directory.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(directory, cancelled):
         target = directory / weights.file_name
         trusted = weights.sha256 or (None if repin else _pinned(directory, name))
@@ -99,13 +98,17 @@ def _find(weights: WeightsFile) -> _Source:
 
 def _expect(weights: WeightsFile, source: _Source, trusted: str | None) -> _Source:
     """Return the source with the hash that its bytes must have; refuse now if it has another."""
-    for expected in (trusted, weights.sha256_prefix):
-        if expected and source.sha256 and not source.sha256.startswith(expected):
-            raise WrongHash(
-                f"{weights.name}: {source.url} now has SHA-256 {source.sha256}, but {expected} "
-                "was expected; nothing was changed. If the publisher has replaced the file, "
-                f"`bmp models download --repin {weights.name}` accepts it"
-            )
+    if trusted and source.sha256 and source.sha256 != trusted:
+        remedy = (
+            "The catalogue vouches for the other bytes; a newer bmp_ros may know these"
+            if weights.sha256
+            else "If the publisher has replaced the file, "
+            f"`bmp models download --repin {weights.name}` accepts it"
+        )
+        raise WrongHash(
+            f"{weights.name}: {source.url} has SHA-256 {source.sha256}, but {trusted} was "
+            f"expected; nothing was changed. {remedy}"
+        )
     if weights.size and source.size and weights.size != source.size:
         raise DownloadFailed(
             f"{weights.name}: {source.url} is {source.size} bytes long, the catalogue says "
@@ -139,7 +142,8 @@ def _install(
         fetch(source.url, part, size=source.size, progress=progress, cancelled=cancelled)
     else:
         check_room(part.parent, source.copy.stat().st_size)
-        shutil.copyfile(source.copy, part)
+        with full_disk_told(part):
+            shutil.copyfile(source.copy, part)
     sha256 = sha256_of(part, cancelled=cancelled)
     _check(sha256, part, weights, source)
     os.replace(part, target)
@@ -165,7 +169,15 @@ def _one_at_a_time(directory: Path, cancelled: Cancelled | None) -> Iterator[Non
     """Let one process at a time download into a folder: several nodes may start together."""
     import fcntl
 
-    with (directory / ".lock").open("w") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / ".lock").open("w")
+    except OSError as error:
+        raise DownloadFailed(
+            f"{directory} cannot be written to ({error.strerror}): let BMP_MODELS name a folder "
+            "that can"
+        ) from error
+    with file as lock:
         told = False
         while True:
             try:

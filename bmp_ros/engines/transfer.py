@@ -15,7 +15,8 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,6 +79,22 @@ def check_room(directory: Path, needed: int) -> None:
         )
 
 
+@contextmanager
+def full_disk_told(part: Path) -> Iterator[None]:
+    """Turn a write that found no room into DiskFull, and remove the part it was written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        # A full disk hurts the whole robot more than downloading again does.
+        part.unlink(missing_ok=True)
+        raise DiskFull(
+            f"{part.parent} is full ({error.strerror}); what had come was removed: free some "
+            "space or let BMP_MODELS name a folder on another disk"
+        ) from error
+
+
 def _fetch_rest(
     url: str,
     part: Path,
@@ -107,7 +124,7 @@ def _fetch_rest(
         total = size if size is not None else announced
         if total is not None:
             check_room(part.parent, total - offset)
-        with part.open("ab" if offset else "wb") as file:
+        with full_disk_told(part), part.open("ab" if offset else "wb") as file:
             _copy(response, file, offset, total, progress, cancelled)
     if total is not None and _held(part) < total:
         raise _PassingError(f"the connection was cut at {_held(part)} of {total} bytes")
@@ -132,26 +149,12 @@ def _copy(
             raise _PassingError(
                 f"the connection was cut ({error or type(error).__name__})"
             ) from error
-        try:
-            if not block:
-                file.flush()
-                os.fsync(file.fileno())
-                return
-            file.write(block)
-        except OSError as error:
-            _raise_no_room(error, Path(file.name), done)
+        if not block:
+            break
+        file.write(block)
         done += len(block)
-
-
-def _raise_no_room(error: OSError, part: Path, done: int) -> None:
-    if error.errno not in _NO_ROOM:
-        raise error
-    # A full disk hurts the whole robot more than downloading again does.
-    part.unlink(missing_ok=True)
-    raise DiskFull(
-        f"{part.parent} is full ({error.strerror} after {done} bytes); the part was removed: free "
-        "some space or let BMP_MODELS name a folder on another disk"
-    ) from error
+    file.flush()
+    os.fsync(file.fileno())  # the name must not outlive a power loss without the bytes
 
 
 def _open(url: str, held: int) -> http.client.HTTPResponse:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -389,7 +390,7 @@ def test_a_hash_in_the_catalogue_outranks_the_server(server, models, tmp_path):
     entry = {"hub": hub, "sha256": sha256(OTHER)}
     zoo = load_zoo(write_zoo(tmp_path / "zoo.yaml", net=entry))
     for repin in (False, True):
-        with pytest.raises(WrongHash, match=sha256(OTHER)):
+        with pytest.raises(WrongHash, match="The catalogue vouches for the other bytes"):
             download("net", zoo=zoo, repin=repin)
     assert not server.bodies(), "refused before the first byte"
 
@@ -543,8 +544,29 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_no_part(server, zoo, model
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    assert "DiskFull:" in done.stdout and "the part was removed" in done.stdout
+    assert "DiskFull:" in done.stdout and "what had come was removed" in done.stdout
     assert old.read_bytes() == b"an older version" and not parts(models)
+
+
+def test_the_disk_fills_up_while_a_cached_copy_is_taken(fetch, server, tmp_path, monkeypatch):
+    test_the_cache_of_the_hub_is_used(fetch, server, None, tmp_path / "models", tmp_path)
+    (tmp_path / "models" / "net_b+.pth").unlink()
+
+    def no_room(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"some")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bmp_ros.engines.downloads.shutil.copyfile", no_room)
+    with pytest.raises(DiskFull, match="No space left on device"):
+        fetch("hub-net")
+    assert not parts(tmp_path / "models")
+
+
+@BOTH
+def test_a_models_folder_that_cannot_be_written(fetch, models, name):
+    models.write_text("a file where the folder should be")
+    with pytest.raises(DownloadFailed, match="cannot be written to .* BMP_MODELS"):
+        fetch(name)
 
 
 def test_two_at_once_download_once(fetch, server, models):
