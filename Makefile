@@ -1,0 +1,42 @@
+# make demo and make test are the whole set-up: both prepare what they need first.
+PYTHON ?= python3
+SET_UP := $(PYTHON) scripts/set_up.py
+ARGS ?=
+
+.PHONY: help setup demo test test-openmmlab lint format clean
+
+help:
+	@echo "make demo             see the node at work (sets up what it needs)"
+	@echo "make test             run the tests on ROS 2 (ARGS='-k masks' are passed on to pytest)"
+	@echo "make test-openmmlab   compare with OpenMMLab (compiles mmcv once, 15 to 25 minutes)"
+	@echo "make lint             ruff and mypy;  make format  lets ruff change the files"
+	@echo "make setup            .venv, ROS 2 and the workspace only"
+	@echo "make clean            remove .venv, build, install and log"
+
+setup:
+	@$(SET_UP) base ros
+
+demo: setup
+	@echo "make demo: the demo is not there yet" >&2; exit 1
+
+test:
+	@$(SET_UP) base ros torch dev
+	@scripts/with_ros python -m pytest -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
+
+test-openmmlab:
+	@$(SET_UP) base ros torch dev openmmlab
+	@scripts/with_ros python -m pytest -m openmmlab $(ARGS)
+
+lint:
+	@$(SET_UP) --no-build base torch dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format:
+	@$(SET_UP) --no-build base dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:
+	rm -rf .venv build install log

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dispatcher behind ``python -m bmp_ros VERB`` and ``bmp VERB``.
+
+A verb is a module ``bmp_ros/cli/<verb>.py``: the first line of its docstring is its help, it has
+``add_arguments(parser)`` and ``run(args) -> int`` (the exit code). Only the chosen verb's module is
+imported, so help is fast and what one verb needs never keeps another from working.
+
+Exit codes: 0 done, 1 failed (one line on stderr says why), 2 the command line was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from bmp_ros import __version__
+
+VERBS = ("infer", "models", "export", "bench", "evaluate", "demo")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code; ``arguments`` are those of the process by default."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next((word for word in given if not word.startswith("-")), None)
+    try:
+        parser, module = _build_parser(verb)
+        args = parser.parse_args(given)
+        if module is None:
+            parser.print_help()
+            return 0
+        return int(module.run(args))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone (`bmp models | head`). Python would complain once more
+        # when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        if "--traceback" in given:
+            traceback.print_exc()
+        print(f"bmp{f' {verb}' if verb else ''}: {_one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def verbs() -> dict[str, str]:
+    """Verbs there are, in the order of `VERBS`, each with its line of help."""
+    found = {}
+    for verb in VERBS:
+        path = Path(__file__).with_name(f"{verb}.py")
+        if path.is_file():
+            # Read, not imported: a verb may import torch.
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            found[verb] = docstring.partition("\n")[0]
+    return found
+
+
+def _build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, ModuleType | None]:
+    """Build the parser of all verbs, with the arguments of the chosen one, and import that one."""
+    parser = argparse.ArgumentParser(
+        prog="bmp",
+        description="Boxes, keypoints and masks of every person in images (BBoxMaskPose loop).",
+        epilog="`bmp VERB --help` explains a verb. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"bmp_ros {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--traceback", action="store_true", help="on failure, show where in the code it happened"
+    )
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    module = None
+    for verb, line in verbs().items():
+        subparser = subparsers.add_parser(verb, help=line, description=line, parents=[common])
+        if verb == chosen:
+            module = importlib.import_module(f"bmp_ros.cli.{verb}")
+            subparser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+            module.add_arguments(subparser)
+    return parser, module
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build of the package for pip and for colcon (ament_python).
+
+All metadata is here, not in a ``[project]`` table of pyproject.toml: with such a table, setuptools
+78 and later drop the entry points of setup.py without a word.
+"""
+
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "bmp_ros"
+VERSION = "0.1.0"
+
+
+def data_files() -> list[tuple[str, list[str]]]:
+    """List what goes to ``share/``: folder of the prefix, files. Folders are as in the checkout."""
+    share = f"share/{NAME}"
+    patterns = (
+        "package.xml",
+        "launch/*.py",
+        "config/*.yaml",
+        "config/*.rviz",
+        "config/*.xml",
+        "config/presets/*.yaml",
+        "models/*.yaml",
+        "models/tiny/*",
+    )
+    files = [("share/ament_index/resource_index/packages", [f"resource/{NAME}"])]
+    for pattern in patterns:
+        found = sorted(path for path in glob(pattern) if Path(path).is_file())
+        if found:
+            folder = Path(share, Path(pattern).parent).as_posix()
+            files.append((folder, found))
+    return files
+
+
+setup(
+    name=NAME,
+    version=VERSION,
+    description="People for robots: boxes, keypoints and masks of every person, in ROS 2",
+    # Resolved, because colcon's --symlink-install runs a link to this file in another folder.
+    long_description=Path(__file__).resolve().with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="bmp_ros maintainers",
+    maintainer="bmp_ros maintainers",
+    maintainer_email="bmp_ros@example.org",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # Never a bare find_packages(): bmp_msgs/ and test/ lie beside the package.
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=data_files(),
+    zip_safe=False,
+    install_requires=["numpy", "opencv-python-headless", "PyYAML"],
+    extras_require={
+        "onnx": ["onnxruntime", "tqdm"],
+        "torch": ["torch", "torchvision", "tqdm"],
+        "hub": ["huggingface_hub"],
+        "test": ["pytest", "hypothesis"],
+    },
+    entry_points={
+        "console_scripts": [
+            "bmp = bmp_ros.cli.main:main",
+        ],
+    },
+)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: thread counts, the report's header and last line, one marker."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+# Before torch, OpenCV or onnxruntime are imported: more threads than cores only slow them down,
+# and several test processes may share a machine.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
+
+OPENMMLAB_TESTS = Path(__file__).parent / "engines" / "openmmlab"
+
+
+def pytest_report_header() -> str:
+    if importlib.util.find_spec("rclpy") is None:
+        ros = "none, its tests are skipped (make test brings one)"
+    else:
+        import rclpy
+
+        ros = f"{os.environ.get('ROS_DISTRO', 'of unknown name')} at {Path(rclpy.__file__).parent}"
+    return f"ROS 2: {ros}; Python {platform.python_version()}, {os.cpu_count()} cores"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if OPENMMLAB_TESTS in item.path.parents:
+            item.add_marker(pytest.mark.openmmlab)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts = {
+        outcome: len(terminalreporter.getreports(outcome))
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    ran = counts["passed"] + counts["failed"]
+    terminalreporter.section("count")
+    terminalreporter.line(
+        f"{ran} tests ran ({counts['failed']} failed), {counts['skipped']} skipped, "
+        f"{counts['error']} errors"
+    )
