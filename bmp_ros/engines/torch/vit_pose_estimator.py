@@ -27,7 +27,8 @@ class VitPoseEstimator:
     """Top-down pose estimation, one crop per box, conditioned on masks by dimming the background.
 
     The score of a keypoint is the peak of its heatmap, for PMPose the similarity to the truth
-    (OKS) that the network expects; PMPose also gives visibility and presence.
+    (OKS) that the network expects; PMPose also gives visibility and presence. Read-only:
+    ``network``, ``device``, ``background_factor``.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class VitPoseEstimator:
             (False); None means on the device unless that is the CPU, where OpenCV is faster.
         Raises ValueError for values out of range and what the device cannot do.
         """
-        self._device = torch.device(device)
-        dtype = torch_dtype(precision, self._device)
+        self.device = torch.device(device)
+        dtype = torch_dtype(precision, self.device)
         if background_factor is not None and not 0 <= background_factor <= 1:
             raise ValueError(
                 f"background_factor must be in [0, 1] or None, got {background_factor}"
@@ -79,18 +80,18 @@ class VitPoseEstimator:
                 f"{network.num_keypoints}"
             )
         self._skeleton = all_keypoints if extra_keypoints else COCO_17
-        self._background_factor = background_factor
+        self.background_factor = background_factor
         self._flip_indices = (
-            torch.from_numpy(self._skeleton.flip_indices).to(self._device) if flip_test else None
+            torch.from_numpy(self._skeleton.flip_indices).to(self.device) if flip_test else None
         )
         self._people_per_pass = max_batch // (2 if flip_test else 1)
         self._crop_on_device = (
-            self._device.type != "cpu" if crop_on_device is None else crop_on_device
+            self.device.type != "cpu" if crop_on_device is None else crop_on_device
         )
-        self._network = network.eval().to(self._device).set_precision(dtype)
+        self.network = network.eval().to(self.device).set_precision(dtype)
         if channels_last:
-            self._network.to(memory_format=torch.channels_last)
-        self._forward = torch.compile(self._network, dynamic=True) if compile else self._network
+            self.network.to(memory_format=torch.channels_last)
+        self._forward = torch.compile(self.network, dynamic=True) if compile else self.network
 
     @property
     def skeleton(self) -> Skeleton:
@@ -105,7 +106,7 @@ class VitPoseEstimator:
         outside of the frame. Raises ValueError for boxes that are not finite and for masks of
         another number or size.
         """
-        geometry = crop_geometry(boxes, self._network.input_size)
+        geometry = crop_geometry(boxes, self.network.input_size)
         people = len(geometry)
         if masks is not None and masks.shape != (people, frame.height, frame.width):
             raise ValueError(
@@ -118,19 +119,19 @@ class VitPoseEstimator:
         table = torch.cat([self._estimate_pass(part) for part in crops.chunk(passes)])
         table = table.cpu().numpy()
         return Poses(
-            keypoints=geometry.points_to_image(table[..., :2], self._network.heatmap_size),
+            keypoints=geometry.points_to_image(table[..., :2], self.network.heatmap_size),
             scores=table[..., 2].copy(),
             visibility=table[..., 3].copy() if table.shape[2] > 3 else None,
             presence=table[..., 4].copy() if table.shape[2] > 3 else None,
         )
 
     def _inputs(self, frame: Frame, geometry: CropGeometry, masks: np.ndarray | None) -> Tensor:
-        factor = self._background_factor
+        factor = self.background_factor
         if self._crop_on_device:
-            image = device_crops.frame_tensor(frame, self._device)
+            image = device_crops.frame_tensor(frame, self.device)
             return device_crops.pose_inputs(image, geometry, masks, factor)
         inputs = host_crops.pose_inputs(frame.image, geometry, masks, factor)
-        return torch.from_numpy(inputs).to(self._device)
+        return torch.from_numpy(inputs).to(self.device)
 
     def _estimate_pass(self, crops: Tensor) -> Tensor:
         """Return a row (x, y in heatmap pixels, score[, visibility, presence]) per keypoint.
