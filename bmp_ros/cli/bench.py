@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``bmp bench``: time the loop against the published order of work, on the same networks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HELP = "time the loop against the published order of work"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs our schedule and the published one in turn on the same engine objects and prints "
+        "the median of every stage and the ratio. People are scripted: every network does all of "
+        "its work on real inputs, then its answer is replaced, so that exactly N people are "
+        "processed."
+    )
+    parser.add_argument(
+        "--preset", default="bmp_d3", help="preset of native engines (%(default)s)"
+    )
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="untrained networks of the preset's sizes: same time, no download",
+    )
+    parser.add_argument("--people", type=int, default=5, help="people per frame (%(default)s)")
+    parser.add_argument(
+        "--later",
+        type=int,
+        default=1,
+        help="of these, how many are found in the second iteration only (%(default)s)",
+    )
+    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT (%(default)s)")
+    parser.add_argument("--frames", type=int, default=5, help="timed frames of each (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=1, help="frames before (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16 (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch and OpenCV")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import cv2
+    import torch
+
+    from bmp_ros.benchmark.measure import measure
+    from bmp_ros.benchmark.scripted import crowd
+    from bmp_ros.benchmark.untrained import untrained_loop
+    from bmp_ros.engines import build_loop
+    from bmp_ros.engines.torch.devices import torch_device
+    from bmp_ros.loop import load_preset
+
+    width, height = _size(args.size)
+    if not 0 <= args.later < args.people or args.frames < 1 or args.warm_up < 1:
+        raise ValueError(
+            f"--people {args.people} --later {args.later} --frames {args.frames} --warm-up "
+            f"{args.warm_up}: needs 0 <= later < people, and frames and warm-up of at least 1"
+        )
+    if args.threads:
+        torch.set_num_threads(args.threads)
+        cv2.setNumThreads(args.threads)
+    device = str(torch_device(args.device))
+    if args.random_weights:
+        loop = untrained_loop(load_preset(args.preset), device, args.precision, args.compile)
+    else:
+        loop = build_loop(args.preset, device, precision=args.precision, compile=args.compile)
+    scene = crowd(args.people, width, height, later=args.later)
+    result = measure(loop, scene, args.frames, args.warm_up)
+    result["preset"] = args.preset
+    result["weights"] = "untrained" if args.random_weights else "as in the preset"
+    result["device"], result["precision"] = device, args.precision
+    _print(result)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ValueError(f"--size is {text!r}, needs WIDTHxHEIGHT in pixels, e.g. 1280x720")
+    return int(width), int(height)
+
+
+def _print(result: dict[str, Any]) -> None:
+    machine, picture = result["machine"], result["input"]
+    where = machine.get("gpu") if result["device"].startswith("cuda") else machine["processor"]
+    print(
+        f"{result['preset']} ({result['weights']}), {result['precision']} on {where}, "
+        f"{machine['torch_threads']} CPU threads, torch {machine['torch']}"
+    )
+    print(
+        f"{picture['width']}x{picture['height']}, {picture['people'][0]} people "
+        f"({picture['found_in_second_iteration']} of them found in the second iteration), median "
+        f"of {result['frames']} frames, input sha256 {picture['sha256'][:12]}"
+    )
+    ours, published = result["ours"], result["published"]
+    print(f"\n{'stage':<18}{'ours ms':>10}{'published ms':>14}{'ratio':>8}")
+    for stage, own in ours["median_ms"].items():
+        other = published["median_ms"].get(stage, 0.0)
+        ratio = f"{other / own:.2f}" if own > 0 else "-"
+        print(f"{stage:<18}{own:>10.1f}{other:>14.1f}{ratio:>8}")
+    print(f"{'networks, GFLOP':<18}{ours['gflop']:>10.0f}{published['gflop']:>14.0f}", end="")
+    print(f"{result['arithmetic_bound']:>8.2f}")
+    print(
+        f"\n{result['ratio']:.2f} times as fast as the published order of work; saved arithmetic "
+        f"alone would give {result['arithmetic_bound']:.2f}"
+    )
