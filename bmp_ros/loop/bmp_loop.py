@@ -173,15 +173,18 @@ class BMPLoop:
     ) -> People:
         """Estimate all poses in one call, each conditioned on the detector's mask."""
         with timer("pose"):
-            masks = found.raw_masks if found.raw_masks.any() else None
+            # Masks that nobody gave take no memory: all strides are 0 (`People.of_boxes`).
+            masks = found.raw_masks if any(found.raw_masks.strides) else None
             poses = self.pose_estimator.estimate(frame, found.boxes, masks)
         unknown = found.visibility
         scores = np.asarray(poses.scores, np.float32)
+        with np.errstate(invalid="ignore"):  # whoever has infinite scores is dropped below
+            pose_scores = scores[:, :_COCO_JOINTS].mean(axis=1)
         found = replace(
             found,
             keypoints=np.asarray(poses.keypoints, np.float32),
             keypoint_scores=scores,
-            pose_scores=scores[:, :_COCO_JOINTS].mean(axis=1),
+            pose_scores=pose_scores,
             visibility=unknown if poses.visibility is None else poses.visibility,
             presence=unknown if poses.presence is None else poses.presence,
         )
