@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="show every weights file, licence, and what is here")
     listing.add_argument("--here", action="store_true", help="only those on this machine")
     download = actions.add_parser(
-        "download", help="bring the weights of a preset or of one network to this machine"
+        "download", help="bring the weights of a preset, a preset file or a network here"
     )
     download.add_argument("targets", nargs="+", metavar="PRESET_OR_NAME")
     download.add_argument(
@@ -141,11 +141,23 @@ def _resolve(zoo: Zoo, targets: list[str]) -> list[WeightsFile]:
 
     files: dict[str, WeightsFile] = {}
     for target in targets:
+        if target.endswith((".yaml", ".yml")):
+            files.update({name: zoo[name] for name in _named_in(target) if name in zoo})
+            continue
         if target in preset_names() and target not in zoo.presets:
             print(f"{target}: comes with bmp_ros, nothing to download")
             continue
         files.update({weights.name: weights for weights in zoo.resolve(target)})
     return list(files.values())
+
+
+def _named_in(preset_file: str) -> list[str]:
+    """Return the weights that a preset of one's own names: names of the zoo, or paths."""
+    from bmp_ros.loop import load_preset
+
+    preset = load_preset(preset_file)
+    choices = (preset.detector, preset.pose_estimator, preset.segmenter)
+    return [str(choice.settings.weights) for choice in choices if choice is not None]
 
 
 @contextmanager

@@ -98,6 +98,18 @@ def test_download_of_a_preset_brings_its_files_and_shows_the_licences(bmp, tmp_p
     )
 
 
+def test_download_for_a_preset_of_ones_own(bmp, tmp_path):
+    preset = yaml.safe_load((ROOT / "config" / "presets" / "bmp_d3.yaml").read_text())
+    preset["detector"]["weights"] = str(tmp_path / "my_own.pth")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(preset))
+    done = bmp("download", "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "models").glob("*.p*t*")} == {
+        "MaskPose-b-1.0.0.pth",
+        "sam2.1_hiera_base_plus.pt",
+    }
+
+
 def test_verify_reports_a_damaged_file(bmp, tmp_path):
     bmp("download", "maskpose-b-1.0.0", "sam-pose2seg-b+")
     (tmp_path / "models" / "MaskPose-b-1.0.0.pth").write_bytes(b"damaged")
