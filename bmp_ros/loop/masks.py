@@ -126,7 +126,7 @@ def label_map(
     for index in np.lexsort((-np.arange(len(masks)), scores)):
         x, y, width, height = rectangles[index]
         window = np.s_[y : y + height, x : x + width]
-        np.copyto(labels[window], index + 1, where=masks[index][window])
+        np.copyto(labels[window], np.uint16(index + 1), where=masks[index][window])
     return labels
 
 

@@ -15,15 +15,10 @@ from typing import Any
 
 import yaml
 
-from bmp_ros.engines.settings import DETECTORS, POSE_ESTIMATORS, SEGMENTERS
 from bmp_ros.loop.settings import LoopSettings, SettingsError, settings_from_mapping
 from bmp_ros.resources import find_preset
 
-_ROLES: dict[str, dict[str, type]] = {
-    "detector": DETECTORS,
-    "pose_estimator": POSE_ESTIMATORS,
-    "segmenter": SEGMENTERS,
-}
+_ROLES = ("detector", "pose_estimator", "segmenter")
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ def load_preset(
     path = find_preset(name_or_path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(data, dict):
         raise SettingsError(f"{path}: a preset is a mapping of sections, got {data!r}")
@@ -69,7 +64,7 @@ def load_preset(
                 f"{path}: unknown section {section!r}; known sections: {', '.join(known)}"
             )
     for section, replaced in (overrides or {}).items():
-        data[section] = {**(data.get(section) or {}), **replaced}
+        data[section] = {**_mapping(data.get(section), f"{path}: {section}"), **replaced}
     description = data.get("description")
     if not isinstance(description, str):
         raise SettingsError(f"{path}: description must be a text, got {description!r}")
@@ -81,7 +76,7 @@ def load_preset(
         name=path.stem,
         description=" ".join(description.split()),
         loop=settings_from_mapping(
-            LoopSettings, _mapping(data.get("loop") or {}, f"{path}: loop"), f"{path}: loop"
+            LoopSettings, _mapping(data.get("loop"), f"{path}: loop"), f"{path}: loop"
         ),
         detector=detector,
         pose_estimator=pose_estimator,
@@ -92,17 +87,28 @@ def load_preset(
 def _engine(section: Any, role: str, path: str) -> EngineChoice | None:
     if section is None:
         return None
+    known = _known_engines(role)
     options = dict(_mapping(section, f"{path}: {role}"))
     engine = options.pop("engine", None)
-    if engine not in _ROLES[role]:
-        raise SettingsError(
-            f"{path}: {role}.engine is {engine!r}, allowed: {', '.join(_ROLES[role])}"
-        )
-    cls = _ROLES[role][engine]
-    return EngineChoice(engine, settings_from_mapping(cls, options, f"{path}: {role}"))
+    if not isinstance(engine, str) or engine not in known:
+        raise SettingsError(f"{path}: {role}.engine is {engine!r}, allowed: {', '.join(known)}")
+    return EngineChoice(engine, settings_from_mapping(known[engine], options, f"{path}: {role}"))
+
+
+def _known_engines(role: str) -> dict[str, type]:
+    # Imported late: it declares its fields with `bmp_ros.loop.settings`, so importing it first
+    # imports this package.
+    from bmp_ros.engines.settings import DETECTORS, POSE_ESTIMATORS, SEGMENTERS
+
+    return {
+        "detector": DETECTORS, "pose_estimator": POSE_ESTIMATORS, "segmenter": SEGMENTERS,
+    }[role]  # fmt: skip
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """Return a section of a preset; an empty one is no mapping to YAML, but one to its reader."""
+    if value is None:
+        return {}
     if not isinstance(value, Mapping):
         raise SettingsError(f"{where} must be a mapping of keys to values, got {value!r}")
     return value

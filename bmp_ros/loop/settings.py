@@ -6,7 +6,6 @@ One declaration serves the presets (YAML), the node's live parameters and the do
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -62,7 +61,7 @@ def settings_from_mapping(cls: type[Settings], mapping: Mapping[str, Any], where
     for key in mapping:
         if key not in declared:
             near = get_close_matches(str(key), declared, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise SettingsError(
                 f"{where}: unknown key {key!r}{hint} Known keys: {', '.join(declared)}"
             )
@@ -81,17 +80,15 @@ def check_value(item: Field[Any], value: Any, where: str) -> Any:
     kind = spec["kind"]
     if value is None and spec["optional"]:
         return None
-    if kind is float and type(value) is int:
-        value = float(value)
-    fits = type(value) is kind  # bool is an int to Python, never to a reader of YAML
-    if fits and kind is not bool:
-        if "choices" in spec:
-            fits = value in spec["choices"]
-        elif "low" in spec:
-            fits = math.isfinite(value) and spec["low"] <= value <= spec["high"]
+    # bool is an int to Python, never to a reader of YAML; 1 is as good as 1.0 to both.
+    fits = type(value) is kind or (kind is float and type(value) is int)
+    if fits and "choices" in spec:
+        fits = value in spec["choices"]
+    elif fits and "low" in spec:
+        fits = spec["low"] <= value <= spec["high"]  # neither NaN nor infinity is in a range
     if not fits:
         raise SettingsError(f"{where} is {value!r}, allowed: {allowed_values(item)}")
-    return value
+    return kind(value)
 
 
 def allowed_values(item: Field[Any]) -> str:

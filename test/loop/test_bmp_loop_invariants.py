@@ -108,7 +108,7 @@ def check(people: People, image: np.ndarray, settings: LoopSettings) -> None:
         assert (np.diff(people.scores[list(rows)]) <= 0).all(), "best first"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     height=st.integers(1, 24),
@@ -137,7 +137,7 @@ def test_random_networks(
     assert trace.people is not None and trace.people.to_dict() == people.to_dict()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.booleans(), some_settings)
 def test_random_networks_on_given_boxes(
     seed: int, count: int, has_segmenter: bool, changes: dict[str, Any]

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bmp_ros.loop.settings import (
+    LoopSettings,
+    SettingsError,
+    allowed_values,
+    check_value,
+    choice,
+    number,
+    settings_from_mapping,
+    switch,
+    word,
+)
+
+
+@dataclass(frozen=True)
+class Oven:
+    """One field of every kind."""
+
+    rack: int = number(low=1, high=4, integer=True, text="rack from below")
+    heat: float = number(0.5, low=0.0, high=1.0, text="share of full heat")
+    timer: float | None = number(None, low=0.0, high=9.0, optional=True, text="minutes")
+    mode: str = choice("grill", choices=("grill", "bake"), text="mode")
+    name: str = word("oven", text="its name")
+    light: bool = switch(True, text="whether one sees anything")
+
+
+def read(**values: Any) -> Oven:
+    return settings_from_mapping(Oven, {"rack": 1, **values}, "kitchen.yaml: oven")
+
+
+def test_defaults_and_types() -> None:
+    assert read() == Oven(1, 0.5, None, "grill", "oven", True)
+    heat = read(heat=1).heat
+    assert heat == 1.0 and type(heat) is float, "a whole number where a number is asked for"
+    assert read(timer=None).timer is None
+
+
+@pytest.mark.parametrize(
+    "key, value, allowed",
+    [
+        ("rack", 0, "a whole number from 1 to 4"),
+        ("rack", 5, "a whole number from 1 to 4"),
+        ("rack", 2.0, "a whole number from 1 to 4"),
+        ("rack", True, "a whole number from 1 to 4"),
+        ("rack", "2", "a whole number from 1 to 4"),
+        ("rack", None, "a whole number from 1 to 4"),
+        ("heat", True, "a number from 0 to 1"),
+        ("heat", 1.5, "a number from 0 to 1"),
+        ("heat", -0.1, "a number from 0 to 1"),
+        ("heat", float("nan"), "a number from 0 to 1"),
+        ("heat", float("inf"), "a number from 0 to 1"),
+        ("heat", 10**400, "a number from 0 to 1"),
+        ("heat", None, "a number from 0 to 1"),
+        ("timer", False, "a number from 0 to 9, or null"),
+        ("mode", "boil", "one of grill, bake"),
+        ("mode", ["grill"], "one of grill, bake"),
+        ("mode", 1, "one of grill, bake"),
+        ("name", 5, "a string"),
+        ("name", None, "a string"),
+        ("light", 1, "true or false"),
+        ("light", "yes", "true or false"),
+    ],
+)
+def test_error_names_place_key_value_and_what_is_allowed(
+    key: str, value: Any, allowed: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(**{key: value})
+    assert str(caught.value) == f"kitchen.yaml: oven: {key} is {value!r}, allowed: {allowed}"
+
+
+def test_unknown_key() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(rak=2)
+    message = "kitchen.yaml: oven: unknown key 'rak'; did you mean 'rack'? Known keys: rack, heat"
+    assert str(caught.value).startswith(message)
+    with pytest.raises(SettingsError) as caught:
+        read(zzz=2)
+    assert "unknown key 'zzz'. Known keys: rack" in str(caught.value)
+    with pytest.raises(SettingsError, match="unknown key 5"):
+        settings_from_mapping(Oven, {5: 1}, "here")
+
+
+def test_missing_key() -> None:
+    with pytest.raises(SettingsError, match=r"here: key 'rack' is missing \(rack from below\)"):
+        settings_from_mapping(Oven, {}, "here")
+
+
+numeric = [item for item in fields(LoopSettings) if "low" in item.metadata]
+
+
+@given(st.sampled_from(numeric), st.floats() | st.integers() | st.just(10**400))
+def test_numbers_are_taken_exactly_in_their_range(item: Any, value: float) -> None:
+    low, high, kind = (item.metadata[name] for name in ("low", "high", "kind"))
+    fits = low <= value <= high and (kind is float or type(value) is int)
+    if fits:
+        assert check_value(item, value, "here") == value
+        assert type(check_value(item, value, "here")) is kind
+    else:
+        with pytest.raises(SettingsError, match=f"here is .*allowed: {allowed_values(item)}"):
+            check_value(item, value, "here")
+
+
+@given(st.fixed_dictionaries({}, optional={item.name: st.just(item.default) for item in numeric}))
+def test_defaults_are_in_their_range(values: dict[str, Any]) -> None:
+    assert settings_from_mapping(LoopSettings, values, "here") == LoopSettings()
+
+
+anything = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text("ab", max_size=2)
+    | st.just(["a"])
+)
+
+
+@given(st.dictionaries(st.sampled_from([item.name for item in fields(LoopSettings)]), anything))
+def test_anything_else_is_a_settings_error_and_nothing_worse(values: dict[str, Any]) -> None:
+    try:
+        settings = settings_from_mapping(LoopSettings, values, "here")
+    except SettingsError as error:
+        assert str(error).startswith("here: ")
+    else:
+        for key, value in values.items():
+            assert getattr(settings, key) == value
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for item in fields(LoopSettings):
+        assert len(item.metadata["text"]) > 10 and allowed_values(item)
