@@ -79,6 +79,8 @@ def random_state_dict(
 
 GREY = 127.0
 """Background that no joint answers to."""
+SPOT = 110.0
+"""Grey levels by which a spot of strength 1 differs from the background: heatmap value 1."""
 
 
 def joint_colours(joints: int) -> np.ndarray:
@@ -96,12 +98,16 @@ def unpaired_skeleton(joints: int) -> Skeleton:
     return Skeleton(f"colours_{joints}", names, (), (), (0.05,) * joints)
 
 
-def draw_joints(image: np.ndarray, points: np.ndarray, sigma: float) -> None:
-    """Add a Gaussian spot of its colour for each joint to a grey BGR float image, in place."""
-    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
-    for (x, y), colour in zip(points, joint_colours(len(points)), strict=True):
-        spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
-        image += 110 * spot[..., None] * colour[::-1]
+def draw_spot(
+    image: np.ndarray, point: np.ndarray, colour: np.ndarray, sigma: float, strength: float = 1
+) -> None:
+    """Add a Gaussian spot of an RGB colour to a grey BGR float image, in place."""
+    (x, y), reach = point, int(4 * sigma) + 1
+    top, left = max(int(y) - reach, 0), max(int(x) - reach, 0)
+    part = image[top : int(y) + reach, left : int(x) + reach]
+    rows, columns = np.mgrid[: part.shape[0], : part.shape[1]]
+    spot = np.exp(-((columns + left - x) ** 2 + (rows + top - y) ** 2) / (2 * sigma**2))
+    part += SPOT * strength * spot[..., None] * colour[::-1]
 
 
 def colour_finder(joints: int = 17) -> VitPose:
@@ -139,6 +145,6 @@ def colour_finder(joints: int = 17) -> VitPose:
     for norm in (1, 4):
         tensors[f"head.deconv_layers.{norm}.weight"] += 1
         tensors[f"head.deconv_layers.{norm}.running_var"] += 1 - 1e-5
-    answer = torch.from_numpy(joint_colours(joints)).float() * 255 / 110
+    answer = torch.from_numpy(joint_colours(joints)).float() * 255 / SPOT
     tensors["head.final_layer.weight"][:, :6, 0, 0] = torch.stack([answer, -answer], 2).flatten(1)
     return VitPose.from_state_dict(tensors, head="heatmap", num_heads=4)
