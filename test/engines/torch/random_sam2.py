@@ -7,6 +7,7 @@ background, different for different people, some stable and some not.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -32,8 +33,9 @@ def random_sam2_checkpoint(name: str, seed: int = 0) -> dict[str, Any]:
     return {"model": random_sam2(name, seed).state_dict()}
 
 
+@lru_cache(maxsize=1)
 def random_sam2(name: str, seed: int = 0) -> Any:
-    """The ``SAM2Base`` of the published config for size t, s, b+ or l."""
+    """The ``SAM2Base`` of the published config for size t, s, b+ or l; the last one is kept."""
     return _build(name, [], seed)
 
 

@@ -68,6 +68,20 @@ def prompts(frame: Frame, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["small", "t", pytest.param("b+", marks=SLOW)])
+def test_the_embedding_equals_the_predictors(name):
+    both = pair(name)
+    both.segmenter.decode(both.frame, *prompts(both.frame, 1))
+    kept = both.frame.cached((both.segmenter, "embedding"), lambda: pytest.fail("not kept"))
+    features = both.reference._features
+    ours = [*kept.fine, kept.image]
+    theirs = [*features["high_res_feats"], features["image_embed"]]
+    for got, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
+
+
 GROUPS = [
     ("small", 1),
     ("small", 3),
@@ -109,18 +123,6 @@ def test_people_together_equal_people_one_by_one(name, points, dynamic_multimask
         assert 0.02 < segments.masks[person].mean() < 0.98
     for one, other in zip(segments.masks, np.roll(segments.masks, 1, axis=0), strict=True):
         assert (one != other).mean() > 1e-3, "the masks do not depend on the prompts"
-
-
-@pytest.mark.parametrize("name", ["small", "t", pytest.param("b+", marks=SLOW)])
-def test_the_embedding_equals_the_predictors(name):
-    both = pair(name)
-    both.segmenter.decode(both.frame, *prompts(both.frame, 1))
-    kept = both.frame.cached((both.segmenter, "embedding"), lambda: pytest.fail("not kept"))
-    features = both.reference._features
-    ours = [*kept.fine, kept.image]
-    theirs = [*features["high_res_feats"], features["image_embed"]]
-    for got, wanted in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
 
 
 def test_dynamic_multimask_replaces_the_unstable_masks_only():
