@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dress a body: garments as shells and tubes around it, as one mesh that its skeleton moves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bmp_ros.synthetic.bodies import BodyShape, BodyTemplates, vertex_normals
+from bmp_ros.synthetic.body_regions import (
+    CROTCH,
+    WAIST,
+    body_regions,
+    shirt_cover,
+    shoe_cover,
+    trouser_cover,
+)
+from bmp_ros.synthetic.hair import carried_things, head_surfaces
+from bmp_ros.synthetic.looks import Garment, Look
+from bmp_ros.synthetic.surfaces import Kind, Material, Mesh, Surface, join, sheet, shell, uncovered
+
+SKIRT_COLUMNS, SKIRT_ROWS = 28, 9
+
+
+def dressed_mesh(templates: BodyTemplates, shape: BodyShape, look: Look) -> Mesh:
+    """The whole person at rest: body, clothes, shoes, hair, carried things."""
+    skin = Surface(
+        vertices=shape.vertices,
+        normals=vertex_normals(shape.vertices, templates.faces),
+        weights=templates.weights,
+        faces=templates.faces,
+        canonical=templates.canonical_vertices,
+        cover=np.ones(len(shape.vertices), np.float32),
+        material=look.skin,
+    )
+    scale = shape.height / 1.75
+    covers = {
+        "top": shirt_cover(look.sleeve, look.hem, look.neckline),
+        "bottom": trouser_cover(look.trouser_end, WAIST - 0.02),
+        "shoes": shoe_cover(look.shoe_height),
+    }
+    if look.skirt_end is not None:
+        covers["bottom"] = trouser_cover(0.2, WAIST - 0.02)  # what is under the skirt
+    dressed = [
+        _garment(skin, covers["top"], look.top, look.seed, scale),
+        _garment(skin, covers["bottom"], look.bottom, look.seed + 1, scale),
+        _garment(skin, covers["shoes"], look.shoes, look.seed + 2, scale),
+    ]
+    if look.jacket is not None:
+        covers["jacket"] = _jacket_cover(look)
+        dressed.append(_garment(skin, covers["jacket"], look.jacket, look.seed + 3, scale))
+    if look.skirt_end is not None:
+        dressed.append(_skirt(templates, shape, look))
+    hidden = [covers["top"], covers["bottom"], covers["shoes"]]
+    body = uncovered(skin, hidden, margin=0.03)
+    surfaces = [*_split_eyes(templates, body, look), *dressed]
+    surfaces += head_surfaces(templates, skin, look, scale)
+    surfaces += carried_things(templates, shape, look, scale)
+    return join(surfaces)
+
+
+def _garment(skin: Surface, cover: np.ndarray, garment: Garment, seed: int, scale: float) -> Surface:
+    """A shell with creases; loose cloth keeps away from the limb and gathers towards the hem."""
+    regions = body_regions()
+    random = np.random.default_rng(seed)
+    canonical = skin.canonical
+    creases = np.zeros(len(canonical))
+    for _ in range(4):
+        wave = random.normal(0, 1, 3) * [18, 18, 26]
+        creases += np.sin(canonical @ wave + random.uniform(0, 6.3))
+    loose = garment.looseness * np.clip(1 - cover / 0.35, 0.25, 1.0)
+    offset = garment.thickness + np.clip(creases, -1.5, 3) * (0.0012 + 0.15 * garment.looseness)
+    vertices = skin.vertices + scale * loose[:, None] * regions.outward
+    widened = Surface(**{**skin.__dict__, "vertices": vertices})
+    return shell(widened, cover, scale * np.maximum(offset, 0.003), garment.material)
+
+
+def _jacket_cover(look: Look) -> np.ndarray:
+    """An outer layer: long sleeves, below the shirt's hem, with a gap in front when open."""
+    hem = max(CROTCH + 0.01, look.hem - 0.08)
+    cover = shirt_cover(1.96, hem, max(0.02, look.neckline))
+    canonical = body_regions(), None
+    from bmp_ros.synthetic.bodies import body_templates
+
+    points = body_templates().canonical_vertices
+    del canonical
+    gap = np.abs(points[:, 0]) - look.jacket_open
+    in_front = (points[:, 1] < 0.0) & ~body_regions().is_arm & (look.jacket_open > 0)
+    return np.where(in_front, np.minimum(cover, gap), cover)
+
+
+def _split_eyes(templates: BodyTemplates, body: Surface, look: Look) -> list[Surface]:
+    """Skin and eyes as two surfaces: eyeballs have their own colours."""
+    is_eye = templates.part("eye")[body.faces].all(axis=1)
+    eyes = Material(Kind.EYE, look.brows, shine=0.6)
+    parts = [(~is_eye, look.skin), (is_eye, eyes)]
+    surfaces = []
+    for chosen, material in parts:
+        used, compact = np.unique(body.faces[chosen], return_inverse=True)
+        surfaces.append(
+            Surface(
+                vertices=body.vertices[used],
+                normals=body.normals[used],
+                weights=body.weights[used],
+                faces=compact.reshape(-1, 3),
+                canonical=body.canonical[used],
+                cover=body.cover[used],
+                material=material,
+            )
+        )
+    return surfaces
+
+
+def _skirt(templates: BodyTemplates, shape: BodyShape, look: Look) -> Surface:
+    """A tube from the waist around both legs; its halves follow the thighs, below the knee the shins."""
+    garment = look.top if look.skirt_is_top else look.bottom
+    canonical, vertices = templates.canonical_vertices, shape.vertices
+    assert look.skirt_end is not None
+    levels = np.linspace(WAIST + 0.02, look.skirt_end, SKIRT_ROWS)
+    angles = np.linspace(0, 2 * np.pi, SKIRT_COLUMNS, endpoint=False)
+    around = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    joints = len(templates.joint_names)
+    random = np.random.default_rng(look.seed + 5)
+    folds = np.sin(angles * random.integers(5, 11) + random.uniform(0, 6.3))
+    points = np.zeros((SKIRT_ROWS, SKIRT_COLUMNS, 3))
+    weights = np.zeros((SKIRT_ROWS, SKIRT_COLUMNS, joints), np.float32)
+    regions = body_regions()
+    below = ~(regions.is_arm | regions.is_hand)
+    radii = np.zeros(2)
+    for row, level in enumerate(levels):
+        ring = vertices[below & (np.abs(canonical[:, 2] - level) < 0.025)]
+        center = np.array([0.0, ring[:, 1].mean()])
+        share = row / (SKIRT_ROWS - 1)
+        tight = np.abs(ring[:, :2] - center).max(axis=0) + 0.012
+        # Cloth hangs: it never gets narrower on its way down, and the spread of the resting legs
+        # is not the width of a skirt.
+        radii = np.maximum(radii, np.minimum(tight, radii + 0.012) if row else tight)
+        grown = radii + share * look.skirt_flare * shape.height / 1.75
+        ripple = 1 + 0.05 * share * folds[:, None]
+        points[row, :, :2] = center + around * grown * ripple
+        points[row, :, 2] = ring[:, 2].mean()
+        _skirt_weights(templates, weights[row], around[:, 0], share, level)
+    flat = np.concatenate([points[..., :2], np.broadcast_to(levels[:, None, None], points[..., :1].shape)], -1)
+    return sheet(points, weights, garment.material, closed=True, canonical=flat)
+
+
+def _skirt_weights(
+    templates: BodyTemplates, weights: np.ndarray, side: np.ndarray, share: float, level: float
+) -> None:
+    """Fill (columns, J) weights of one ring; ``side`` is -1 (right) .. 1 (left)."""
+    knee = float(templates.canonical_joints[templates.joint("lowerleg01.L"), 2])
+    legs = np.clip(1.3 * share + 0.1, 0, 0.95) if share > 0 else 0.0
+    left = 0.5 + 0.5 * np.clip(side * 1.6, -1, 1)
+    shin = np.clip((knee - level) / 0.25, 0, 0.8)
+    weights[:, templates.joint("root")] = 1 - legs
+    for name, half in (("L", left), ("R", 1 - left)):
+        weights[:, templates.joint(f"upperleg01.{name}")] = legs * half * (1 - shin)
+        weights[:, templates.joint(f"lowerleg01.{name}")] = legs * half * shin
