@@ -99,32 +99,29 @@ def exclusive_masks(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     masks: (N, H, W) bool, unchanged. scores: (N,) finite; on equal scores the lower index wins.
     Returns (N, H, W) bool; a mask that loses all of its pixels stays as an empty one.
     """
-    rectangles = mask_rectangles(masks)
-    labels = label_map(masks, scores, rectangles)
-    # np.zeros maps its pages lazily: what lies outside of the rectangles is never touched.
-    exclusive = np.zeros(masks.shape, np.bool_)
-    for index, (x, y, width, height) in enumerate(rectangles):
-        window = np.s_[y : y + height, x : x + width]
-        np.equal(labels[window], index + 1, out=exclusive[index][window])
+    exclusive = np.empty(masks.shape, np.bool_)
+    free = np.ones(masks.shape[1:], np.bool_)
+    for index in best_first(scores):
+        np.logical_and(masks[index], free, out=exclusive[index])
+        np.logical_xor(free, exclusive[index], out=free)
     return exclusive
 
 
-def label_map(
-    masks: np.ndarray, scores: np.ndarray, rectangles: np.ndarray | None = None
-) -> np.ndarray:
+def best_first(scores: np.ndarray) -> np.ndarray:
+    """(N,) int64: who is on top of whom; by descending score, the lower index first on ties."""
+    if not np.isfinite(scores).all():
+        raise ValueError(f"mask scores must be finite, got {scores}; drop such people first")
+    return np.argsort(-np.asarray(scores), kind="stable")
+
+
+def label_map(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Paint the masks into one image: (H, W) uint16, 0 = nobody, i + 1 = masks[i].
 
     Where masks overlap, the one with the highest score is on top, the lower index on ties.
-    rectangles: those of the masks, if known (see `mask_rectangles`).
     """
-    if not np.isfinite(scores).all():
-        raise ValueError(f"mask scores must be finite, got {scores}; drop such people first")
-    if rectangles is None:
-        rectangles = mask_rectangles(masks)
     labels = np.zeros(masks.shape[1:], np.uint16)
-    # Worst first, so that better ones paint over it; on ties the later index goes first.
-    for index in np.lexsort((-np.arange(len(masks)), scores)):
-        x, y, width, height = rectangles[index]
+    for index in best_first(scores)[::-1]:  # better ones paint over worse ones
+        x, y, width, height = cv2.boundingRect(masks[index].view(np.uint8))
         window = np.s_[y : y + height, x : x + width]
         np.copyto(labels[window], np.uint16(index + 1), where=masks[index][window])
     return labels
@@ -139,7 +136,7 @@ def paint_out(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     people = np.zeros(image.shape[:2], np.uint8)
     for mask in masks:
         np.bitwise_or(people, mask.view(np.uint8), out=people)
-    return cv2.bitwise_and(image, image, mask=1 - people)
+    return cv2.copyTo(image, 1 - people)  # what the mask leaves out is 0 in the new image
 
 
 def remove_holes_and_specks(

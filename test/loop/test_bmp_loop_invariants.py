@@ -137,7 +137,6 @@ def test_random_networks(
     assert trace.people is not None and trace.people.to_dict() == people.to_dict()
 
 
-@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.booleans(), some_settings)
 def test_random_networks_on_given_boxes(
     seed: int, count: int, has_segmenter: bool, changes: dict[str, Any]

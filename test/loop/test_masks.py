@@ -5,7 +5,7 @@ from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -134,7 +134,6 @@ def cleaned_by_flooding(logits: np.ndarray, hole: int, speck: int) -> np.ndarray
     return cleaned
 
 
-@settings(max_examples=60)
 @given(
     st.integers(0, 10_000), st.floats(0.05, 0.95), st.integers(0, 12), st.integers(0, 12),
     st.integers(1, 24), st.integers(1, 24),
