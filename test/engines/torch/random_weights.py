@@ -29,7 +29,7 @@ SMALL = RTMDetInsSize.scaled(0.25, 0.167)
 CANDIDATES = 80
 """Locations on the image that score above 0.3."""
 
-LOWEST_SCORE, HIGHEST_SCORE = 0.3, 0.93
+LOWEST_SCORE, HIGHEST_SCORE = 0.3, 0.88
 
 
 def random_rtmdet_ins(
@@ -90,8 +90,11 @@ def _draw_weights(network: RTMDetIns, generator: torch.Generator) -> None:
             if module.bias is not None:
                 module.bias.normal_(0, 0.1, generator=generator)
         elif isinstance(module, nn.BatchNorm2d):
-            module.weight.uniform_(0.6, 1.4, generator=generator)
-            module.bias.normal_(0, 0.2, generator=generator)
+            # Around 1 SiLU is nearly linear. Around 0 a deep random network is chaotic: it
+            # multiplies the rounding of float32 a thousandfold, and no two orders of summation
+            # agree to what a comparison of implementations asks for.
+            module.weight.uniform_(0.3, 0.7, generator=generator)
+            module.bias.normal_(1, 0.2, generator=generator)
 
 
 def _calibrate_norms(network: RTMDetIns, canvas: Tensor) -> None:
