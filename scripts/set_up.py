@@ -195,7 +195,9 @@ def install_requirements(install: Install) -> None:
 
     def pip() -> None:
         command = [str(PYTHON), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
-        run([*command, *install.options, "-r", str(file)], file.stem, install.environment)
+        # What a later layer depends on must not replace the versions of the base (NumPy above all).
+        keep = [] if "--no-deps" in install.options else ["-c", str(ROOT / "requirements/base.txt")]
+        run([*command, *keep, *install.options, "-r", str(file)], file.stem, install.environment)
         record.write_text(key)
 
     note = f" ({install.note})" if install.note else ""
