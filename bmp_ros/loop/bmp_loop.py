@@ -111,7 +111,8 @@ class BMPLoop:
 
         With nobody to paint out, the detector would see the same picture and say the same again.
         """
-        return len(people) >= self.settings.max_people or not people.masks.any()
+        nobody_to_paint = not any(mask.any() for mask in people.masks)
+        return nobody_to_paint or len(people) >= self.settings.max_people
 
     def _detect(
         self, frame: Frame, people: People, iteration: int, timer: StageTimer, record: Record
