@@ -127,9 +127,8 @@ def cleaned_by_flooding(logits: np.ndarray, hole: int, speck: int) -> np.ndarray
             cleaned[tuple(zip(*component, strict=True))] = 10
     people = components(logits > 0)
     largest = max((len(component) for component in people), default=0)
-    spared = next((component for component in people if len(component) == largest), None)
     for component in people:
-        if len(component) <= speck and component is not spared:
+        if len(component) <= speck and len(component) < largest:
             cleaned[tuple(zip(*component, strict=True))] = -10
     return cleaned
 
