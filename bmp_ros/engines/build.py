@@ -107,7 +107,7 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
     if missing:
         raise WeightsMissing(
             f"preset {preset.name} needs weights that are not here; fetch them all with "
-            f"`bmp models download {preset.name}`:\n"
+            f"`bmp models download {preset.reference}`:\n"
             + "\n".join(f"  {error}" for error in missing)
         )
     return files

@@ -146,8 +146,9 @@ def remove_holes_and_specks(
 
     logits: (G, h, w) float32, mask where > 0. Both rules read the given logits: a background
     component (8-connected) of at most ``max_hole_area`` pixels becomes +10, a foreground one of at
-    most ``max_speck_area`` pixels becomes -10; the largest foreground component always stays, so a
-    small person does not vanish. An area of 0 turns its rule off. Returns new logits.
+    most ``max_speck_area`` pixels becomes -10; the largest foreground component (each one, on a
+    tie) always stays, so a small person does not vanish. An area of 0 turns its rule off. Returns
+    new logits.
 
     The areas and values are those of SAM 2's image predictor (facebookresearch/sam2), which
     silently skips the step where its CUDA extension was not built.
@@ -168,6 +169,6 @@ def _small_components(image: np.ndarray, max_area: int, spare_largest: bool) -> 
     areas = stats[:, cv2.CC_STAT_AREA]
     small = areas <= max_area
     small[0] = False  # label 0 is what is not in the image at all
-    if spare_largest and len(areas) > 1:
-        small[1 + np.argmax(areas[1:])] = False
+    if spare_largest:
+        small &= areas < areas[1:].max(initial=0)
     return small[labels]

@@ -31,9 +31,13 @@ class EngineChoice:
 
 @dataclass(frozen=True)
 class Preset:
-    """A checked preset; ``name`` is the stem of its file."""
+    """A checked preset.
+
+    name: the stem of its file. reference: what it was asked for by, a name or a path.
+    """
 
     name: str
+    reference: str
     description: str
     loop: LoopSettings
     detector: EngineChoice
@@ -74,6 +78,7 @@ def load_preset(
         raise SettingsError(f"{path}: a preset needs a detector and a pose_estimator")
     return Preset(
         name=path.stem,
+        reference=str(name_or_path),
         description=" ".join(description.split()),
         loop=settings_from_mapping(
             LoopSettings, _mapping(data.get("loop"), f"{path}: loop"), f"{path}: loop"
