@@ -57,7 +57,7 @@ class VitPoseEstimator:
         channels_last: memory layout of the convolutions; for half precision on tensor cores.
         compile: fuse the network with ``torch.compile`` at the first frame (minutes).
         max_batch: crops, mirrored ones included, that pass the network at once; more people take
-            several passes. 32 crops of ViT-b in fp32 need about 0.6 GB beside the weights.
+            several passes. The largest activations of 32 crops in fp32 take 100 MB each.
         crop_on_device: warp and dim with torch on the device (True) or with OpenCV on the host
             (False); None means on the device unless that is the CPU, where OpenCV is faster.
         Raises ValueError for values out of range and what the device cannot do.
