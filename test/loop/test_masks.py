@@ -160,5 +160,8 @@ def test_largest_speck_stays_and_zero_turns_a_rule_off() -> None:
     np.testing.assert_array_equal(
         remove_holes_and_specks(logits, max_hole_area=0, max_speck_area=0), logits
     )
+    logits[0, 12:14, 12:14] = 1  # as large as the first: which one is the person?
+    cleaned = remove_holes_and_specks(logits, max_hole_area=10, max_speck_area=50)
+    assert (cleaned[0] > 0).sum() == 8
     nobody = remove_holes_and_specks(np.zeros((0, 16, 16), np.float32))
     assert nobody.shape == (0, 16, 16)
