@@ -106,7 +106,7 @@ class Renderer:
         self._noise.filter = (moderngl.LINEAR, moderngl.LINEAR)
         self._texture_key: int | None = None
         self._textures: Any = None
-        self._targets: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+        self._targets: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     @property
     def device(self) -> str:
@@ -122,7 +122,7 @@ class Renderer:
         camera: Camera,
     ) -> Raster:
         """Draw ``parts`` as ``camera`` sees them. textures: (layers, S, S, 3) uint8 RGB."""
-        instance_target, lit_target, resolved = self._target(camera.width, camera.height)
+        instance_target, lit_target = self._target(camera.width, camera.height)
         starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
         faces = [part.faces + start for part, start in zip(parts, starts[:-1], strict=True)]
         vertex_buffer = self._gl.buffer(np.concatenate([part.vertices for part in parts]).tobytes())
@@ -132,6 +132,7 @@ class Renderer:
         self._gl.enable_only(self._moderngl.DEPTH_TEST)
         try:
             sun = _sun_matrix(light)
+            self._gl.depth_func = "<"
             self._shadow_buffer.clear(depth=1.0)
             self._shadow_buffer.use()
             self._pass(self._shadow_program, vertex_buffer, index_buffer, sun)
@@ -143,16 +144,17 @@ class Renderer:
             program["forward"].value = tuple(camera.forward)
             self._pass(program, vertex_buffer, index_buffer, camera.clip_matrix())
 
-            lit_target.clear(*np.clip(light.haze_color * light.exposure, 0, 1) ** (1 / 2.2))
+            # The distance pass has left its depth: only what is visible is shaded, once.
             lit_target.use()
+            lit_target.depth_mask = False
+            self._gl.depth_func = "<="
             table.use(0)
             self._textures.use(1)
             self._noise.use(2)
             self._shadow.use(3)
             self._set_light(light, camera, sun)
             self._pass(self._lit_program, vertex_buffer, index_buffer, camera.clip_matrix())
-            self._gl.copy_framebuffer(resolved, lit_target)
-            return self._read(instance_target, resolved, camera)
+            return self._read(instance_target, lit_target, camera)
         finally:
             for resource in (vertex_buffer, index_buffer, table):
                 resource.release()
@@ -179,22 +181,17 @@ class Renderer:
         program["exposure"].value = light.exposure
         program["haze"].value = light.haze
 
-    def _target(self, width: int, height: int) -> tuple[Any, Any, Any]:
-        """Framebuffers of one picture size: instances + distance, 4x multisampled, resolved."""
+    def _target(self, width: int, height: int) -> tuple[Any, Any]:
+        """Framebuffers of one picture size, with a common depth: instances + distance, colours."""
         size = (width, height)
         if size not in self._targets:
             context = self._gl
+            depth = context.depth_renderbuffer(size)
             instances = context.framebuffer(
-                [context.renderbuffer(size, 1), context.renderbuffer(size, 1, dtype="f4")],
-                context.depth_renderbuffer(size),
+                [context.renderbuffer(size, 1), context.renderbuffer(size, 1, dtype="f4")], depth
             )
-            samples = min(4, context.max_samples)
-            lit = context.framebuffer(
-                [context.renderbuffer(size, 4, samples=samples)],
-                context.depth_renderbuffer(size, samples=samples),
-            )
-            resolved = context.framebuffer([context.renderbuffer(size, 4)])
-            self._targets[size] = (instances, lit, resolved)
+            lit = context.framebuffer([context.renderbuffer(size, 4)], depth)
+            self._targets[size] = (instances, lit)
         return self._targets[size]
 
     def _use_textures(self, textures: np.ndarray) -> None:
@@ -210,9 +207,9 @@ class Renderer:
         self._kept_textures = textures  # keeps the id from being reused
 
     @staticmethod
-    def _read(instance_target: Any, resolved: Any, camera: Camera) -> Raster:
+    def _read(instance_target: Any, lit_target: Any, camera: Camera) -> Raster:
         shape = (camera.height, camera.width)
-        color = np.frombuffer(resolved.read(components=3, alignment=1), np.uint8).reshape(*shape, 3)
+        color = np.frombuffer(lit_target.read(components=3, alignment=1), np.uint8).reshape(*shape, 3)
         ids = np.frombuffer(instance_target.read(components=1, alignment=1), np.uint8).reshape(shape)
         depth = np.frombuffer(
             instance_target.read(components=1, attachment=1, dtype="f4", alignment=1), np.float32

@@ -137,11 +137,9 @@ void main() {
     vec3 at = s.xyz * 0.5 + 0.5;
     float lit = 1.0;
     if (all(greaterThan(at, vec3(0.0))) && all(lessThan(at, vec3(1.0)))) {
-        vec2 step_size = 0.8 / vec2(textureSize(shadow, 0));
-        lit = 0.25 * (texture(shadow, at + vec3(step_size, -0.0008))
-            + texture(shadow, at + vec3(-step_size, -0.0008))
-            + texture(shadow, at + vec3(step_size.x, -step_size.y, -0.0008))
-            + texture(shadow, at + vec3(-step_size.x, step_size.y, -0.0008)));
+        vec2 step_size = 0.7 / vec2(textureSize(shadow, 0));
+        lit = 0.5 * (texture(shadow, at + vec3(step_size, -0.0008))
+            + texture(shadow, at + vec3(-step_size, -0.0008)));
     }
     float soft = kind == 1 ? 0.25 : 0.0;        // skin scatters light around the terminator
     float facing = max((dot(n, to_sun) + soft) / (1.0 + soft), 0.0);

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From rendered colours to what a robot's camera delivers: edges, blur, noise, colour, JPEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Faults of one camera; constant over a clip but for the noise."""
+
+    defocus: float
+    """Standard deviation of the blur, pixels."""
+    motion: tuple[float, float]
+    """Length in pixels and direction in radians of the smear."""
+    gain: tuple[float, float, float]
+    """White balance of blue, green, red."""
+    contrast: float
+    vignette: float
+    noise: float
+    """Standard deviation of the sensor's noise, 8-bit levels, in the mid-tones."""
+    jpeg_quality: int
+    small: float
+    """Sensor resolution relative to the picture: below 1 it was enlarged."""
+    occlusion_shade: float
+
+
+def sample_optics(random: np.random.Generator) -> Optics:
+    """Mostly mild faults, sometimes strong ones."""
+    blurred = random.random() < 0.2
+    return Optics(
+        defocus=float(random.choice([0.0, 0.5, 0.9], p=[0.4, 0.4, 0.2]) * random.uniform(0.7, 1.5)),
+        motion=(float(random.uniform(2, 9)) if blurred else 0.0, float(random.uniform(0, np.pi))),
+        gain=tuple(np.exp(random.normal(0, 0.05, 3)).tolist()),
+        contrast=float(np.exp(random.normal(0, 0.12))),
+        vignette=float(random.uniform(0, 0.35)),
+        noise=float(np.exp(random.uniform(np.log(0.6), np.log(9)))),
+        jpeg_quality=int(random.integers(35, 97)),
+        small=float(random.choice([1.0, 0.75, 0.5], p=[0.75, 0.15, 0.1])),
+        occlusion_shade=float(random.uniform(0.15, 0.55)),
+    )
+
+
+def photograph(
+    color: np.ndarray, depth: np.ndarray, optics: Optics, random: np.random.Generator
+) -> np.ndarray:
+    """RGB uint8 (H, W, 3) and depth (H, W) metres to the camera's BGR uint8 (H, W, 3)."""
+    image = np.ascontiguousarray(color[:, :, ::-1])
+    image = smooth_edges(image, depth)
+    image = image.astype(np.float32) * _ambient_shade(depth, optics.occlusion_shade)[..., None]
+    height, width = depth.shape
+    if optics.small < 1:
+        size = (int(width * optics.small), int(height * optics.small))
+        image = cv2.resize(cv2.resize(image, size, interpolation=cv2.INTER_AREA), (width, height))
+    if optics.defocus > 0:
+        image = cv2.GaussianBlur(image, (0, 0), optics.defocus)
+    if optics.motion[0] > 0:
+        image = cv2.filter2D(image, -1, _smear(*optics.motion))
+    image = (image - 110) * optics.contrast + 110
+    image *= np.array(optics.gain, np.float32)
+    if optics.vignette > 0:
+        image *= _vignette(height, width, optics.vignette)[..., None]
+    grain = random.standard_normal((height, width, 3), dtype=np.float32)
+    image += grain * (optics.noise * (0.6 + 0.4 * np.sqrt(np.clip(image, 0, 255) / 128)))
+    levels = np.clip(image, 0, 255).astype(np.uint8)
+    packed = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, optics.jpeg_quality])[1]
+    return cv2.imdecode(packed, cv2.IMREAD_COLOR)
+
+
+def smooth_edges(image: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Blend the stairs at depth edges with their surroundings: a cheap antialiasing."""
+    inverse = 1.0 / np.maximum(depth, 0.05)
+    spread = cv2.dilate(inverse, np.ones((3, 3))) - cv2.erode(inverse, np.ones((3, 3)))
+    edge = np.clip(spread / (0.05 * inverse + 1e-6) - 0.6, 0, 1)[..., None].astype(np.float32)
+    soft = cv2.GaussianBlur(image, (3, 3), 0.75).astype(np.float32)
+    return (image + edge * (soft - image)).astype(np.uint8)
+
+
+def _ambient_shade(depth: np.ndarray, strength: float) -> np.ndarray:
+    """(H, W) factors <= 1: darker where the surroundings are nearer (unsharp masking of the depth
+    buffer, Luft et al. 2006), which seats feet on floors and people against each other."""
+    small = cv2.resize(np.maximum(depth, 0.05), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    logarithm = np.log(small)
+    behind = np.zeros_like(logarithm)
+    for sigma in (3.0, 9.0):
+        behind += np.clip(logarithm - cv2.GaussianBlur(logarithm, (0, 0), sigma), 0, 0.35)
+    shade = cv2.GaussianBlur(1 - strength * np.clip(behind * 2.2, 0, 1), (0, 0), 1.2)
+    return cv2.resize(shade.astype(np.float32), depth.shape[::-1])
+
+
+def _smear(length: float, angle: float) -> np.ndarray:
+    size = int(np.ceil(length)) | 1
+    kernel = np.zeros((size, size), np.float32)
+    middle = size // 2
+    step = np.array([np.cos(angle), np.sin(angle)]) * length / 2
+    start, end = (tuple(np.round(middle + sign * step).astype(int).tolist()) for sign in (-1, 1))
+    cv2.line(kernel, start, end, 1.0, 1)
+    return kernel / kernel.sum()
+
+
+def _vignette(height: int, width: int, strength: float) -> np.ndarray:
+    y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return (1 - strength * (x**2 + y**2) / 2).astype(np.float32)
