@@ -141,12 +141,15 @@ def main() -> None:
         values = [stage_ms[stage] for stage_ms in stages]
         print(f"{stage:32}{np.median(values):10.2f}{min(values):10.2f}")
     (cpu, wall), (old_cpu, old_wall) = np.median(ours, axis=0), np.median(published, axis=0)
-    print(f"\n{'whole call, median':32}{'CPU ms':>10}{'wall ms':>10}")
-    print(f"{'bmp_ros.loop':32}{cpu:10.2f}{wall:10.2f}")
-    print(f"{'published schedule, pixels only':32}{old_cpu:10.2f}{old_wall:10.2f}")
-    print(f"{'ratio':32}{old_cpu / cpu:10.1f}{old_wall / wall:10.1f}")
+    least, old_least = min(ours)[0], min(published)[0]
+    print(f"\n{'whole call':32}{'CPU median':>12}{'CPU least':>12}{'wall median':>12}  ms")
+    print(f"{'bmp_ros.loop':32}{cpu:12.2f}{least:12.2f}{wall:12.2f}")
+    print(
+        f"{'published schedule, pixels only':32}{old_cpu:12.2f}{old_least:12.2f}{old_wall:12.2f}"
+    )
+    print(f"{'ratio':32}{old_cpu / cpu:12.1f}{old_least / least:12.1f}{old_wall / wall:12.1f}")
     verdict = "met" if cpu <= GOAL_MS else "missed"
-    print(f"\ngoal of {GOAL_MS:g} ms CPU: {verdict}")
+    print(f"\ngoal of {GOAL_MS:g} ms, CPU median: {verdict}")
 
 
 if __name__ == "__main__":
