@@ -88,8 +88,8 @@ def published_schedule(image: np.ndarray, answers: ReadyAnswers) -> None:
             outlines, _ = cv2.findContours(
                 mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
             )
-            filled = cv2.fillPoly(np.zeros(mask.shape, np.uint8), outlines, 1)[..., None]
-            cv2.convertScaleAbs(0.8 * image + 0.2 * image * filled)
+            filled = cv2.fillPoly(np.zeros(mask.shape, np.uint8), outlines, 1)
+            cv2.addWeighted(image, 0.8, cv2.copyTo(image, filled), 0.2, 0)
         (masks * answers.mask_scores[people, None, None]).argmax(axis=0)
         picture = image.copy()
         for mask in answers.masks[: people.stop]:
