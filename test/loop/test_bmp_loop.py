@@ -5,7 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scripted import Actor, ScriptedPoseEstimator, grey_image, rectangle_mask, stage
+from scripted import (
+    Actor,
+    ScriptedPoseEstimator,
+    grey_image,
+    rectangle_mask,
+    spread_keypoints,
+    stage,
+)
 
 from bmp_ros.loop import BMPLoop, LoopSettings, People
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23, Skeleton
@@ -117,6 +124,24 @@ def test_pose_that_is_found_again_but_worse_changes_nothing() -> None:
     people = play.loop(IMAGE)
     assert boxes_of(people) == [list(LEFT.box)]
     assert len(play.segmenter.points) == 1
+
+
+def test_nobody_leaves_for_a_pose_that_does_not_stay_itself() -> None:
+    # The new pose beats the first person, then loses to the second one: nothing new was found.
+    def standing(offset: float, joints: int) -> Actor:
+        box = (offset, 0, offset + 101, 97)
+        scores = np.where(np.arange(17) < 17 - joints, 0.1, 0.9)
+        keypoints = spread_keypoints((0, 0, 101, 97)) + np.float32([offset, 0])
+        return Actor(box, keypoints=keypoints, keypoint_scores=scores)
+
+    accepted = [standing(0, 15), standing(10.5, 17)]
+    play = stage(accepted, [standing(4, 16)], box_nms_iou=1.0)
+    trace = play.loop.trace(IMAGE)
+    survivors = trace.iterations[1].survivors
+    assert survivors is not None and len(survivors) == 0 and trace.people is not None
+    assert boxes_of(trace.people) == [list(actor.box) for actor in accepted]
+    nothing_between = stage([accepted[0]], [standing(4, 16)], box_nms_iou=1.0)
+    assert boxes_of(nothing_between.loop(IMAGE)) == [[4, 0, 105, 97]], "it does beat the first"
 
 
 def test_one_pixel_image() -> None:
