@@ -104,7 +104,7 @@ class BMPLoop:
                 found = self._segment(frame, found, people, timer, record)
                 people = self._share_pixels(people, found, timer)
                 record(people=people)
-        return self._finish(people)
+            return self._finish(people)
 
     def _complete(self, people: People) -> bool:
         """Whether another iteration cannot add anybody.

@@ -146,9 +146,10 @@ def _spread_over_confident(
     remaining[0] = -1.0  # a taken one stays in the quantile as -1: part of the published rule
     while len(order) < min(len(points), limit or len(points)):
         threshold = _quantile(sorted(remaining), _CONFIDENT_QUANTILE)
-        untaken = (row for row in range(len(points)) if row not in order)
-        confident = (row for row in untaken if remaining[row] >= threshold)
-        order.append(max(confident, key=to_taken.__getitem__))  # the first one on ties
+        untaken = [row for row in range(len(points)) if row not in order]
+        confident = [row for row in untaken if remaining[row] >= threshold]
+        # The first one on ties; scores below -1, which no network should give, are all alike.
+        order.append(max(confident or untaken, key=to_taken.__getitem__))
         remaining[order[-1]] = -1.0
         to_taken = list(map(min, to_taken, distances[order[-1]]))
     return by_score[order]
