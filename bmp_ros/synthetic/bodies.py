@@ -150,11 +150,13 @@ def skin_keypoints(transforms: np.ndarray, moments: np.ndarray) -> np.ndarray:
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3) float32 unit normals, area-weighted means over the faces (F, 3)."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
-    face_normals = np.cross(b - a, c - a)
+    (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T
+    face_normals = np.stack([uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx], axis=1)
     normals = np.zeros((len(vertices), 3))
+    corners = faces.ravel()
     for axis in range(3):
         normals[:, axis] = np.bincount(
-            faces.ravel(), np.repeat(face_normals[:, axis], 3), minlength=len(vertices)
+            corners, np.repeat(face_normals[:, axis], 3), minlength=len(vertices)
         )
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     return (normals / np.maximum(length, 1e-12)).astype(np.float32)

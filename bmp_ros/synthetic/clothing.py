@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmp_ros.synthetic.bodies import BodyShape, BodyTemplates, vertex_normals
+from bmp_ros.synthetic.bodies import (
+    BodyShape,
+    BodyTemplates,
+    body_templates,
+    vertex_normals,
+)
 from bmp_ros.synthetic.body_regions import (
     CROTCH,
     WAIST,
@@ -16,7 +21,17 @@ from bmp_ros.synthetic.body_regions import (
 )
 from bmp_ros.synthetic.hair import carried_things, head_surfaces
 from bmp_ros.synthetic.looks import Garment, Look
-from bmp_ros.synthetic.surfaces import Kind, Material, Mesh, Surface, join, sheet, shell, uncovered
+from bmp_ros.synthetic.surfaces import (
+    Kind,
+    Material,
+    Mesh,
+    Surface,
+    compacted,
+    join,
+    sheet,
+    shell,
+    uncovered,
+)
 
 SKIRT_COLUMNS, SKIRT_ROWS = 28, 9
 
@@ -78,11 +93,7 @@ def _jacket_cover(look: Look) -> np.ndarray:
     """An outer layer: long sleeves, below the shirt's hem, with a gap in front when open."""
     hem = max(CROTCH + 0.01, look.hem - 0.08)
     cover = shirt_cover(1.96, hem, max(0.02, look.neckline))
-    canonical = body_regions(), None
-    from bmp_ros.synthetic.bodies import body_templates
-
     points = body_templates().canonical_vertices
-    del canonical
     gap = np.abs(points[:, 0]) - look.jacket_open
     in_front = (points[:, 1] < 0.0) & ~body_regions().is_arm & (look.jacket_open > 0)
     return np.where(in_front, np.minimum(cover, gap), cover)
@@ -95,13 +106,13 @@ def _split_eyes(templates: BodyTemplates, body: Surface, look: Look) -> list[Sur
     parts = [(~is_eye, look.skin), (is_eye, eyes)]
     surfaces = []
     for chosen, material in parts:
-        used, compact = np.unique(body.faces[chosen], return_inverse=True)
+        used, compact = compacted(body.faces[chosen], len(body.vertices))
         surfaces.append(
             Surface(
                 vertices=body.vertices[used],
                 normals=body.normals[used],
                 weights=body.weights[used],
-                faces=compact.reshape(-1, 3),
+                faces=compact,
                 canonical=body.canonical[used],
                 cover=body.cover[used],
                 material=material,

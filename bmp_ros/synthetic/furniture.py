@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bmp_ros.synthetic.render import Drawable, drawable
-from bmp_ros.synthetic.rotations import bend
+from bmp_ros.synthetic.rotations import bend, cross
 from bmp_ros.synthetic.surfaces import Material, grid_faces
 
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
@@ -40,7 +40,7 @@ class ThingBuilder:
         fit: the texture is stretched over it once; otherwise its scale is per metre.
         """
         points = center + _CORNERS[:, :1] * half_u + _CORNERS[:, 1:] * half_v
-        normal = np.cross(half_u, half_v)
+        normal = cross(half_u, half_v)
         lengths = np.array([np.linalg.norm(half_u), np.linalg.norm(half_v)])
         place = (_CORNERS * [1, -1] + 1) / 2 / material.scale if fit else _CORNERS * lengths
         place = np.concatenate([place, np.full((4, 1), float(center @ [0.3, 0.5, 0.7]))], axis=1)

@@ -68,6 +68,7 @@ class Look:
 
 def sample_look(random: np.random.Generator, split: str, female: bool, years: float) -> Look:
     """A person of ``split`` ("train" or "test"): cloth and prints of the splits are disjoint."""
+    skin = Material(Kind.SKIN, palettes.pick(random, palettes.SKIN, 0.08), shine=0.12)
     top = _cloth(random, split)
     bottom = _cloth(random, split, plain=0.85)
     style = random.random()
@@ -85,8 +86,8 @@ def sample_look(random: np.random.Generator, split: str, female: bool, years: fl
     if not hot and random.random() < 0.4:
         jacket = Garment(_cloth(random, split, plain=0.8), random.uniform(0.016, 0.032), 0.012)
     return Look(
-        skin=Material(Kind.SKIN, palettes.pick(random, palettes.SKIN, 0.08), shine=0.12),
-        hair=_hair_material(random, years),
+        skin=skin,
+        hair=_hair_material(random, years, dark=sum(skin.color) < 0.75),
         brows=palettes.pick(random, palettes.HAIR[:6], 0.1),
         top=Garment(top, random.uniform(0.005, 0.012), random.choice([0.0, 0.004, 0.01, 0.02])),
         sleeve=float(sleeve + random.normal(0, 0.04)),
@@ -135,8 +136,8 @@ def _cloth(random: np.random.Generator, split: str, plain: float = 0.0) -> Mater
     )
 
 
-def _hair_material(random: np.random.Generator, years: float) -> Material:
-    codes = palettes.HAIR[:10]
+def _hair_material(random: np.random.Generator, years: float, dark: bool) -> Material:
+    codes = palettes.HAIR[:4] if dark and random.random() < 0.9 else palettes.HAIR[:10]
     if years > 55 and random.random() < 0.75:
         codes = palettes.HAIR[10:]
     elif random.random() < 0.04:

@@ -103,7 +103,8 @@ class Renderer:
         self._shadow_buffer = context.framebuffer(depth_attachment=self._shadow)
         noise = noise_volume()
         self._noise = context.texture3d(noise.shape[:3], 4, noise.tobytes())
-        self._noise.filter = (moderngl.LINEAR, moderngl.LINEAR)
+        self._noise.build_mipmaps()
+        self._noise.filter = (moderngl.LINEAR_MIPMAP_NEAREST, moderngl.LINEAR)
         self._texture_key: int | None = None
         self._textures: Any = None
         self._targets: dict[tuple[int, int], tuple[Any, Any]] = {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bmp_ros.synthetic.bodies import BodyShape, BodyTemplates
-from bmp_ros.synthetic.rotations import about, bend, frame, unit
+from bmp_ros.synthetic.rotations import about, bend, cross, frame, unit
 
 SPINE = ("spine05", "spine04", "spine03", "spine02", "spine01")
 NECK = ("neck01", "neck02", "neck03", "head")
@@ -75,6 +75,7 @@ class Skeleton:
         self._index = {name: i for i, name in enumerate(templates.joint_names)}
         self._parents = templates.joint_parents
         self._rest = shape.joints.astype(float)
+        self._offset = self._rest - self._rest[np.maximum(self._parents, 0)]
         self.leg_length = self._length("upperleg01.L", "lowerleg01.L") + self._length(
             "lowerleg01.L", "foot.L"
         )
@@ -102,41 +103,43 @@ class Skeleton:
         position: (3,) under the hips, z = height of the ground. heading: turn to the left, radians.
         """
         turn = bend(0.0, 0.0, heading)
-        rotations = np.tile(np.eye(3), (len(self._rest), 1, 1))
-        points = np.zeros_like(self._rest)
-        # Children copy their parent's rotation unless set; parents come first in the arrays.
+        rotations, points = np.zeros((len(self._rest), 3, 3)), np.zeros_like(self._rest)
         fixed = self._torso_rotations(pose, turn)
-        hip_middle = (self._rest[self._index["upperleg01.L"]] * [0, 1, 1]).astype(float)
-        root_rotation = fixed[self._index["root"]]
+        # Parents come first, so a limb is solved when its first joint's place is known; joints
+        # that nothing fixes copy their parent.
+        limbs = {
+            self._index[f"{bone}.{side}"]: (bone, number, side, sign)
+            for bone in ("clavicle", "upperarm01", "upperleg01", "wrist")
+            for number, (side, sign) in enumerate(SIDES)
+        }
+        hip_middle = self._rest[self._index["upperleg01.L"]] * [0, 1, 1]
         hips = np.array([0, 0, self._ankle_height + pose.pelvis_height * self.leg_length])
-        root = position + hips + root_rotation @ (self._rest[0] - hip_middle)
-        self._propagate(rotations, points, fixed, root)
-        for number, (side, sign) in enumerate(SIDES):
-            fixed.update(self._leg_rotations(pose, number, side, sign, turn, position, points))
-            fixed.update(self._arm_rotations(pose, number, side, sign, rotations, points, hands))
-        self._propagate(rotations, points, fixed, root)
-        for number, (side, _) in enumerate(SIDES):
-            self._curl_fingers(rotations, side, float(pose.grip[number]), fixed)
-        self._propagate(rotations, points, fixed, root)
+        rotations[0] = fixed[0]
+        points[0] = position + hips + fixed[0] @ (self._rest[0] - hip_middle)
+        for joint, parent in enumerate(self._parents):
+            if parent >= 0:
+                points[joint] = points[parent] + rotations[parent] @ self._offset[joint]
+            if joint in limbs:
+                bone, number, side, sign = limbs[joint]
+                if bone == "upperleg01":
+                    fixed.update(
+                        self._leg_rotations(pose, number, side, sign, turn, position, points[joint])
+                    )
+                elif bone == "wrist":
+                    fixed.update(self._finger_rotations(fixed[joint], side, pose.grip[number]))
+                else:
+                    chest = fixed[self._index["spine01"]]
+                    fixed.update(
+                        self._shoulder_rotation(pose, number, side, sign, chest)
+                        if bone == "clavicle"
+                        else self._arm_rotations(
+                            pose, number, side, sign, chest, points[joint], hands[number]
+                        )
+                    )
+            if parent >= 0:
+                rotations[joint] = fixed.get(joint, rotations[parent])
         offsets = points - np.einsum("jab,jb->ja", rotations, self._rest)
         return np.concatenate([rotations, offsets[:, :, None]], axis=2).astype(np.float32)
-
-    def _propagate(
-        self,
-        rotations: np.ndarray,
-        points: np.ndarray,
-        fixed: dict[int, np.ndarray],
-        root: np.ndarray,
-    ) -> None:
-        """Fill world rotations (J, 3, 3) and joint positions (J, 3) from the ``fixed`` rotations."""
-        for joint, parent in enumerate(self._parents):
-            if parent < 0:
-                rotations[joint], points[joint] = fixed[joint], root
-                continue
-            rotations[joint] = fixed.get(joint, rotations[parent])
-            points[joint] = points[parent] + rotations[parent] @ (
-                self._rest[joint] - self._rest[parent]
-            )
 
     def _torso_rotations(self, pose: Pose, turn: np.ndarray) -> dict[int, np.ndarray]:
         fixed = {self._index["root"]: turn @ bend(*pose.pelvis)}
@@ -156,13 +159,12 @@ class Skeleton:
         sign: float,
         turn: np.ndarray,
         position: np.ndarray,
-        points: np.ndarray,
+        start: np.ndarray,
     ) -> dict[int, np.ndarray]:
         outward, forward = pose.feet[number] * self.leg_length
         lift = self._ankle_height + float(pose.foot_lift[number]) * self.leg_length
         ankle = position + turn @ np.array([sign * outward, -forward, lift])
         knee_direction = turn @ bend(0, 0, sign * float(pose.knees_out[number])) @ [0, -1, 0.3]
-        start = points[self._index[f"upperleg01.{side}"]]
         thigh = self._bone(f"upperleg01.{side}", f"lowerleg01.{side}")
         shin = self._bone(f"lowerleg01.{side}", f"foot.{side}")
         upper, lower = two_bones(
@@ -180,64 +182,66 @@ class Skeleton:
             self._index[f"foot.{side}"]: foot,
         }
 
+    def _shoulder_rotation(
+        self, pose: Pose, number: int, side: str, sign: float, chest: np.ndarray
+    ) -> dict[int, np.ndarray]:
+        """Above shoulder height a third of the arm's raise comes from the shoulder girdle."""
+        shrug = 0.35 * max(0.0, float(pose.arms[number, 0]) - 0.9)
+        return {
+            self._index[f"clavicle.{side}"]: chest @ about(np.array([0, -1.0, 0]), sign * shrug)
+        }
+
     def _arm_rotations(
         self,
         pose: Pose,
         number: int,
         side: str,
         sign: float,
-        rotations: np.ndarray,
-        points: np.ndarray,
-        hands: tuple[HandTarget | None, HandTarget | None],
+        chest: np.ndarray,
+        start: np.ndarray,
+        target: HandTarget | None,
     ) -> dict[int, np.ndarray]:
-        chest = rotations[self._index["spine01"]]
         raise_angle, azimuth, elbow, swivel, pronation = pose.arms[number]
         upper_rest = self._bone(f"upperarm01.{side}", f"lowerarm01.{side}")
         lower_rest = self._bone(f"lowerarm01.{side}", f"wrist.{side}")
-        # Above shoulder height half of the raise comes from the shoulder girdle.
-        shrug = 0.35 * max(0.0, raise_angle - 0.9)
-        clavicle = chest @ about(np.array([0.0, -1.0, 0.0]), sign * shrug)
-        target = hands[number]
         if target is None:
             upper, lower, bend_hint = _arm_directions(raise_angle, azimuth, elbow, swivel, sign)
             upper, lower, bend_hint = chest @ upper, chest @ lower, chest @ bend_hint
         else:
             upper, lower = two_bones(
-                target.wrist - points[self._index[f"upperarm01.{side}"]],
+                target.wrist - start,
                 np.linalg.norm(upper_rest),
                 np.linalg.norm(lower_rest),
                 target.elbow_hint,
             )
-            bend_hint, shrug = -target.elbow_hint, 0.0
-        hinge_rest = np.cross(upper_rest, lower_rest)
+            bend_hint = -target.elbow_hint
+        hinge_rest = cross(upper_rest, lower_rest)
         hinge = _hinge(upper, lower, bend_hint)
         lower_rotation = frame(lower, hinge) @ frame(lower_rest, hinge_rest).T
         axis = unit(lower_rest)
-        fixed = {
+        return {
             self._index[f"upperarm01.{side}"]: frame(upper, hinge)
             @ frame(upper_rest, hinge_rest).T,
             self._index[f"lowerarm01.{side}"]: lower_rotation,
             self._index[f"lowerarm02.{side}"]: lower_rotation @ about(axis, sign * pronation / 2),
             self._index[f"wrist.{side}"]: lower_rotation @ about(axis, sign * pronation),
         }
-        if shrug > 0:
-            fixed[self._index[f"clavicle.{side}"]] = clavicle
-        return fixed
 
-    def _curl_fingers(
-        self, rotations: np.ndarray, side: str, grip: float, fixed: dict[int, np.ndarray]
-    ) -> None:
-        hand = rotations[self._index[f"wrist.{side}"]]
+    def _finger_rotations(
+        self, hand: np.ndarray, side: str, grip: float
+    ) -> dict[int, np.ndarray]:
         across = self._bone(f"finger5-1.{side}", f"finger2-1.{side}")
+        sign = 1.0 if side == "L" else -1.0
+        fixed = {}
         for finger in range(1, 6):
-            along = self._bone(f"finger{finger}-1.{side}", f"finger{finger}-3.{side}")
-            sign = 1.0 if side == "L" else -1.0
-            axis = unit(across - (across @ unit(along)) * unit(along)) * sign
-            amount = grip * (0.5 if finger == 1 else 1.25)
+            along = unit(self._bone(f"finger{finger}-1.{side}", f"finger{finger}-3.{side}"))
+            axis = unit(across - (across @ along) * along)
+            amount = float(grip) * (0.5 if finger == 1 else 1.25) * sign
             for bone in range(1, 4):
                 fixed[self._index[f"finger{finger}-{bone}.{side}"]] = hand @ about(
-                    axis, sign * amount * bone
+                    axis, amount * bone
                 )
+        return fixed
 
 
 def two_bones(
@@ -259,10 +263,10 @@ def two_bones(
 
 def _hinge(upper: np.ndarray, lower: np.ndarray, bend_direction: np.ndarray) -> np.ndarray:
     """Axis about which the lower bone turns out of the upper one; the hint decides when straight."""
-    axis = np.cross(upper, lower)
+    axis = cross(upper, lower)
     if np.linalg.norm(axis) > 0.05:
         return unit(axis)
-    return unit(np.cross(upper, bend_direction))
+    return unit(cross(upper, bend_direction))
 
 
 def _arm_directions(

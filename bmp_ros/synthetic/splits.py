@@ -43,8 +43,8 @@ class Split:
 
 _EASY = Layout(pairs=0.0, queues=0.0, gather=0.0, pixel_heights=(90, 560))
 _LOOSE = Layout(pairs=0.2, queues=0.1, gather=0.3, pixel_heights=(60, 600))
-_CROWD = Layout(pairs=0.15, queues=0.25, gather=0.35, pixel_heights=(70, 420))
-_TIGHT = Layout(pairs=0.55, queues=0.25, gather=0.75, pixel_heights=(110, 480))
+_CROWD = Layout(pairs=0.15, queues=0.25, gather=0.35, pixel_heights=(80, 480))
+_TIGHT = Layout(pairs=0.6, queues=0.2, gather=0.75, pixel_heights=(160, 620))
 
 SPLITS = {
     split.name: split

@@ -116,12 +116,11 @@ def shell(
 ) -> Surface:
     """A second skin: the part of ``base`` with positive ``cover`` (V,), ``offset`` (V,) outwards."""
     faces = base.faces[(cover[base.faces] > 0).any(axis=1)]
-    used, compact = np.unique(faces, return_inverse=True)
+    used, compact = compacted(faces, len(base.vertices))
     vertices = base.vertices[used] + offset[used, None] * base.normals[used]
-    compact = compact.reshape(-1, 3)
     return Surface(
         vertices=vertices,
-        normals=vertex_normals(vertices, compact),
+        normals=base.normals[used],  # creases are the shader's: new normals cost more than skinning
         weights=base.weights[used],
         faces=compact,
         canonical=base.canonical[used],
@@ -129,6 +128,13 @@ def shell(
         material=material,
         is_person=is_person,
     )
+
+
+def compacted(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the vertices that ``faces`` use out of ``count``, and the faces among those."""
+    member = np.zeros(count, bool)
+    member[faces] = True
+    return np.flatnonzero(member), (np.cumsum(member) - 1)[faces]
 
 
 def uncovered(base: Surface, covers: Sequence[np.ndarray], margin: float) -> Surface:
