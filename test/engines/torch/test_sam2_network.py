@@ -68,15 +68,11 @@ def test_loads_a_published_layout_exactly(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["s", "b+", "l"])
-def test_every_published_size_loads(name):
-    checkpoint = random_sam2_checkpoint(name)
-    network = Sam2Network.from_state_dict(checkpoint["model"])
-    assert sum(p.numel() for p in network.image_encoder.parameters()) == {
-        "s": 34_297_536,
-        "b+": 69_106_352,
-        "l": 212_712_128,
-    }.get(name)
+@pytest.mark.parametrize(("name", "millions"), [("s", 34.3), ("b+", 69.1), ("l", 212.7)])
+def test_every_published_size_loads(name, millions):
+    network = Sam2Network.from_state_dict(random_sam2_checkpoint(name)["model"])
+    parameters = sum(parameter.numel() for parameter in network.image_encoder.parameters())
+    assert round(parameters / 1e6, 1) == millions
 
 
 def test_a_missing_name_is_named(tiny):
