@@ -15,7 +15,7 @@ VERSION = "0.1.0"
 
 
 def data_files() -> list[tuple[str, list[str]]]:
-    """List what goes to ``share/``: folder of the prefix, files. Folders are as in the checkout."""
+    """List what goes to ``share/``, as (folder below the prefix, files); laid out as here."""
     share = f"share/{NAME}"
     patterns = (
         "package.xml",

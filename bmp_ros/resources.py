@@ -41,7 +41,7 @@ def preset_names() -> list[str]:
 
 
 def find_preset(name_or_path: str | Path) -> Path:
-    """Return the file of a preset: a name of `preset_names`, or a path to a YAML file of one's own.
+    """Return the file of a preset: one of `preset_names`, or a path to a YAML file of one's own.
 
     What has a folder or the suffix ``.yaml`` or ``.yml`` is a path, anything else a name.
     Raises FileNotFoundError naming the presets there are.

@@ -196,7 +196,9 @@ def install_requirements(install: Install) -> None:
     def pip() -> None:
         command = [str(PYTHON), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
         # What a later layer depends on must not replace the versions of the base (NumPy above all).
-        keep = [] if "--no-deps" in install.options else ["-c", str(ROOT / "requirements/base.txt")]
+        keep = (
+            [] if "--no-deps" in install.options else ["-c", str(ROOT / "requirements/base.txt")]
+        )
         run([*command, *keep, *install.options, "-r", str(file)], file.stem, install.environment)
         record.write_text(key)
 
@@ -286,7 +288,9 @@ def workspace_inputs() -> list[bytes]:
     contents = [ROOT / name for name in copied]
     contents += [p for p in sorted((ROOT / "bmp_msgs").rglob("*")) if p.is_file()]
     linked = [
-        p for folder in ("bmp_ros", "config", "launch", "models") for p in (ROOT / folder).rglob("*")
+        p
+        for folder in ("bmp_ros", "config", "launch", "models")
+        for p in (ROOT / folder).rglob("*")
     ]
     names = sorted(str(p.relative_to(ROOT)) for p in linked if "__pycache__" not in p.parts)
     versions = [str(ROOT).encode(), "\n".join(names).encode()]

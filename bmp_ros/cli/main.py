@@ -2,8 +2,8 @@
 """The dispatcher behind ``python -m bmp_ros VERB`` and ``bmp VERB``.
 
 A verb is a module ``bmp_ros/cli/<verb>.py``: the first line of its docstring is its help, it has
-``add_arguments(parser)`` and ``run(args) -> int`` (the exit code). Only the chosen verb's module is
-imported, so help is fast and what one verb needs never keeps another from working.
+``add_arguments(parser)`` and ``run(args) -> int`` (the exit code). Only the chosen verb's module
+is imported, so help is fast and what one verb needs never keeps another from working.
 
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 the command line was wrong.
 """

@@ -4,9 +4,19 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from rclpy.context import Context
+
+# The programs that tests start lie beside them, and tests import what both sides know.
+sys.path.insert(0, str(Path(__file__).parent))
 
 HOW_TO_RUN = "run the ROS tests with `make test` or `scripts/with_ros python -m pytest test/ros`"
 
@@ -43,7 +53,29 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
     with domain_coordinator.domain_id() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        # Humble and earlier know the second variable, later ones the first.
-        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
+        if os.environ.get("ROS_DISTRO") == "humble":
+            monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
+        else:
+            monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         yield int(domain)
+
+
+@pytest.fixture
+def ros_context(ros_domain: int) -> Iterator[Context]:
+    """An initialised rclpy context in `ros_domain`; whatever was created in it goes with it."""
+    import rclpy
+    from rclpy.context import Context
+
+    context = Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    yield context
+    context.try_shutdown()
+
+
+@pytest.fixture
+def lab(ros_domain: int) -> Iterator[Lab]:
+    """A node with scripted networks, and a peer to talk to it, in a domain of their own."""
+    from node_harness import lab_in
+
+    with lab_in(ros_domain) as running:
+        yield running

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real node on real DDS: only its three networks say what a test wrote down.
+
+`Lab` runs a `BmpNode` with its own executor and thread, and a second ROS context, in which the test
+publishes, subscribes and calls. Waiting is always for a condition, with a generous limit.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rclpy
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from bmp_ros.engines.protocols import Detections, Poses, Segments
+from bmp_ros.loop import BMPLoop
+from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.ros.bmp_node import BmpNode
+from bmp_ros.ros.interfaces import PersonArray
+
+LIMIT_S = 60.0
+TOPIC = "/camera/image_raw"
+
+
+def wait_for(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+    """Return the first true value of ``condition()``; AssertionError after ``limit_s``."""
+    until = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < until, f"waited {limit_s:.0f} s for {what}"
+        time.sleep(0.005)
+    return value
+
+
+@dataclass
+class ScriptedNetworks:
+    """Detector, pose estimator and segmenter in one: ``people`` boxes side by side in any frame.
+
+    gate: inference waits for it. before: called with each frame, in the worker's thread, before
+    the detector answers (it may raise). images: shapes of all frames. nan: rows whose keypoints
+    are NaN. device: what the node reports. in_work: set while a frame is in the networks.
+    """
+
+    people: int = 2
+    gate: threading.Event = field(default_factory=threading.Event)
+    in_work: threading.Event = field(default_factory=threading.Event)
+    before: Callable[[np.ndarray], None] | None = None
+    nan: frozenset[int] = frozenset()
+    images: list[tuple[int, ...]] = field(default_factory=list)
+    thresholds: list[float] = field(default_factory=list)
+    device: str = "scripted"
+    skeleton = COCO_17
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def detect(self, frame: Any, *, score_threshold: float) -> Detections:
+        self.images.append(frame.image.shape)
+        self.thresholds.append(score_threshold)
+        self.in_work.set()
+        assert self.gate.wait(LIMIT_S), "nobody opened the gate"
+        self.in_work.clear()
+        if self.before is not None:
+            self.before(frame.image)
+        boxes = self.boxes(frame.height, frame.width)
+        return Detections(boxes, np.linspace(0.9, 0.8, len(boxes), dtype=np.float32))
+
+    def boxes(self, height: int, width: int) -> np.ndarray:
+        left = (np.arange(self.people) + 0.1) * width / max(self.people, 1)
+        right = (np.arange(self.people) + 0.9) * width / max(self.people, 1)
+        top, bottom = np.full(self.people, 0.1 * height), np.full(self.people, 0.9 * height)
+        return np.stack([left, top, right, bottom], axis=1).astype(np.float32)
+
+    def estimate(self, frame: Any, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
+        unit = np.stack([np.linspace(0.2, 0.8, 17), np.linspace(0.1, 0.9, 17)], axis=1)
+        size = boxes[:, None, 2:] - boxes[:, None, :2]
+        keypoints = (boxes[:, None, :2] + unit * size).astype(np.float32)
+        for row in self.nan & set(range(len(boxes))):
+            keypoints[row] = np.nan
+        return Poses(keypoints, np.full((len(boxes), 17), 0.9, np.float32))
+
+    def segment(self, frame: Any, points: np.ndarray, labels: np.ndarray) -> Segments:
+        masks = np.zeros((len(points), frame.height, frame.width), np.bool_)
+        for mask, own in zip(masks, points, strict=True):
+            (x1, y1), (x2, y2) = own.min(axis=0).astype(int), own.max(axis=0).astype(int) + 1
+            mask[max(y1, 0) : y2, max(x1, 0) : x2] = True
+        return Segments(masks, np.full(len(points), 0.7, np.float32))
+
+    def build_loop(self, preset: str, device: str, **options: Any) -> BMPLoop:
+        """Takes the place of `bmp_ros.engines.build_loop`."""
+        return BMPLoop(self, self, self)
+
+
+class Lab:
+    """networks: of the node under test. node: it, or None before `start`. peer: the test's node."""
+
+    def __init__(self, domain: int) -> None:
+        self._domain = domain
+        self._running: list[tuple[Context, SingleThreadedExecutor, threading.Thread]] = []
+        self.networks = ScriptedNetworks()
+        self.node: BmpNode | None = None
+        self.peer = self._spin(lambda context: Node("peer", context=context))
+
+    def start(self, *, build_loop: Callable[..., BMPLoop] | None = None, **parameters: Any) -> None:
+        """Run the node with parameters; ``image_topic=…``; names with dots through a dict."""
+        given = parameters.pop("parameters", {}) | parameters
+
+        def make(context: Context) -> BmpNode:
+            return BmpNode(
+                build_loop=build_loop or self.networks.build_loop,
+                context=context,
+                namespace="/bmp",
+                parameter_overrides=[Parameter(k, value=v) for k, v in given.items()],
+            )
+
+        self.node = self._spin(make)
+
+    def start_active(self, **parameters: Any) -> None:
+        """Run the node and wait until it is active."""
+        self.start(**parameters)
+        self.wait_for_state("active")
+
+    def state(self) -> str:
+        assert self.node is not None
+        return str(self.node._state_machine.current_state[1])
+
+    def wait_for_state(self, state: str) -> None:
+        wait_for(lambda: self.state() == state, f"state {state}")
+
+    def transition(self, label: str) -> bool:
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request(transition=Transition(label=label))
+        # The ids are what counts where a label is unknown to the distribution.
+        request.transition.id = {
+            "configure": Transition.TRANSITION_CONFIGURE,
+            "cleanup": Transition.TRANSITION_CLEANUP,
+            "activate": Transition.TRANSITION_ACTIVATE,
+            "deactivate": Transition.TRANSITION_DEACTIVATE,
+        }[label]
+        return bool(self.call(ChangeState, "/bmp/bmp_node/change_state", request).success)
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """Call a service and return its response."""
+        client = self.peer.create_client(kind, name)
+        try:
+            wait_for(client.service_is_ready, f"service {name}")
+            future = client.call_async(request)
+            return wait_for(lambda: future.done() and future.result(), f"answer of {name}")
+        finally:
+            self.peer.destroy_client(client)
+
+    def set(self, **parameters: Any) -> list[Any]:
+        """Set parameters from outside; returns the SetParametersResults."""
+        values = [Parameter(k, value=v).to_parameter_msg() for k, v in parameters.items()]
+        request = SetParameters.Request(parameters=values)
+        return list(self.call(SetParameters, "/bmp/bmp_node/set_parameters", request).results)
+
+    def get(self, name: str) -> Any:
+        request = GetParameters.Request(names=[name])
+        answer = self.call(GetParameters, "/bmp/bmp_node/get_parameters", request)
+        return Parameter.from_parameter_msg(
+            _parameter_message(name, answer.values[0])
+        ).value
+
+    def camera(
+        self, topic: str = TOPIC, *, kind: type = Image, best_effort: bool = False, peer: Any = None
+    ) -> CameraStandIn:
+        return CameraStandIn(peer or self.peer, topic, kind, best_effort)
+
+    def listen(self, topic: str, kind: type = PersonArray) -> list[Any]:
+        """Messages of a topic, as they come."""
+        received: list[Any] = []
+        self.peer.create_subscription(kind, topic, received.append, 50)
+        wait_for(lambda: self.peer.count_publishers(topic) > 0, f"publisher of {topic}")
+        assert self.node is not None
+        wait_for(lambda: self.node.count_subscribers(topic) > 0, f"subscriber of {topic}")
+        return received
+
+    def wait_for_log(self, *words: str) -> str:
+        """Wait for a line of the node's log with all words; needs `record_log` before."""
+        def found() -> str | None:
+            lines = [line.msg for line in self.log if all(word in line.msg for word in words)]
+            return lines[0] if lines else None
+
+        return str(wait_for(found, f"{words} in the log"))
+
+    def record_log(self) -> None:
+        from rcl_interfaces.msg import Log
+
+        self.log: list[Any] = []
+        self.peer.create_subscription(Log, "/rosout", self.log.append, 100)
+
+    def diagnosis(self, name: str, condition: Callable[[Any], bool], what: str) -> Any:
+        """Wait for a DiagnosticStatus whose name ends with ``name`` and that fits."""
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        received: list[Any] = []
+        subscription = self.peer.create_subscription(
+            DiagnosticArray, "/diagnostics", received.append, 10
+        )
+
+        def found() -> Any:
+            statuses = [s for array_ in list(received) for s in array_.status]
+            return next((s for s in statuses if s.name.endswith(name) and condition(s)), None)
+
+        try:
+            return wait_for(found, f"diagnostics: {what}")
+        finally:
+            self.peer.destroy_subscription(subscription)
+
+    def restart_peer(self) -> Node:
+        """One more node of the test, in a context of its own."""
+        return self._spin(lambda context: Node("another_peer", context=context))
+
+    def close(self) -> None:
+        self.networks.gate.set()
+        if self.node is not None:
+            assert self.node.close(LIMIT_S), "the worker did not end"
+        for context, executor, thread in reversed(self._running):
+            executor.shutdown(timeout_sec=0)
+            context.try_shutdown()
+            thread.join(LIMIT_S)
+
+    def _spin(self, make: Callable[[Context], Any]) -> Any:
+        context = Context()
+        rclpy.init(context=context, domain_id=self._domain)
+        node = make(context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+
+        def run() -> None:
+            try:
+                executor.spin()
+            except ExternalShutdownException:
+                pass
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self._running.append((context, executor, thread))
+        return node
+
+
+class CameraStandIn:
+    """Publishes images with stamps that count up by a millisecond."""
+
+    def __init__(self, peer: Node, topic: str, kind: type, best_effort: bool) -> None:
+        reliability = (
+            ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+        )
+        self._peer = peer
+        self.publisher = peer.create_publisher(
+            kind, topic, QoSProfile(depth=5, reliability=reliability)
+        )
+        self.sent: list[int] = []
+
+    def wait_for_subscriber(self) -> None:
+        wait_for(lambda: self.publisher.get_subscription_count() > 0, "a subscriber")
+
+    def send(self, message: Any = None, *, stamp_ns: int | None = None, frame_id: str = "cam") -> int:
+        """Publish an image; returns its stamp in nanoseconds."""
+        message = image() if message is None else message
+        if stamp_ns is None:
+            now = self._peer.get_clock().now().nanoseconds
+            stamp_ns = max(now, (self.sent or [0])[-1] + 1)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+        message.header.frame_id = frame_id
+        self.sent.append(stamp_ns)
+        self.publisher.publish(message)
+        return stamp_ns
+
+    def destroy(self) -> None:
+        self._peer.destroy_publisher(self.publisher)
+
+
+def image(width: int = 64, height: int = 48, encoding: str = "bgr8", **fields: Any) -> Image:
+    """An image message of grey pixels; ``fields`` replace what is in it."""
+    channels = {"bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "mono8": 1, "mono16": 2}
+    step = width * channels.get(encoding, 3)
+    message = Image(height=height, width=width, encoding=encoding, step=step)
+    message.data = array("B", bytes([127])) * (step * height)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def stamp_of(message: Any) -> int:
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+
+
+def _parameter_message(name: str, value: Any) -> Any:
+    from rcl_interfaces.msg import Parameter as ParameterMessage
+
+    return ParameterMessage(name=name, value=value)
+
+
+@contextmanager
+def lab_in(domain: int) -> Iterator[Lab]:
+    lab = Lab(domain)
+    try:
+        yield lab
+    finally:
+        lab.close()
