@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``bmp models``: the weights that there are, bringing them here, checking them."""
+"""Weights files: list them, fetch them, check them."""
 
 from __future__ import annotations
 
