@@ -1,6 +1,6 @@
 # make demo and make test are the whole set-up: both prepare what they need first.
 PYTHON ?= python3
-SET_UP := $(PYTHON) scripts/set_up.py
+SET_UP := $(PYTHON) scripts/set_up
 ARGS ?=
 
 .PHONY: help setup demo test test-openmmlab lint format clean
