@@ -37,7 +37,7 @@ class BodyTemplates:
     """(V, J) float32 skinning weights, rows sum to 1."""
     mean: np.ndarray
     basis: np.ndarray
-    block_sizes: tuple[int, int, int]
+    block_sizes: tuple[int, ...]
     coefficients: np.ndarray
     """(S, C) float32 of the S sampled people."""
     years: np.ndarray
@@ -143,7 +143,7 @@ def skin_with_normals(
 
 
 def skin_keypoints(transforms: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """COCO joints (17, 3) under transforms (J, 3, 4): the regressor applied to skinned vertices."""
+    """COCO joints (17, 3) under transforms (J, 3, 4): as if regressed from skin."""
     return np.einsum("jab,kjb->ka", transforms, moments, optimize=True)
 
 

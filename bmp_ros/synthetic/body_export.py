@@ -203,9 +203,7 @@ def _dense_weights(model: Any, nearest: np.ndarray, joints: int) -> np.ndarray:
     values = model.vertex_bone_weights.numpy()
     dense = np.zeros((len(values), joints))
     rows = np.repeat(np.arange(len(values)), values.shape[1])
-    np.add.at(
-        dense, (rows, nearest[model.vertex_bone_indices.numpy().ravel()]), values.ravel()
-    )
+    np.add.at(dense, (rows, nearest[model.vertex_bone_indices.numpy().ravel()]), values.ravel())
     return dense / dense.sum(1, keepdims=True)
 
 

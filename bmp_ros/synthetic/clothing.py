@@ -73,7 +73,9 @@ def dressed_mesh(templates: BodyTemplates, shape: BodyShape, look: Look) -> Mesh
     return join(surfaces)
 
 
-def _garment(skin: Surface, cover: np.ndarray, garment: Garment, seed: int, scale: float) -> Surface:
+def _garment(
+    skin: Surface, cover: np.ndarray, garment: Garment, seed: int, scale: float
+) -> Surface:
     """A shell with creases; loose cloth keeps away from the limb and gathers towards the hem."""
     regions = body_regions()
     random = np.random.default_rng(seed)
@@ -122,7 +124,7 @@ def _split_eyes(templates: BodyTemplates, body: Surface, look: Look) -> list[Sur
 
 
 def _skirt(templates: BodyTemplates, shape: BodyShape, look: Look) -> Surface:
-    """A tube from the waist around both legs; its halves follow the thighs, below the knee the shins."""
+    """A tube from the waist around both legs; its halves follow thighs and shins."""
     garment = look.top if look.skirt_is_top else look.bottom
     canonical, vertices = templates.canonical_vertices, shape.vertices
     assert look.skirt_end is not None
@@ -150,7 +152,9 @@ def _skirt(templates: BodyTemplates, shape: BodyShape, look: Look) -> Surface:
         points[row, :, :2] = center + around * grown * ripple
         points[row, :, 2] = ring[:, 2].mean()
         _skirt_weights(templates, weights[row], around[:, 0], share, level)
-    flat = np.concatenate([points[..., :2], np.broadcast_to(levels[:, None, None], points[..., :1].shape)], -1)
+    flat = np.concatenate(
+        [points[..., :2], np.broadcast_to(levels[:, None, None], points[..., :1].shape)], -1
+    )
     return sheet(points, weights, garment.material, closed=True, canonical=flat)
 
 

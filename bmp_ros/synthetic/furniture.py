@@ -56,7 +56,9 @@ class ThingBuilder:
             for sign in (1.0, -1.0):
                 self.quad(center + sign * axes[:, c], axes[:, a], sign * axes[:, b], material)
 
-    def ball(self, center: np.ndarray, radii: np.ndarray, material: Material, lumps: float) -> None:
+    def ball(
+        self, center: np.ndarray, radii: np.ndarray, material: Material, lumps: float
+    ) -> None:
         """An ellipsoid, its surface displaced by ``lumps`` (relative): a crown, a bush, a ball."""
         polar, around = np.meshgrid(
             np.linspace(0.02, np.pi - 0.02, 12), np.linspace(0, 2 * np.pi, 18, endpoint=False),
@@ -75,7 +77,9 @@ class ThingBuilder:
         angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
         out = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
         rows = np.stack([base + out * radius, base + out * radius + [0, 0, height]]).reshape(-1, 3)
-        place = np.stack([np.tile(angles * radius, 2), np.repeat([0, height], 16), np.zeros(32)], 1)
+        place = np.stack(
+            [np.tile(angles * radius, 2), np.repeat([0, height], 16), np.zeros(32)], 1
+        )
         self._add(rows, np.tile(out, (2, 1)), place, material, grid_faces(2, 16, closed=True))
 
     def _add(
@@ -116,7 +120,9 @@ def chair(
     for x in (-0.19, 0.19):
         for y in (-0.19, 0.19):
             leg = seat + turn @ np.array([x, y, 0]) - [0, 0, seat[2] / 2 + 0.025]
-            things.box(leg, np.array([0.02, 0.02, max(seat[2] / 2 - 0.025, 0.02)]), heading, material)
+            things.box(
+                leg, np.array([0.02, 0.02, max(seat[2] / 2 - 0.025, 0.02)]), heading, material
+            )
     if back:
         behind = seat + turn @ np.array([0, 0.23, 0.28])
         things.box(behind, np.array([0.22, 0.02, 0.24]), heading, material)
@@ -129,7 +135,9 @@ def table(
     """A table or counter on the ground at ``base``; size: half width, half depth, height."""
     wide, deep, height = size
     if solid:
-        things.box(base + [0, 0, height / 2], np.array([wide, deep, height / 2]), heading, material)
+        things.box(
+            base + [0, 0, height / 2], np.array([wide, deep, height / 2]), heading, material
+        )
         return
     things.box(base + [0, 0, height - 0.02], np.array([wide, deep, 0.02]), heading, material)
     turn = bend(0, 0, heading)
@@ -139,7 +147,9 @@ def table(
             things.box(leg, np.array([0.025, 0.025, height / 2]), heading, material)
 
 
-def tree(things: ThingBuilder, base: np.ndarray, height: float, bark: Material, leaves: Material) -> None:
+def tree(
+    things: ThingBuilder, base: np.ndarray, height: float, bark: Material, leaves: Material
+) -> None:
     """A trunk with a lumpy crown."""
     things.column(base, 0.05 * height**0.7, height * 0.5, bark)
     crown = base + [0, 0, height * 0.7]

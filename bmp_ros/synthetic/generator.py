@@ -23,7 +23,11 @@ LEAST_AREA = 150
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture. image: BGR uint8 (H, W, 3). depth: float32 (H, W) metres along the optical axis."""
+    """One picture with its answers.
+
+    image: BGR uint8 (H, W, 3). depth: float32 (H, W) metres along the optical axis.
+    stamp: seconds since the start of a clip, 0 for single pictures.
+    """
 
     image: np.ndarray
     people: PeopleTruth
@@ -31,6 +35,7 @@ class Sample:
     camera: Camera
     split: str
     seed: int
+    stamp: float = 0.0
 
 
 @lru_cache(maxsize=1)

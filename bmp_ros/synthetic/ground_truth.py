@@ -14,9 +14,12 @@ from bmp_ros.synthetic.render import Raster
 
 NOT_IN_IMAGE, OCCLUDED, VISIBLE = 0, 1, 2
 
-BODY_DEPTH = np.array([0.05] * 5 + [0.13] * 2 + [0.09] * 2 + [0.07] * 2 + [0.17] * 2 + [0.12] * 2 + [0.10] * 2)
-"""Per COCO joint: metres of the own body and clothes (1.75 m tall) that may lie in front of a joint
-that still counts as visible. Joints lie inside the limb; more than this is self-occlusion."""
+BODY_DEPTH = np.array(
+    [0.05] * 5 + [0.13] * 2 + [0.09] * 2 + [0.07] * 2 + [0.17] * 2 + [0.12] * 2 + [0.10] * 2
+)
+"""Per COCO joint: metres of the own body and clothes (1.75 m tall) that may lie in front of a
+joint that still counts as visible. Joints lie inside the limb: more than this is
+self-occlusion."""
 SEARCH_RADIUS = 0.03
 """Metres around the joint within which one visible pixel is enough."""
 
@@ -25,11 +28,11 @@ SEARCH_RADIUS = 0.03
 class PeopleTruth:
     """The N people with at least one visible pixel, in the order of their identities.
 
-    boxes: (N, 4) float32 xyxy of the visible mask, amodal_boxes: (N, 4) of the whole person clipped
-    to the image. masks: (N, H, W) bool, disjoint. keypoints: (N, 17, 2) float32 in COCO's order
-    (true positions, also outside the image). visibility: (N, 17) int64, COCO's 0 not in the image,
-    1 occluded, 2 visible. joint_depths: (N, 17) metres. identities: (N,) int64. Coordinates are
-    continuous: pixel i covers [i, i + 1).
+    boxes: (N, 4) float32 xyxy of the visible mask. amodal_boxes: (N, 4) of the whole person,
+    clipped to the image. masks: (N, H, W) bool, disjoint. keypoints: (N, 17, 2) float32 in COCO's
+    order (true positions, also outside the image). visibility: (N, 17) int64, COCO's 0 not in the
+    image, 1 occluded, 2 visible. joint_depths: (N, 17) metres. identities: (N,) int64.
+    Coordinates are continuous: pixel i covers [i, i + 1).
     """
 
     boxes: np.ndarray

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People who belong together: hugging, fighting, side by side, queues. Contact without nonsense."""
+"""People who belong together: hugging, pushing, boxing, side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from bmp_ros.synthetic.poses import jitter, sample_pose
 from bmp_ros.synthetic.rotations import bend
 from bmp_ros.synthetic.skeleton import HandTarget, Pose
 
-PAIRS = {"train": ("hug", "side_hug", "push", "talk", "boxing"), "test": ("embrace", "arm_around", "grapple")}
+PAIRS = {
+    "train": ("hug", "side_hug", "push", "talk", "boxing"),
+    "test": ("embrace", "arm_around", "grapple"),
+}
 """Kinds of pairs by split; the words say the posture, not the intent."""
 
 
@@ -38,13 +41,25 @@ def chest_depth(person: Person) -> tuple[float, float]:
 
 
 def pose_pair(
-    random: np.random.Generator, split: str, first: Person, second: Person, center: np.ndarray, angle: float
+    random: np.random.Generator,
+    split: str,
+    first: Person,
+    second: Person,
+    center: np.ndarray,
+    angle: float,
 ) -> list[PosedPerson]:
     """Two people in contact around ``center`` (3,), the line between them at ``angle``."""
     kind = str(random.choice(PAIRS[split]))
     if kind in ("side_hug", "arm_around"):
         return _side_by_side(random, first, second, center, angle)
-    gap = {"hug": -0.02, "embrace": -0.035, "push": 0.25, "grapple": 0.12, "talk": 0.45, "boxing": 0.4}
+    gap = {
+        "hug": -0.02,
+        "embrace": -0.035,
+        "push": 0.25,
+        "grapple": 0.12,
+        "talk": 0.45,
+        "boxing": 0.4,
+    }
     spread = gap[kind] + abs(random.normal(0, 0.02 if gap[kind] < 0 else 0.08))
     distance = chest_depth(first)[0] + chest_depth(second)[0] + spread
     axis = np.array([np.cos(angle), np.sin(angle), 0])
@@ -74,7 +89,10 @@ def _contact_pose(random: np.random.Generator, split: str, kind: str) -> Pose:
         foot_lift=np.array([0.0, 0.1 * step]),
     )
     if kind == "boxing":
-        guard = [[random.uniform(0.5, 1.4), 0.2, random.uniform(0.3, 2.1), 0.3, 0], [0.5, 0.2, 2.1, 0.35, 0]]
+        guard = [
+            [random.uniform(0.5, 1.4), 0.2, random.uniform(0.3, 2.1), 0.3, 0],
+            [0.5, 0.2, 2.1, 0.35, 0],
+        ]
         pose = replace(pose, arms=np.array(guard), grip=np.ones(2))
     return jitter(random, pose, 0.5)
 
@@ -89,17 +107,21 @@ def _reach(
     own = bend(0, 0, body.stance.heading)
     high = bool(random.random() < 0.5)
     for side in (1.0, -1.0):  # own left, right; the partner faces us, so sides are mirrored
+        fingers = None
         if kind in ("hug", "embrace"):
+            fingers = turn @ np.array([side, -0.4, 0.1])  # flat across the partner's back
             name = "spine01" if (side > 0) == high else "spine03"
             behind = chest_depth(partner.person)[1] + 0.03
-            local = np.array([-side * random.uniform(-0.02, 0.10), behind, random.uniform(-0.04, 0.06)])
+            local = np.array(
+                [-side * random.uniform(0.0, 0.12), behind, random.uniform(-0.04, 0.06)]
+            )
         elif kind == "grapple":
             name, local = f"upperarm01.{'R' if side > 0 else 'L'}", np.array([0, -0.06, 0.03])
         else:
             name, local = "spine01", np.array([-side * 0.13, -0.13, random.uniform(-0.1, 0.03)])
         point = joint_position(partner, name) + turn @ (local * [scale, 1, scale])
         outward = own @ np.array([side, -0.1, -0.5])
-        hands.append(HandTarget(point, outward))
+        hands.append(HandTarget(point, outward, fingers))
     stance = replace(body.stance, hands=(hands[0], hands[1]))
     return pose_person(body.person, stance)
 

@@ -14,7 +14,12 @@ HAIR_THICKNESS = {
     "short": 0.008, "medium": 0.022, "long": 0.018, "tail": 0.009, "bun": 0.01, "afro": 0.07,
 }  # fmt: skip
 HAIR_LOWERED = {"short": 0.0, "medium": 0.012, "long": 0.012, "tail": 0.0, "bun": 0.0, "afro": 0.0}
-HATS = {"cap": (-0.012, 0.013), "beanie": (0.0, 0.016), "helmet": (-0.02, 0.034), "hood": (0.03, 0.03)}
+HATS = {
+    "cap": (-0.012, 0.013),
+    "beanie": (0.0, 0.016),
+    "helmet": (-0.02, 0.034),
+    "hood": (0.03, 0.03),
+}
 """How far the rim lies below the hairline and how thick the hat is, metres."""
 STRAND_ROWS, STRAND_COLUMNS = 8, 15
 
@@ -67,7 +72,9 @@ def _hair(
     if style == "tail":
         center = head[0] + [0, head[1][1] * 1.12, -0.3 * head[1][2]]
         radii = np.array([0.03, 0.028, 0.07 + 0.07 * look.hair_length]) * scale
-        surfaces.append(ellipsoid(center - [0, 0, radii[2] * 0.6], radii, joint, joints, look.hair))
+        surfaces.append(
+            ellipsoid(center - [0, 0, radii[2] * 0.6], radii, joint, joints, look.hair)
+        )
     return surfaces
 
 
@@ -161,9 +168,12 @@ def carried_things(
         "handbag": np.array([hips[:, 0].max() + 0.05 * scale, 0, hips[:, 2].mean()]),
     }
     radii = {
-        "backpack": (0.15, 0.085, 0.22), "handbag": (0.05, 0.14, 0.11), "phone": (0.04, 0.012, 0.08),
-        "box": (0.13, 0.1, 0.08), "cup": (0.035, 0.035, 0.06),
-    }[look.bag]  # fmt: skip
+        "backpack": (0.15, 0.085, 0.22),
+        "handbag": (0.05, 0.14, 0.11),
+        "phone": (0.04, 0.012, 0.08),
+        "box": (0.13, 0.1, 0.08),
+        "cup": (0.035, 0.035, 0.06),
+    }[look.bag]
     center = centers.get(look.bag, grip)
     return [
         ellipsoid(

@@ -74,7 +74,9 @@ def sample_look(random: np.random.Generator, split: str, female: bool, years: fl
     style = random.random()
     skirt_end, skirt_is_top = None, False
     if random.random() < (0.28 if female else 0.02):
-        skirt_end = float(random.uniform(-0.62, 0.0) if style < 0.7 else random.uniform(-0.7, -0.4))
+        skirt_end = float(
+            random.uniform(-0.62, 0.0) if style < 0.7 else random.uniform(-0.7, -0.4)
+        )
         skirt_is_top = bool(random.random() < 0.5)
     elif random.random() < 0.08:  # a coat or a long gown
         skirt_end, skirt_is_top = float(random.uniform(-0.45, -0.05)), True
@@ -103,10 +105,14 @@ def sample_look(random: np.random.Generator, split: str, female: bool, years: fl
         jacket=jacket,
         jacket_open=float(random.choice([0.0, 0.05, 0.09]) * random.uniform(0.7, 1.2)),
         shoes=Garment(_shoe_material(random), random.uniform(0.007, 0.013)),
-        shoe_height=float(random.choice([-0.01, 0.0, 0.02, 0.08, 0.25], p=[0.3, 0.3, 0.2, 0.12, 0.08])),
+        shoe_height=float(
+            random.choice([-0.01, 0.0, 0.02, 0.08, 0.25], p=[0.3, 0.3, 0.2, 0.12, 0.08])
+        ),
         hair_style=_hair_style(random, female, years),
         hair_length=float(random.uniform(0.0, 1.0)),
-        hat=str(random.choice(["cap", "beanie", "helmet", "hood"])) if random.random() < 0.14 else None,
+        hat=str(random.choice(["cap", "beanie", "helmet", "hood"]))
+        if random.random() < 0.14
+        else None,
         hat_material=_cloth(random, split, plain=0.8),
         beard=float(random.uniform(0.002, 0.02)) if _has_beard(random, female, years) else 0.0,
         face_mask=_mask_material(random) if random.random() < 0.04 else None,
@@ -137,7 +143,9 @@ def _cloth(random: np.random.Generator, split: str, plain: float = 0.0) -> Mater
 
 
 def _hair_material(random: np.random.Generator, years: float, dark: bool) -> Material:
-    codes = palettes.HAIR[:4] if dark and random.random() < 0.9 else palettes.HAIR[:10]
+    codes: tuple[str, ...] = (
+        palettes.HAIR[:4] if dark and random.random() < 0.9 else palettes.HAIR[:10]
+    )
     if years > 55 and random.random() < 0.75:
         codes = palettes.HAIR[10:]
     elif random.random() < 0.04:

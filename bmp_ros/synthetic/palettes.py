@@ -27,7 +27,17 @@ HAIR = (
     "8a3d1e", "8f8d8a", "c8c6c2", "efeeea", "5a5856",
 )  # fmt: skip
 DYED_HAIR = ("7a2f8f", "c0392b", "2e86c1", "e377a8", "3fae6a")
-LEATHER = ("0f0e0d", "2a1d15", "4f3422", "7b5230", "b98a5a", "f2f2ef", "9b9b9b", "22304a", "b3261e")
+LEATHER = (
+    "0f0e0d",
+    "2a1d15",
+    "4f3422",
+    "7b5230",
+    "b98a5a",
+    "f2f2ef",
+    "9b9b9b",
+    "22304a",
+    "b3261e",
+)
 SURFACES = (
     "d9d4c8", "c9c2b0", "efece4", "b9c4c9", "8fa3ad", "9aa88f", "c7a78a", "8c6f54", "5d4a3a",
     "a0522d", "70757a", "3f4347", "e2d3b5", "b04a3a", "34506b", "6a7f5a", "d9b44a", "f5f5f2",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -60,7 +60,10 @@ class PosedPerson:
 
 
 def make_person(
-    identity: int, random: np.random.Generator, split: str, age_range: tuple[float, float] = (0, 99)
+    identity: int,
+    random: np.random.Generator,
+    split: str,
+    age_range: tuple[float, float] = (0, 99),
 ) -> Person:
     """A random person of ``split`` whose age in years lies in ``age_range`` if there is one."""
     templates = body_templates()
@@ -79,19 +82,35 @@ def _shape(number: int) -> BodyShape:
 
 
 def pose_person(person: Person, stance: Stance) -> PosedPerson:
-    """Skin the dressed mesh; unless seated the lowest point is put on the ground."""
-    transforms = person.skeleton.transforms(
-        stance.pose, stance.position, stance.heading, stance.hands
+    """Skin the dressed mesh with the person's lowest point on the ground.
+
+    Reaching hands are solved after the body has been put down, so that they meet their targets.
+    """
+    ground = np.asarray(stance.position, float)
+    body = _skinned(person, stance, ground, (None, None))
+    on_ground = person.mesh.is_person[person.mesh.surface]
+    drop = np.array([0, 0, float(body.vertices[on_ground, 2].min()) - ground[2]])
+    if any(hand is not None for hand in stance.hands):
+        return _skinned(person, stance, ground - drop, stance.hands)
+    transforms = body.transforms.copy()
+    transforms[:, :, 3] -= drop
+    return replace(
+        body,
+        transforms=transforms,
+        vertices=body.vertices - drop.astype(np.float32),
+        keypoints=body.keypoints - drop,
     )
+
+
+def _skinned(
+    person: Person,
+    stance: Stance,
+    position: np.ndarray,
+    hands: tuple[HandTarget | None, HandTarget | None],
+) -> PosedPerson:
+    transforms = person.skeleton.transforms(stance.pose, position, stance.heading, hands)
     mesh = person.mesh
     vertices, normals = skin_with_normals(transforms, mesh.weights, mesh.vertices, mesh.normals)
-    lowest = float(vertices[mesh.is_person[mesh.surface], 2].min())
-    if any(hand is not None for hand in stance.hands):
-        lowest = min(lowest, float(stance.position[2]))  # hands already reach for fixed points
-    drop = lowest - float(stance.position[2])
-    transforms = transforms.copy()
-    transforms[:, 2, 3] -= drop
-    vertices[:, 2] -= drop
     keypoints = skin_keypoints(transforms, person.shape.keypoint_moments)
     return PosedPerson(person, stance, transforms, vertices, normals, keypoints)
 

@@ -34,7 +34,9 @@ def sample_optics(random: np.random.Generator) -> Optics:
     """Mostly mild faults, sometimes strong ones."""
     blurred = random.random() < 0.2
     return Optics(
-        defocus=float(random.choice([0.0, 0.5, 0.9], p=[0.4, 0.4, 0.2]) * random.uniform(0.7, 1.5)),
+        defocus=float(
+            random.choice([0.0, 0.5, 0.9], p=[0.4, 0.4, 0.2]) * random.uniform(0.7, 1.5)
+        ),
         motion=(float(random.uniform(2, 9)) if blurred else 0.0, float(random.uniform(0, np.pi))),
         gain=tuple(np.exp(random.normal(0, 0.05, 3)).tolist()),
         contrast=float(np.exp(random.normal(0.1, 0.13))),
@@ -108,7 +110,7 @@ def _grain_sheet() -> np.ndarray:
 
 
 def _grain(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) normal noise: a random window of one sheet, tiled when it is too small."""
+    """(height, width, 3) normal noise: a random window of one sheet that repeats."""
     sheet = _grain_sheet()
     rows = (np.arange(height) + random.integers(1024)) % 1024
     columns = (np.arange(width) + random.integers(1024)) % 1024

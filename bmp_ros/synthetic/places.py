@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the scene takes place: rooms, halls, streets, or in front of a wall of clutter; its light."""
+"""Where the scene takes place: rooms, streets, in front of clutter; its light."""
 
 from __future__ import annotations
 
@@ -126,10 +126,14 @@ def _furnish(
 ) -> None:
     for _ in range(random.integers(0, 7)):
         side = random.choice([-1, 1])
-        base = np.array([side * random.uniform(0.3, 1.0) * wide, random.uniform(1.5, depth + 1), 0])
+        base = np.array(
+            [side * random.uniform(0.3, 1.0) * wide, random.uniform(1.5, depth + 1), 0]
+        )
         if len(taken) and np.linalg.norm(taken - base[:2], axis=1).min() < 1.1:
             continue
-        material = textured(random, split, str(random.choice(["wood", "plaster", "carpet"])), scale=1)
+        material = textured(
+            random, split, str(random.choice(["wood", "plaster", "carpet"])), scale=1
+        )
         kind = random.choice(["table", "chair", "box", "plant", "column"])
         heading = random.uniform(-3.1, 3.1)
         if kind == "table":
@@ -147,7 +151,9 @@ def _furnish(
             tree(things, base, random.uniform(0.6, 1.8), material, leaves)
 
 
-def _outdoors(random: np.random.Generator, split: str, things: ThingBuilder, depth: float) -> Light:
+def _outdoors(
+    random: np.random.Generator, split: str, things: ThingBuilder, depth: float
+) -> Light:
     x, y, z = np.eye(3)
     ground = textured(
         random, split, str(random.choice(["grass", "concrete", "tiles", "bricks"])), scale=0.4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a scene headless with OpenGL (EGL): lit picture, instance ids, distance. GPU or llvmpipe."""
+"""Draw a scene headless with OpenGL (EGL): lit picture, instances, depth. GPU or llvmpipe."""
 
 from __future__ import annotations
 
@@ -81,17 +81,19 @@ class Renderer:
             import moderngl
         except ImportError as error:
             raise ImportError(
-                "rendering synthetic people needs moderngl: pip install -r requirements/synthetic.txt"
+                "rendering synthetic people needs moderngl: "
+                "pip install -r requirements/synthetic.txt"
             ) from error
+        gl: Any = moderngl  # its annotations are narrower than what it accepts
         try:
-            context = moderngl.create_standalone_context(backend="egl")
+            context: Any = gl.create_standalone_context(backend="egl")
         except Exception as error:  # glcontext raises bare Exception for a missing library
             raise RuntimeError(
                 f"no headless OpenGL (EGL) on this machine ({error}); on Debian and Ubuntu: "
                 "apt install libegl1 libgl1-mesa-dri"
             ) from error
-        self._gl: Any = context
-        self._moderngl = moderngl
+        self._gl = context
+        self._moderngl = gl
         self._shadow_program = context.program(shaders.VERTEX, shaders.SHADOW_FRAGMENT)
         self._instance_program = context.program(shaders.VERTEX, shaders.INSTANCE_FRAGMENT)
         self._lit_program = context.program(shaders.VERTEX, shaders.LIT_FRAGMENT)
@@ -104,7 +106,7 @@ class Renderer:
         noise = noise_volume()
         self._noise = context.texture3d(noise.shape[:3], 4, noise.tobytes())
         self._noise.build_mipmaps()
-        self._noise.filter = (moderngl.LINEAR_MIPMAP_NEAREST, moderngl.LINEAR)
+        self._noise.filter = (gl.LINEAR_MIPMAP_NEAREST, gl.LINEAR)
         self._texture_key: int | None = None
         self._textures: Any = None
         self._targets: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -126,9 +128,13 @@ class Renderer:
         instance_target, lit_target = self._target(camera.width, camera.height)
         starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
         faces = [part.faces + start for part, start in zip(parts, starts[:-1], strict=True)]
-        vertex_buffer = self._gl.buffer(np.concatenate([part.vertices for part in parts]).tobytes())
+        vertex_buffer = self._gl.buffer(
+            np.concatenate([part.vertices for part in parts]).tobytes()
+        )
         index_buffer = self._gl.buffer(np.concatenate(faces).astype(np.int32).tobytes())
-        table = self._gl.texture((3, len(materials)), 4, _material_rows(materials).tobytes(), dtype="f4")
+        table = self._gl.texture(
+            (3, len(materials)), 4, _material_rows(materials).tobytes(), dtype="f4"
+        )
         self._use_textures(textures)
         self._gl.enable_only(self._moderngl.DEPTH_TEST)
         try:
@@ -165,7 +171,8 @@ class Renderer:
         used = [name for name in VERTEX_FIELDS if name in program]
         formats = dict(zip(VERTEX_FIELDS, VERTEX_FORMAT.split(), strict=True))
         layout = " ".join(
-            formats[name] if name in used else f"{int(formats[name][0]) * 4}x" for name in VERTEX_FIELDS
+            formats[name] if name in used else f"{int(formats[name][0]) * 4}x"
+            for name in VERTEX_FIELDS
         )
         array = self._gl.vertex_array(program, [(vertices, layout, *used)], index_buffer=indices)
         array.render(self._moderngl.TRIANGLES)
@@ -210,8 +217,12 @@ class Renderer:
     @staticmethod
     def _read(instance_target: Any, lit_target: Any, camera: Camera) -> Raster:
         shape = (camera.height, camera.width)
-        color = np.frombuffer(lit_target.read(components=3, alignment=1), np.uint8).reshape(*shape, 3)
-        ids = np.frombuffer(instance_target.read(components=1, alignment=1), np.uint8).reshape(shape)
+        color = np.frombuffer(lit_target.read(components=3, alignment=1), np.uint8).reshape(
+            *shape, 3
+        )
+        ids = np.frombuffer(instance_target.read(components=1, alignment=1), np.uint8).reshape(
+            shape
+        )
         depth = np.frombuffer(
             instance_target.read(components=1, attachment=1, dtype="f4", alignment=1), np.float32
         ).reshape(shape)
@@ -219,7 +230,7 @@ class Renderer:
 
 
 def _material_rows(materials: Sequence[Material]) -> np.ndarray:
-    """(materials, 3, 4) float32: [color, kind], [second color, scale], [pattern, layer, shine, roughness]."""
+    """(materials, 3, 4) float32: one row per material, as the shader reads it."""
     return np.array(
         [
             [
@@ -247,7 +258,7 @@ def _sun_matrix(light: Light) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def noise_volume(size: int = 32) -> np.ndarray:
-    """(size, size, size, 4) uint8 that repeats: smooth value noise (alpha) and its gradient (xyz)."""
+    """(size, size, size, 4) uint8 that repeats: smooth noise (alpha), its gradient (xyz)."""
     random = np.random.default_rng(7)
     value = np.zeros((size, size, size))
     for cells, strength in ((4, 1.0), (8, 0.7), (16, 0.5)):

@@ -44,7 +44,7 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def frame(direction: np.ndarray, hinge: np.ndarray) -> np.ndarray:
-    """(3, 3) orthonormal columns: the bone's direction, its hinge axis made orthogonal, the third."""
+    """(3, 3) orthonormal columns: the bone's direction, its hinge made orthogonal, the third."""
     first = unit(direction)
     second = unit(hinge - (hinge @ first) * first)
     return np.array([first, second, cross(first, second)]).T

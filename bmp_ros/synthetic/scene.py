@@ -57,7 +57,7 @@ class Scene:
 
 
 def sample_camera(random: np.random.Generator, width: int, height: int) -> Camera:
-    """A robot's camera at the origin: 0.3-1.8 m high, 60-110 degrees wide, tilted, hardly rolled."""
+    """A robot's camera at the origin: 0.3-1.8 m high, 60-110 degrees wide, tilted."""
     high = random.uniform(0.3, 1.8)
     # Low cameras look up at people, high ones down.
     tilt = np.radians(np.clip(random.normal(12 * (1.0 - high), 7), -22, 25))
@@ -120,7 +120,9 @@ def _place_people(
         if left >= 2 and draw < layout.pairs:
             group = _pair(random, assets, len(bodies), bodies, layout, camera, bearing)
         elif left >= 3 and draw < layout.pairs + layout.queues:
-            group = _queue(random, assets, len(bodies), min(left, 6), bodies, layout, camera, bearing)
+            group = _queue(
+                random, assets, len(bodies), min(left, 6), bodies, layout, camera, bearing
+            )
         else:
             group = _single(random, assets, len(bodies), bodies, layout, camera, bearing)
         bodies += group
@@ -248,7 +250,9 @@ def _occlude(
     base = body.stance.position * nearer / distance + [random.normal(0, 0.15), 0, 0]
     if min(np.linalg.norm(b.stance.position - base) for b in bodies) < 0.5:
         return
-    material = textured(random, assets, str(random.choice(["wood", "concrete", "plaster"])), scale=1)
+    material = textured(
+        random, assets, str(random.choice(["wood", "concrete", "plaster"])), scale=1
+    )
     kind = random.choice(["table", "counter", "pole", "box"])
     heading = float(random.normal(0, 0.2))
     if kind == "pole":

@@ -81,11 +81,14 @@ vec3 skin(vec3 base, vec3 brows, vec3 p, vec4 grain) {
     if (p.z > 0.79 && p.y < -0.09) {            // the face
         vec2 side = vec2(abs(p.x), p.z);
         vec2 lips = vec2(p.x / 0.026, (p.z - 0.842) / 0.009);
-        color = mix(color, base * vec3(0.75, 0.42, 0.42), 0.8 * smoothstep(1.2, 0.7, length(lips)));
+        float lip = 0.8 * smoothstep(1.2, 0.7, length(lips));
+        color = mix(color, base * vec3(0.75, 0.42, 0.42), lip);
         if (abs(p.z - 0.843) < 0.0014 && abs(p.x) < 0.022) color *= 0.45;
         vec2 cheek = (side - vec2(0.04, 0.873)) / vec2(0.025, 0.02);
-        color = mix(color, base * vec3(1.08, 0.8, 0.78), 0.5 * smoothstep(1.2, 0.0, length(cheek)));
-        vec2 brow = vec2((side.x - 0.034) / 0.021, (p.z - 0.9285 + 3.0 * pow(side.x - 0.03, 2.0)) / 0.005);
+        float blush = 0.5 * smoothstep(1.2, 0.0, length(cheek));
+        color = mix(color, base * vec3(1.08, 0.8, 0.78), blush);
+        float arch = p.z - 0.9285 + 3.0 * pow(side.x - 0.03, 2.0);
+        vec2 brow = vec2((side.x - 0.034) / 0.021, arch / 0.005);
         color = mix(color, brows, 0.9 * smoothstep(1.2, 0.7, length(brow)));
         vec2 lid = (side - vec2(0.0315, 0.904)) / vec2(0.022, 0.013);
         color *= mix(0.55, 1.0, smoothstep(0.75, 1.5, length(lid)));

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a pose to bone transforms: spine and arms forward, legs and reaching hands by inverse kinematics.
+"""From a pose to bone transforms; legs and reaching hands by inverse kinematics.
 
 World frame: x, y on the ground, z up, metres. A person with heading 0 looks along -y.
 """
@@ -7,6 +7,7 @@ World frame: x, y on the ground, z up, metres. A person with heading 0 looks alo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ SPINE = ("spine05", "spine04", "spine03", "spine02", "spine01")
 NECK = ("neck01", "neck02", "neck03", "head")
 SIDES = (("L", 1.0), ("R", -1.0))
 MAX_REACH = 0.985  # of the limb's length: fully stretched limbs look stiff and flip their hinge
+MAX_WRIST = 1.2  # radians a hand bends out of the line of its forearm
 
 
 def _zeros(*shape: int) -> np.ndarray:
@@ -43,17 +45,15 @@ class Pose:
     """Positive: toes down."""
     toe_out: np.ndarray = field(default_factory=lambda: np.array([0.15, 0.15]))
     knees_out: np.ndarray = field(default_factory=lambda: np.array([0.12, 0.12]))
-    arms: np.ndarray = field(
-        default_factory=lambda: np.array([[0.15, 1.2, 0.25, 0.2, 0.0]] * 2)
-    )
-    """(2, 5): upper arm's angle from hanging, its azimuth (0 forward, pi/2 outward), elbow flexion,
-    swivel of the forearm (0 continues the raise, pi/2 inward), pronation."""
+    arms: np.ndarray = field(default_factory=lambda: np.array([[0.15, 1.2, 0.25, 0.2, 0.0]] * 2))
+    """(2, 5): upper arm's angle from hanging, its azimuth (0 forward, pi/2 outward), elbow
+    flexion, swivel of the forearm (0 continues the raise, pi/2 inward), pronation."""
     grip: np.ndarray = field(default_factory=lambda: np.array([0.35, 0.35]))
     """Curl of the fingers, 0 flat, 1 fist."""
 
     def blend(self, other: Pose, share: float) -> Pose:
         """The pose ``share`` (0..1) of the way to ``other``, field by field."""
-        mixed = {
+        mixed: dict[str, Any] = {
             name: (1 - share) * np.asarray(value) + share * np.asarray(getattr(other, name))
             for name, value in self.__dict__.items()
         }
@@ -62,10 +62,14 @@ class Pose:
 
 @dataclass(frozen=True)
 class HandTarget:
-    """Where a wrist shall be (world, metres) and to which side the elbow points (world)."""
+    """Where a wrist shall be (world, metres), to which side the elbow points, and the fingers.
+
+    All in the world; ``fingers`` None keeps the hand in line with the forearm.
+    """
 
     wrist: np.ndarray
     elbow_hint: np.ndarray
+    fingers: np.ndarray | None = None
 
 
 class Skeleton:
@@ -100,7 +104,7 @@ class Skeleton:
     ) -> np.ndarray:
         """(J, 3, 4) float32 transforms of rest points into the world.
 
-        position: (3,) under the hips, z = height of the ground. heading: turn to the left, radians.
+        position: (3,) under the hips, z = height of the ground. heading: to the left, radians.
         """
         turn = bend(0.0, 0.0, heading)
         rotations, points = np.zeros((len(self._rest), 3, 3)), np.zeros_like(self._rest)
@@ -123,7 +127,9 @@ class Skeleton:
                 bone, number, side, sign = limbs[joint]
                 if bone == "upperleg01":
                     fixed.update(
-                        self._leg_rotations(pose, number, side, sign, turn, position, points[joint])
+                        self._leg_rotations(
+                            pose, number, side, sign, turn, position, points[joint]
+                        )
                     )
                 elif bone == "wrist":
                     fixed.update(self._finger_rotations(fixed[joint], side, pose.grip[number]))
@@ -168,7 +174,10 @@ class Skeleton:
         thigh = self._bone(f"upperleg01.{side}", f"lowerleg01.{side}")
         shin = self._bone(f"lowerleg01.{side}", f"foot.{side}")
         upper, lower = two_bones(
-            ankle - start, np.linalg.norm(thigh), np.linalg.norm(shin), knee_direction
+            ankle - start,
+            float(np.linalg.norm(thigh)),
+            float(np.linalg.norm(shin)),
+            knee_direction,
         )
         hinge_rest = np.array([1.0, 0.0, 0.0])
         hinge = _hinge(upper, lower, -knee_direction)
@@ -210,8 +219,8 @@ class Skeleton:
         else:
             upper, lower = two_bones(
                 target.wrist - start,
-                np.linalg.norm(upper_rest),
-                np.linalg.norm(lower_rest),
+                float(np.linalg.norm(upper_rest)),
+                float(np.linalg.norm(lower_rest)),
                 target.elbow_hint,
             )
             bend_hint = -target.elbow_hint
@@ -219,17 +228,18 @@ class Skeleton:
         hinge = _hinge(upper, lower, bend_hint)
         lower_rotation = frame(lower, hinge) @ frame(lower_rest, hinge_rest).T
         axis = unit(lower_rest)
+        hand = lower_rotation @ about(axis, sign * pronation)
+        if target is not None and target.fingers is not None:
+            hand = _turned_towards(lower, target.fingers) @ hand
         return {
             self._index[f"upperarm01.{side}"]: frame(upper, hinge)
             @ frame(upper_rest, hinge_rest).T,
             self._index[f"lowerarm01.{side}"]: lower_rotation,
             self._index[f"lowerarm02.{side}"]: lower_rotation @ about(axis, sign * pronation / 2),
-            self._index[f"wrist.{side}"]: lower_rotation @ about(axis, sign * pronation),
+            self._index[f"wrist.{side}"]: hand,
         }
 
-    def _finger_rotations(
-        self, hand: np.ndarray, side: str, grip: float
-    ) -> dict[int, np.ndarray]:
+    def _finger_rotations(self, hand: np.ndarray, side: str, grip: float) -> dict[int, np.ndarray]:
         across = self._bone(f"finger5-1.{side}", f"finger2-1.{side}")
         sign = 1.0 if side == "L" else -1.0
         fixed = {}
@@ -247,7 +257,7 @@ class Skeleton:
 def two_bones(
     target: np.ndarray, upper_length: float, lower_length: float, hint: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit directions of two bones whose end is at ``target`` (3,), the joint bent towards ``hint``.
+    """Unit directions of two bones that end at ``target`` (3,), the joint bent towards ``hint``.
 
     A target out of reach is approached along its direction. Law of cosines.
     """
@@ -261,8 +271,18 @@ def two_bones(
     return upper, unit(distance * along - upper_length * upper)
 
 
+def _turned_towards(direction: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """(3, 3) rotation of ``direction`` towards ``goal``, as far as a wrist bends."""
+    axis = cross(direction, unit(goal))
+    sine = float(np.linalg.norm(axis))
+    if sine < 1e-6:
+        return np.eye(3)
+    angle = float(np.arctan2(sine, direction @ unit(goal)))
+    return about(axis / sine, min(angle, MAX_WRIST))
+
+
 def _hinge(upper: np.ndarray, lower: np.ndarray, bend_direction: np.ndarray) -> np.ndarray:
-    """Axis about which the lower bone turns out of the upper one; the hint decides when straight."""
+    """Axis about which the lower bone turns out of the upper one; straight: from the hint."""
     axis = cross(upper, lower)
     if np.linalg.norm(axis) > 0.05:
         return unit(axis)

@@ -66,12 +66,14 @@ def find_split(name: str) -> Split:
 
 
 def sample_count(random: np.random.Generator, split: Split) -> int:
-    """How many people to place; training has more small groups, and one in twenty-five is empty."""
+    """How many people to place; training has more small groups, 4 % are empty."""
     low, high = split.people
     if split.name != "train":
         return int(random.integers(low, high + 1))
     if random.random() < 0.04:
         return 0
-    return int(np.clip(1 + random.geometric(0.28) - 1, 1, high)) if random.random() < 0.7 else int(
-        random.integers(4, high + 1)
+    return (
+        int(np.clip(1 + random.geometric(0.28) - 1, 1, high))
+        if random.random() < 0.7
+        else int(random.integers(4, high + 1))
     )

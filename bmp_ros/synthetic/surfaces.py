@@ -114,13 +114,15 @@ def shell(
     *,
     is_person: bool = True,
 ) -> Surface:
-    """A second skin: the part of ``base`` with positive ``cover`` (V,), ``offset`` (V,) outwards."""
+    """A second skin: ``base`` where ``cover`` (V,) is positive, ``offset`` (V,) outwards."""
     faces = base.faces[(cover[base.faces] > 0).any(axis=1)]
     used, compact = compacted(faces, len(base.vertices))
     vertices = base.vertices[used] + offset[used, None] * base.normals[used]
     return Surface(
         vertices=vertices,
-        normals=base.normals[used],  # creases are the shader's: new normals cost more than skinning
+        normals=base.normals[
+            used
+        ],  # creases are the shader's: new normals cost more than skinning
         weights=base.weights[used],
         faces=compact,
         canonical=base.canonical[used],
@@ -146,8 +148,10 @@ def uncovered(base: Surface, covers: Sequence[np.ndarray], margin: float) -> Sur
 
 
 def grid_faces(rows: int, columns: int, closed: bool) -> np.ndarray:
-    """(F, 3) triangles of a rows x columns grid of vertices; ``closed`` joins last to first column."""
-    row, column = np.meshgrid(np.arange(rows - 1), np.arange(columns - (not closed)), indexing="ij")
+    """(F, 3) triangles of a rows x columns grid; ``closed`` joins last to first column."""
+    row, column = np.meshgrid(
+        np.arange(rows - 1), np.arange(columns - (not closed)), indexing="ij"
+    )
     a = (row * columns + column).ravel()
     b = (row * columns + (column + 1) % columns).ravel()
     return np.concatenate(

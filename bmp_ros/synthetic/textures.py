@@ -23,7 +23,7 @@ Maker = Callable[[np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class TextureBank:
-    """images: (layers, SIZE, SIZE, 3) uint8 linear-ish RGB. layers: per split and kind, indices."""
+    """images: (layers, SIZE, SIZE, 3) uint8 RGB. layers: per split and kind, indices."""
 
     images: np.ndarray
     layers: dict[str, dict[str, tuple[int, ...]]]
@@ -85,7 +85,9 @@ def _tiles(random: np.random.Generator) -> np.ndarray:
         tint *= np.kron(np.indices((count, count)).sum(0) % 2 * 0.6 + 0.4, np.ones((size, size)))
     rows, columns = np.indices((SIZE, SIZE)) % size
     grout = (rows < 3) | (columns < 3)
-    image = (0.8 + 0.2 * cloud(random, 8))[..., None] * tint[..., None] * _tint(random, 0.5, 1.0, 0.1)
+    image = (
+        (0.8 + 0.2 * cloud(random, 8))[..., None] * tint[..., None] * _tint(random, 0.5, 1.0, 0.1)
+    )
     image[grout] = _tint(random, 0.2, 0.7, 0.03)
     return image
 
@@ -140,7 +142,7 @@ def _wallpaper(random: np.random.Generator) -> np.ndarray:
 
 
 def _shapes(random: np.random.Generator, count: int, contrast: float) -> np.ndarray:
-    """Random rectangles, discs, lines and letters over clouds: a picture of nothing in particular."""
+    """Random rectangles, discs, lines and letters over clouds: a picture of nothing."""
     image = cloud(random, 2, 5)[..., None] * _tint(random, 0.3, 1.0, 0.3)
     image = np.ascontiguousarray(image, np.float32)
     for _ in range(count):
@@ -150,18 +152,30 @@ def _shapes(random: np.random.Generator, count: int, contrast: float) -> np.ndar
         if kind <= 1:
             cv2.rectangle(image, (x, y), (x + w // 3, y + h // 3), color, -1)
         elif kind == 2:
-            cv2.ellipse(image, (x, y), (w // 5 + 1, h // 5 + 1), int(w), 0, 360, color, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                image, (x, y), (w // 5 + 1, h // 5 + 1), int(w), 0, 360, color, -1, cv2.LINE_AA
+            )
         elif kind == 3:
             cv2.line(image, (x, y), (w, h), color, int(random.integers(1, 9)), cv2.LINE_AA)
         else:
             text = "".join(chr(random.integers(48, 91)) for _ in range(random.integers(1, 6)))
-            cv2.putText(image, text, (x // 2, y), int(random.integers(0, 5)), random.uniform(0.6, 3),
-                        color, int(random.integers(1, 6)), cv2.LINE_AA)  # fmt: skip
+            cv2.putText(
+                image,
+                text,
+                (x // 2, y),
+                int(random.integers(0, 5)),
+                random.uniform(0.6, 3),
+                color,
+                int(random.integers(1, 6)),
+                cv2.LINE_AA,
+            )
     return image + random.normal(0, 0.02, image.shape)
 
 
 def _print(random: np.random.Generator) -> np.ndarray:
-    return np.clip(_shapes(random, int(random.integers(3, 12)), 0.9) * 255, 0, 255).astype(np.uint8)
+    return np.clip(_shapes(random, int(random.integers(3, 12)), 0.9) * 255, 0, 255).astype(
+        np.uint8
+    )
 
 
 def _clutter(random: np.random.Generator) -> np.ndarray:
@@ -178,7 +192,9 @@ def _shelf(random: np.random.Generator) -> np.ndarray:
         while x < SIZE - 4:
             wide = int(random.integers(5, 30))
             top = int(random.uniform(0.1, 0.45) * high)
-            image[row * high + top : (row + 1) * high - 5, x : x + wide - 1] = _tint(random, 0.05, 0.9, 0.4)
+            image[row * high + top : (row + 1) * high - 5, x : x + wide - 1] = _tint(
+                random, 0.05, 0.9, 0.4
+            )
             x += wide + int(random.choice([0, 0, 0, 12]))
         image[(row + 1) * high - 5 : (row + 1) * high] = _tint(random, 0.3, 0.8, 0.05)
     return image * (0.9 + 0.2 * cloud(random, 32, 2))[..., None]
@@ -191,7 +207,9 @@ def _view(random: np.random.Generator) -> np.ndarray:
     image = np.repeat(image, SIZE, axis=1) * random.uniform(0.75, 1.0)
     line = 0.5 + 0.12 * cv2.resize(random.random((1, 6)).astype(np.float32), (SIZE, 1))[0]
     land = rows[..., 0] > line[None, :]
-    image[land] = (cloud(random, 12)[..., None] * _tint(random, 0.3, 0.8, 0.15) * [0.8, 1, 0.6])[land]
+    image[land] = (cloud(random, 12)[..., None] * _tint(random, 0.3, 0.8, 0.15) * [0.8, 1, 0.6])[
+        land
+    ]
     for _ in range(random.integers(0, 9)):
         x, wide, top = random.integers(0, SIZE), random.integers(15, 60), random.uniform(0.25, 0.6)
         image[int(top * SIZE) :, x : x + wide] = _tint(random, 0.2, 0.9, 0.15)
