@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dispatcher: help, exit codes, one verb at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bmp_ros import __version__
+from bmp_ros.cli import main as dispatcher
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+VERB = '''"""Do a thing with a number.
+
+More about it.
+"""
+{imports}
+
+def add_arguments(parser):
+    parser.add_argument("--number", type=int, default=1, help="which number")
+
+
+def run(args):
+    if args.number == 13:
+        raise ValueError("13 is unlucky;\\n  take another")
+    print("number", args.number)
+    return args.number
+'''
+
+
+@pytest.fixture
+def bmp(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Runs the dispatcher with two verbs: `infer` works, `demo` lacks a package."""
+    (tmp_path / "infer.py").write_text(VERB.format(imports=""))
+    (tmp_path / "demo.py").write_text(VERB.format(imports="import a_package_that_is_missing\n"))
+    code = (
+        "import sys, bmp_ros.cli as cli, bmp_ros.cli.main as m\n"
+        f"cli.__path__.insert(0, {str(tmp_path)!r})\n"
+        f"m.__file__ = {str(tmp_path / 'main.py')!r}\n"
+        "sys.exit(m.main())"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=CHECKOUT, capture_output=True, text=True
+        )
+
+    return run
+
+
+def test_help_lists_the_verbs_there_are_without_importing_them(bmp) -> None:  # type: ignore[no-untyped-def]
+    for arguments in ([], ["--help"]):
+        done = bmp(*arguments)
+        assert done.returncode == 0 and done.stderr == ""
+        assert "infer" in done.stdout and "Do a thing with a number." in done.stdout
+        assert "demo" in done.stdout, "its missing package does not matter here"
+        assert "evaluate" not in done.stdout, "there is no such module"
+
+
+def test_exit_code_is_the_verbs(bmp) -> None:  # type: ignore[no-untyped-def]
+    done = bmp("infer", "--number", "0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "number 0\n", "")
+    assert bmp("infer").returncode == 1
+
+
+def test_failure_is_one_line(bmp) -> None:  # type: ignore[no-untyped-def]
+    done = bmp("infer", "--number", "13")
+    assert done.returncode == 1
+    assert done.stderr == "bmp infer: 13 is unlucky; take another\n"
+    assert "Traceback" in bmp("infer", "--number", "13", "--traceback").stderr
+
+
+def test_missing_package_of_one_verb(bmp) -> None:  # type: ignore[no-untyped-def]
+    done = bmp("demo")
+    assert done.returncode == 1
+    assert done.stderr == "bmp demo: No module named 'a_package_that_is_missing'\n"
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["infer", "--number", "x"], ["infer", "--fast"]])
+def test_wrong_usage(bmp, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+    done = bmp(*arguments)
+    assert done.returncode == 2
+    assert "usage: bmp" in done.stderr
+
+
+def test_every_verb_explains_itself() -> None:
+    for verb, line in dispatcher.verbs().items():
+        assert line, f"bmp_ros/cli/{verb}.py needs a docstring, whose first line is its help"
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bmp_ros", "--version"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, f"bmp_ros {__version__}")

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packages as colcon, rosdep and pip see them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bmp_ros
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files of this repository, without what was built."""
+    built = {".venv", "build", "install", "log", "out"}
+    found = [path for pattern in patterns for path in CHECKOUT.rglob(pattern)]
+    return sorted(p for p in found if not built & set(p.relative_to(CHECKOUT).parts))
+
+
+def metadata(build_code: str, cwd: Path = CHECKOUT) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", build_code], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_both_packages_are_found_in_the_repository() -> None:
+    colcon = shutil.which("colcon")
+    if colcon is None:
+        pytest.skip("colcon is not installed (make test brings it)")
+    listed = subprocess.run(
+        [colcon, "list", "--names-only"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    assert sorted(listed.stdout.split()) == ["bmp_msgs", "bmp_ros"]
+
+
+def test_both_packages_are_found_in_a_workspace_with_the_link(tmp_path: Path) -> None:
+    colcon = shutil.which("colcon")
+    if colcon is None:
+        pytest.skip("colcon is not installed (make test brings it)")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "bmp_ros").symlink_to(CHECKOUT)
+    (tmp_path / "src" / "bmp_msgs").symlink_to("bmp_ros/bmp_msgs")
+    listed = subprocess.run(
+        [colcon, "--log-base", "log", "list", "--names-only"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert sorted(listed.stdout.split()) == ["bmp_msgs", "bmp_ros"]
+
+
+@pytest.mark.parametrize("name", ["bmp_ros", "bmp_msgs"])
+def test_package_xml(name: str) -> None:
+    catkin_pkg = pytest.importorskip("catkin_pkg.package", reason="catkin_pkg is not installed")
+    folder = CHECKOUT if name == "bmp_ros" else CHECKOUT / name
+    warnings: list[str] = []
+    package = catkin_pkg.parse_package(str(folder), warnings=warnings)
+    assert warnings == []
+    assert (package.name, package.package_format, package.licenses) == (name, 3, ["Apache-2.0"])
+    assert package.version == bmp_ros.__version__
+    assert package.get_build_type() == ("ament_python" if name == "bmp_ros" else "ament_cmake")
+
+
+def test_package_xml_names_every_ros_package_that_is_imported() -> None:
+    catkin_pkg = pytest.importorskip("catkin_pkg.package", reason="catkin_pkg is not installed")
+    declared = {
+        dependency.name
+        for kind in ("exec_depends", "test_depends")
+        for dependency in getattr(catkin_pkg.parse_package(str(CHECKOUT)), kind)
+    }
+    ros_packages = re.compile(r"rclpy|cv_bridge|launch(_ros)?|message_filters|tf2_\w+|\w+_msgs")
+    imported = set()
+    for path in [*tracked("bmp_ros/**/*.py"), *tracked("launch/*.py"), *tracked("test/ros/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported |= {name.partition(".")[0] for name in names}
+    assert {name for name in imported if ros_packages.fullmatch(name)} <= declared
+
+
+def test_versions_agree() -> None:
+    version = metadata(
+        "import sys, setuptools; sys.argv = ['setup.py', '--version']; import runpy;"
+        "runpy.run_path('setup.py')"
+    )
+    assert version.split()[-1] == bmp_ros.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", bmp_ros.__version__), "what package.xml allows"
+
+
+def test_only_the_package_is_installed() -> None:
+    """bmp_msgs/ and test/ lie beside it and must not be taken for packages."""
+    found = metadata(
+        "import setuptools, sys; sys.argv = ['setup.py', '--name'];"
+        "packages = []; real = setuptools.setup;"
+        "setuptools.setup = lambda **given: packages.extend(given['packages']);"
+        "import runpy; runpy.run_path('setup.py'); print(*packages)"
+    ).split()
+    modules = {path.parent for path in (CHECKOUT / "bmp_ros").rglob("*.py")}
+    expected = {".".join(folder.relative_to(CHECKOUT).parts) for folder in modules}
+    assert set(found) == expected
+
+
+def test_no_project_table_without_scripts() -> None:
+    """With a [project] table, setuptools 78 and later drop the entry points of setup.py."""
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    assert not re.search(r"^\[project\b", text, re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setuptools", ["setuptools==65.5.0", "setuptools"])
+def test_entry_points_are_there_whatever_setuptools(setuptools: str, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".*", "build", "install", "log", "out", "__pycache__", "test")
+    shutil.copytree(CHECKOUT, source, ignore=ignored)
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    python = venv / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--upgrade"]
+    index = subprocess.run([*pip, setuptools, "wheel"], capture_output=True, text=True)
+    if index.returncode != 0:
+        pytest.skip(f"pip cannot reach a package index: {index.stderr.strip().splitlines()[-1]}")
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", source], check=True)
+    helped = subprocess.run([venv / "bin" / "bmp", "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0 and "verbs" in helped.stdout, helped.stderr
+
+
+@pytest.mark.parametrize("path", tracked("*.yaml", "*.yml"), ids=lambda path: path.name)
+def test_yaml_is_readable(path: Path) -> None:
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) is not None
+
+
+@pytest.mark.parametrize("path", tracked("launch/*.py"), ids=lambda path: path.name)
+def test_launch_files_declare_their_arguments_at_the_top(path: Path) -> None:
+    """Arguments that a function declares are invisible to `ros2 launch --show-args`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert "generate_launch_description" in functions
+    for name, function in functions.items():
+        if name != "generate_launch_description":
+            assert "DeclareLaunchArgument" not in ast.unparse(function), f"{path.name}: {name}"
+
+
+def test_messages_that_are_missing_name_the_lines_to_run() -> None:
+    """Without bmp_msgs, the node says how to build it instead of a bare ModuleNotFoundError."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import bmp_ros.ros.interfaces"],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    for line in (
+        "ln -s bmp_ros/bmp_msgs src/bmp_msgs",
+        "colcon build --packages-up-to bmp_ros",
+        "source install/setup.bash",
+        "make setup",
+    ):
+        assert line in done.stderr
