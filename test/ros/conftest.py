@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from node_harness import Lab
     from rclpy.context import Context
 
 # The programs that tests start lie beside them, and tests import what both sides know.
@@ -23,7 +24,9 @@ HOW_TO_RUN = "run the ROS tests with `make test` or `scripts/with_ros python -m 
 
 def _missing_package() -> str | None:
     for name in ("rclpy", "bmp_msgs"):
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        # No origin: the folder bmp_msgs/ of this repository, not the built package.
+        if spec is None or spec.origin is None:
             return name
     return None
 
