@@ -91,7 +91,14 @@ def test_colcon_build(source: Path, tmp_path: Path, symlink: bool) -> None:
     if colcon is None:
         pytest.skip("colcon is not installed (make test brings it)")
     install = tmp_path / "install"
-    options = ["--base-paths", source, "--build-base", tmp_path / "build", "--install-base", install]
+    options = [
+        "--base-paths",
+        source,
+        "--build-base",
+        tmp_path / "build",
+        "--install-base",
+        install,
+    ]
     link = ["--symlink-install"] if symlink else []
     run([colcon, "--log-base", tmp_path / "log", "build", *options, *link])
     workspace = ["sh", "-c", f'. "{install}/local_setup.sh" && exec "$@"', "sh"]
