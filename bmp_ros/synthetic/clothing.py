@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from bmp_ros.synthetic.bodies import (
@@ -55,18 +57,23 @@ def dressed_mesh(templates: BodyTemplates, shape: BodyShape, look: Look) -> Mesh
     }
     if look.skirt_end is not None:
         covers["bottom"] = trouser_cover(0.2, WAIST - 0.02)  # what is under the skirt
-    dressed = [
-        _garment(skin, covers["top"], look.top, look.seed, scale),
-        _garment(skin, covers["bottom"], look.bottom, look.seed + 1, scale),
-        _garment(skin, covers["shoes"], look.shoes, look.seed + 2, scale),
-    ]
     if look.jacket is not None:
         covers["jacket"] = _jacket_cover(look)
-        dressed.append(_garment(skin, covers["jacket"], look.jacket, look.seed + 3, scale))
+    garments = {
+        "shoes": look.shoes, "bottom": look.bottom, "top": look.top, "jacket": look.jacket,
+    }  # fmt: skip
+    # From the inside out: each layer is built on what is already worn, so none pokes through.
+    worn = Surface(**{**skin.__dict__, "vertices": _without_toes(templates, shape.vertices)})
+    dressed = []
+    for number, (name, garment) in enumerate(garments.items()):
+        if garment is not None:
+            worn, surface = _garment(worn, covers[name], garment, look.seed + number, scale)
+            dressed.append(surface)
     if look.skirt_end is not None:
         dressed.append(_skirt(templates, shape, look))
     hidden = [covers["top"], covers["bottom"], covers["shoes"]]
     body = uncovered(skin, hidden, margin=0.03)
+    body = uncovered(body, [np.where(body_regions().is_foot, covers["shoes"], -1)], margin=0.0)
     surfaces = [*_split_eyes(templates, body, look), *dressed]
     surfaces += head_surfaces(templates, skin, look, scale)
     surfaces += carried_things(templates, shape, look, scale)
@@ -74,21 +81,51 @@ def dressed_mesh(templates: BodyTemplates, shape: BodyShape, look: Look) -> Mesh
 
 
 def _garment(
-    skin: Surface, cover: np.ndarray, garment: Garment, seed: int, scale: float
-) -> Surface:
-    """A shell with creases; loose cloth keeps away from the limb and gathers towards the hem."""
-    regions = body_regions()
+    worn: Surface, cover: np.ndarray, garment: Garment, seed: int, scale: float
+) -> tuple[Surface, Surface]:
+    """A shell with creases over ``worn``; returns what is worn then, and the garment.
+
+    Loose cloth keeps away from the limb, most of all towards its hem.
+    """
     random = np.random.default_rng(seed)
-    canonical = skin.canonical
-    creases = np.zeros(len(canonical))
+    creases = np.zeros(len(cover))
     for _ in range(4):
         wave = random.normal(0, 1, 3) * [18, 18, 26]
-        creases += np.sin(canonical @ wave + random.uniform(0, 6.3))
+        creases += np.sin(worn.canonical @ wave + random.uniform(0, 6.3))
     loose = garment.looseness * np.clip(1 - cover / 0.35, 0.25, 1.0)
     offset = garment.thickness + np.clip(creases, -1.5, 3) * (0.0012 + 0.15 * garment.looseness)
-    vertices = skin.vertices + scale * loose[:, None] * regions.outward
-    widened = Surface(**{**skin.__dict__, "vertices": vertices})
-    return shell(widened, cover, scale * np.maximum(offset, 0.003), garment.material)
+    offset = scale * np.maximum(offset, 0.003)
+    vertices = worn.vertices + scale * loose[:, None] * body_regions().outward
+    widened = Surface(**{**worn.__dict__, "vertices": vertices})
+    outside = np.where(
+        (cover > 0)[:, None], vertices + offset[:, None] * worn.normals, worn.vertices
+    )
+    return (
+        Surface(**{**worn.__dict__, "vertices": outside}),
+        shell(widened, cover, offset, garment.material),
+    )
+
+
+def _without_toes(templates: BodyTemplates, vertices: np.ndarray) -> np.ndarray:
+    """``vertices`` (V, 3) with the feet smoothed to lasts, for shoes to be built on."""
+    start, end, degree = _foot_edges(templates.faces.tobytes())
+    smooth = vertices.astype(float)
+    for _ in range(12):
+        for axis in range(3):
+            total = np.bincount(start, smooth[end, axis], minlength=len(vertices))
+            smooth[:, axis] = np.where(degree > 0, total / np.maximum(degree, 1), smooth[:, axis])
+    return smooth.astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _foot_edges(faces: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directed edges that start on a foot, and how many start at each vertex."""
+    triangles = np.frombuffer(faces, np.int32).reshape(-1, 3)
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+    is_foot = body_regions().is_foot
+    edges = edges[is_foot[edges[:, 0]]]
+    return edges[:, 0], edges[:, 1], np.bincount(edges[:, 0], minlength=len(is_foot))
 
 
 def _jacket_cover(look: Look) -> np.ndarray:

@@ -132,8 +132,8 @@ def _cloth(random: np.random.Generator, split: str, plain: float = 0.0) -> Mater
     first, last = CLOTH_LAYERS[split]
     return Material(
         Kind.CLOTH,
-        palettes.pick(random, codes, 0.12),
-        palettes.pick(random, codes, 0.12),
+        palettes.pick(random, codes, 0.12, favour=1.6),
+        palettes.pick(random, codes, 0.12, favour=1.6),
         scale=float(np.exp(random.uniform(np.log(4), np.log(28)))),
         pattern=pattern,
         layer=int(random.integers(first, last)),

@@ -55,8 +55,14 @@ def cloth_colors(split: str) -> tuple[str, ...]:
     return TEST_CLOTH if split == "test" else TRAIN_CLOTH
 
 
-def pick(random: np.random.Generator, codes: tuple[str, ...], spread: float) -> tuple:
-    """One colour of ``codes``, brightness and hue varied by about ``spread`` (relative)."""
-    color = rgb(codes[random.integers(len(codes))])
+def pick(
+    random: np.random.Generator, codes: tuple[str, ...], spread: float, *, favour: float = 1.0
+) -> tuple[float, float, float]:
+    """One colour of ``codes``, brightness and hue varied by about ``spread`` (relative).
+
+    favour: above 1 prefers the first codes; cloth starts with the neutral colours.
+    """
+    color = rgb(codes[int(len(codes) * random.random() ** favour)])
     color = color * np.exp(random.normal(0, spread)) * np.exp(random.normal(0, spread / 3, 3))
-    return tuple(float(value) for value in np.clip(color, 0.003, 0.95))
+    red, green, blue = (float(value) for value in np.clip(color, 0.003, 0.95))
+    return red, green, blue

@@ -27,7 +27,8 @@ def textured(
     """A material with a texture of ``kind`` that ``split`` may use; scale: repeats per metre."""
     color = palettes.pick(random, tint, 0.2) if tint else (1.0, 1.0, 1.0)
     if tint:  # textures carry colour themselves: lift the tint towards white
-        color = tuple(0.35 + 0.65 * channel for channel in color)
+        red, green, blue = color
+        color = (0.35 + 0.65 * red, 0.35 + 0.65 * green, 0.35 + 0.65 * blue)
     return Material(
         Kind.GLOWING if glowing else Kind.TEXTURED,
         color,
@@ -159,13 +160,9 @@ def _outdoors(
         random, split, str(random.choice(["grass", "concrete", "tiles", "bricks"])), scale=0.4
     )
     things.quad(np.array([0, 20.0, 0]), x * 45, y * 35, ground)
-    sky = textured(random, split, "sky", scale=1.0, tint=None, glowing=True)
-    for center, half_u in (
-        (np.array([0, 50.0, 12]), x * 50), (np.array([-42.0, 10, 12]), y * 45),
-        (np.array([42.0, 10, 12]), -y * 45),
-    ):  # fmt: skip
-        things.quad(center, half_u, z * 14, sky, fit=True)
-    things.quad(np.array([0, 10.0, 26]), x * 50, -y * 50, sky, fit=True)
+    sky = textured(random, split, "sky", scale=4 / np.pi, tint=None, glowing=True)
+    # The dome's texture runs four times around and once from the zenith to the horizon.
+    things.ball(np.array([0, 10.0, 0]), np.full(3, 48.0), sky, lumps=0.0)
     for _ in range(random.integers(1, 9)):
         at = np.array([random.uniform(-28, 28), depth + random.uniform(2, 26), 0])
         if random.random() < 0.5:

@@ -45,11 +45,12 @@ _EASY = Layout(pairs=0.0, queues=0.0, gather=0.0, pixel_heights=(90, 560))
 _LOOSE = Layout(pairs=0.2, queues=0.1, gather=0.3, pixel_heights=(60, 600))
 _CROWD = Layout(pairs=0.15, queues=0.25, gather=0.35, pixel_heights=(80, 480))
 _TIGHT = Layout(pairs=0.6, queues=0.2, gather=0.75, pixel_heights=(160, 620))
+_CLOSE = Layout(pairs=0.3, queues=0.1, gather=0.5, pixel_heights=(350, 1300))
 
 SPLITS = {
     split.name: split
     for split in (
-        Split("train", 11, "train", (0, 12), (_EASY, _LOOSE, _CROWD, _TIGHT, _TIGHT)),
+        Split("train", 11, "train", (0, 12), (_EASY, _LOOSE, _CROWD, _TIGHT, _TIGHT, _CLOSE)),
         Split("easy", 21, "test", (1, 4), (_EASY,), max_iou=0.3, min_height=64),
         Split("crowded", 22, "test", (5, 12), (_CROWD,)),
         Split("heavy", 23, "test", (2, 8), (_TIGHT,), min_iou=0.5),
