@@ -33,15 +33,15 @@ def select_people(
     solid = ~_is_empty(image_boxes)
     chosen, image_boxes = chosen[solid], image_boxes[solid]
 
-    kept = suppress_overlaps(image_boxes, nms_iou, limit=max_people)
+    kept = suppress_overlaps(image_boxes, nms_iou)
     chosen, image_boxes = chosen[kept], letterbox.clip_to_image(image_boxes[kept])
-    visible = ~_is_empty(image_boxes)
+    visible = np.flatnonzero(~_is_empty(image_boxes))[:max_people]
     chosen = chosen[visible]
     return image_boxes[visible], scores[chosen], chosen
 
 
-def suppress_overlaps(boxes: np.ndarray, iou_threshold: float, *, limit: int) -> np.ndarray:
-    """Greedy NMS: return the rows (M,) kept, in their order, at most ``limit``.
+def suppress_overlaps(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Greedy NMS: return the rows (M,) kept, in their order.
 
     boxes: (N, 4) xyxy, best first. A box goes when its IoU (continuous coordinates, without the
     +1 of some older code) with a kept one exceeds ``iou_threshold``. Boxes with NaN overlap
@@ -50,7 +50,7 @@ def suppress_overlaps(boxes: np.ndarray, iou_threshold: float, *, limit: int) ->
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     waiting = np.arange(len(boxes))
     kept: list[int] = []
-    while waiting.size and len(kept) < limit:
+    while waiting.size:
         best, waiting = waiting[0], waiting[1:]
         kept.append(int(best))
         low = np.maximum(boxes[best, :2], boxes[waiting, :2])

@@ -35,29 +35,26 @@ def slow_nms(boxes: np.ndarray, threshold: float) -> list[int]:
 @given(st.integers(0, 40), st.integers(0, 2**32 - 1), st.sampled_from([0.123, 0.317, 0.61]))
 def test_nms_equals_the_pairwise_definition(number: int, seed: int, threshold: float) -> None:
     boxes = random_boxes(number, seed)
-    kept = suppress_overlaps(boxes, threshold, limit=number)
+    kept = suppress_overlaps(boxes, threshold)
     assert kept.tolist() == slow_nms(boxes, threshold)
-
-
-def test_nms_keeps_the_best_up_to_the_limit() -> None:
-    boxes = np.array([[i * 10, 0, i * 10 + 5, 5] for i in range(6)], np.float32)
-    assert suppress_overlaps(boxes, 0.6, limit=4).tolist() == [0, 1, 2, 3]
 
 
 def test_nms_spares_iou_at_the_threshold() -> None:
     boxes = np.array([[0, 0, 4, 2], [0, 0, 4, 1]], np.float32)  # IoU 0.5
-    assert suppress_overlaps(boxes, 0.5, limit=9).tolist() == [0, 1]
-    assert suppress_overlaps(boxes, 0.49, limit=9).tolist() == [0]
+    assert suppress_overlaps(boxes, 0.5).tolist() == [0, 1]
+    assert suppress_overlaps(boxes, 0.49).tolist() == [0]
 
 
-def select(boxes: list, scores: list, threshold: float = 0.3) -> tuple[np.ndarray, ...]:
+def select(
+    boxes: list, scores: list, threshold: float = 0.3, max_people: int = 100
+) -> tuple[np.ndarray, ...]:
     return select_people(
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(scores, np.float32),
         LETTERBOX,
         score_threshold=threshold,
         nms_iou=0.6,
-        max_people=100,
+        max_people=max_people,
     )
 
 
@@ -74,6 +71,12 @@ def test_empty_boxes_and_boxes_on_the_padding_go() -> None:
     )
     assert chosen.tolist() == [3]
     np.testing.assert_array_equal(boxes, [[100, 300, 150, 360]])  # clipped to the image
+
+
+def test_limit_counts_people_on_the_image_only() -> None:
+    boxes = [[0, 370, 40, 640], *([i * 50, 0, i * 50 + 40, 40] for i in range(4))]
+    _, _, chosen = select(boxes, [0.9, 0.8, 0.7, 0.6, 0.5], max_people=3)
+    assert chosen.tolist() == [1, 2, 3]
 
 
 def test_overlap_is_judged_before_clipping() -> None:

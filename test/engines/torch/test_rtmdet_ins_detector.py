@@ -113,7 +113,7 @@ def test_any_subset_of_masks_in_any_order(detections: Detections) -> None:
     assert masks.shape == (len(everyone), 180, 320) and masks.dtype == np.bool_
     for indices in (everyone[::-1], everyone[3:4], np.array([7, 2, 7])):
         differing = detections.masks(indices) ^ masks[indices]
-        assert differing.mean() < 1e-5  # rounding depends on the number of people
+        assert differing.mean() < 1e-4  # rounding depends on the number of people
     assert detections.masks(np.array([], int)).shape == (0, 180, 320)
 
 
@@ -132,9 +132,10 @@ def test_max_people_keeps_the_best(network: RTMDetIns, detections: Detections) -
 
 
 def test_candidates_limit_what_reaches_the_nms(network: RTMDetIns, detections: Detections) -> None:
-    one = RTMDetInsDetector(network, input_size=CANVAS, candidates=1)
-    found = one.detect(Frame(IMAGE), score_threshold=0.3)
-    np.testing.assert_array_equal(found.boxes, detections.boxes[:1])
+    few = RTMDetInsDetector(network, input_size=CANVAS, candidates=20)
+    found = few.detect(Frame(IMAGE), score_threshold=0.3)
+    assert 0 < len(found.boxes) < len(detections.boxes)
+    np.testing.assert_array_equal(found.boxes, detections.boxes[: len(found.boxes)])
 
 
 def test_nobody_above_the_threshold(detector: RTMDetInsDetector) -> None:
