@@ -63,6 +63,7 @@ setup(
     entry_points={
         "console_scripts": [
             "bmp = bmp_ros.cli.main:main",
+            "bmp_node = bmp_ros.ros.bmp_node:main",
         ],
     },
 )

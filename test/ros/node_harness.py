@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real node on real DDS: only its three networks say what a test wrote down.
 
-`Lab` runs a `BmpNode` with its own executor and thread, and a second ROS context, in which the test
-publishes, subscribes and calls. Waiting is always for a condition, with a generous limit.
+`Lab` runs a `BmpNode` with its own executor and thread, and a second ROS context, in which the
+test publishes, subscribes and calls. Waiting is always for a condition, with a generous limit.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from array import array
@@ -31,7 +32,7 @@ from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.ros.bmp_node import BmpNode
 from bmp_ros.ros.interfaces import PersonArray
 
-LIMIT_S = 60.0
+LIMIT_S = float(os.environ.get("BMP_TEST_LIMIT_S", "60"))
 TOPIC = "/camera/image_raw"
 
 
@@ -104,16 +105,18 @@ class ScriptedNetworks:
 
 
 class Lab:
-    """networks: of the node under test. node: it, or None before `start`. peer: the test's node."""
+    """networks, node: what is tested, from `start` on. peer: the node of the test."""
 
     def __init__(self, domain: int) -> None:
         self._domain = domain
-        self._running: list[tuple[Context, SingleThreadedExecutor, threading.Thread]] = []
+        self._running: list[tuple[Node, SingleThreadedExecutor, threading.Thread]] = []
         self.networks = ScriptedNetworks()
         self.node: BmpNode | None = None
         self.peer = self._spin(lambda context: Node("peer", context=context))
 
-    def start(self, *, build_loop: Callable[..., BMPLoop] | None = None, **parameters: Any) -> None:
+    def start(
+        self, *, build_loop: Callable[..., BMPLoop] | None = None, **parameters: Any
+    ) -> None:
         """Run the node with parameters; ``image_topic=…``; names with dots through a dict."""
         given = parameters.pop("parameters", {}) | parameters
 
@@ -172,12 +175,15 @@ class Lab:
     def get(self, name: str) -> Any:
         request = GetParameters.Request(names=[name])
         answer = self.call(GetParameters, "/bmp/bmp_node/get_parameters", request)
-        return Parameter.from_parameter_msg(
-            _parameter_message(name, answer.values[0])
-        ).value
+        return Parameter.from_parameter_msg(_parameter_message(name, answer.values[0])).value
 
     def camera(
-        self, topic: str = TOPIC, *, kind: type = Image, best_effort: bool = False, peer: Any = None
+        self,
+        topic: str = TOPIC,
+        *,
+        kind: type = Image,
+        best_effort: bool = False,
+        peer: Any = None,
     ) -> CameraStandIn:
         return CameraStandIn(peer or self.peer, topic, kind, best_effort)
 
@@ -192,6 +198,7 @@ class Lab:
 
     def wait_for_log(self, *words: str) -> str:
         """Wait for a line of the node's log with all words; needs `record_log` before."""
+
         def found() -> str | None:
             lines = [line.msg for line in self.log if all(word in line.msg for word in words)]
             return lines[0] if lines else None
@@ -230,10 +237,12 @@ class Lab:
         self.networks.gate.set()
         if self.node is not None:
             assert self.node.close(LIMIT_S), "the worker did not end"
-        for context, executor, thread in reversed(self._running):
-            executor.shutdown(timeout_sec=0)
-            context.try_shutdown()
+        for node, executor, thread in reversed(self._running):
+            executor.shutdown()
             thread.join(LIMIT_S)
+            # Else its DDS participant lives on and meets the next test that gets this domain.
+            node.destroy_node()
+            node.context.try_shutdown()
 
     def _spin(self, make: Callable[[Context], Any]) -> Any:
         context = Context()
@@ -250,7 +259,7 @@ class Lab:
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        self._running.append((context, executor, thread))
+        self._running.append((node, executor, thread))
         return node
 
 
@@ -258,9 +267,7 @@ class CameraStandIn:
     """Publishes images with stamps that count up by a millisecond."""
 
     def __init__(self, peer: Node, topic: str, kind: type, best_effort: bool) -> None:
-        reliability = (
-            ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
-        )
+        reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
         self._peer = peer
         self.publisher = peer.create_publisher(
             kind, topic, QoSProfile(depth=5, reliability=reliability)
@@ -270,7 +277,9 @@ class CameraStandIn:
     def wait_for_subscriber(self) -> None:
         wait_for(lambda: self.publisher.get_subscription_count() > 0, "a subscriber")
 
-    def send(self, message: Any = None, *, stamp_ns: int | None = None, frame_id: str = "cam") -> int:
+    def send(
+        self, message: Any = None, *, stamp_ns: int | None = None, frame_id: str = "cam"
+    ) -> int:
         """Publish an image; returns its stamp in nanoseconds."""
         message = image() if message is None else message
         if stamp_ns is None:

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``draw_people``: masks, skeletons and boxes on a copy of the image."""
+
+from __future__ import annotations
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from bmp_ros.loop.frame import check_image
+from bmp_ros.loop.masks import mask_rectangles
+from bmp_ros.loop.people import People
+
+Color = tuple[int, int, int]
+
+_GOLDEN_RATIO = 0.618034
+_MASK_OPACITY = 0.45
+_DARK: Color = (32, 32, 32)
+_LIGHT: Color = (255, 255, 255)
+
+
+def person_color(number: int) -> Color:
+    """Return a strong BGR colour; neighbours in number are far from each other in hue."""
+    red, green, blue = colorsys.hsv_to_rgb((0.58 + number * _GOLDEN_RATIO) % 1.0, 0.75, 1.0)
+    return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def draw_people(
+    image: np.ndarray,
+    people: People,
+    *,
+    boxes: bool = True,
+    masks: bool = True,
+    keypoints: bool = True,
+    score_threshold: float = 0.3,
+) -> np.ndarray:
+    """Draw everybody on a copy of a BGR uint8 image (H, W, 3), the best scored on top.
+
+    Each person has a colour, by track id where there is one, else by row. Keypoints of a score up
+    to ``score_threshold``, and the edges to them, are left out. Raises ValueError when the people
+    are of an image of another size.
+    """
+    if check_image(image).shape[:2] != people.image_size:
+        raise ValueError(f"the image is {image.shape[1]}x{image.shape[0]} pixels, but {people}")
+    drawn = image.copy()
+    colors = [
+        person_color(row if track < 0 else track) for row, track in enumerate(people.track_ids)
+    ]
+    if masks:
+        _draw_masks(drawn, people, colors)
+    unit = max(1, round(min(image.shape[:2]) / 360))
+    for row in reversed(range(len(people))):
+        if boxes:
+            _draw_box(drawn, people.boxes[row], float(people.scores[row]), colors[row], unit)
+        if keypoints:
+            found = people.keypoint_scores[row] > score_threshold
+            _draw_skeleton(
+                drawn, people.keypoints[row], found, people.skeleton.edges, colors[row], unit
+            )
+    return drawn
+
+
+def _draw_masks(drawn: np.ndarray, people: People, colors: list[Color]) -> None:
+    """Tint the pixels and trace the outline of every mask; only its rectangle is touched."""
+    for mask, rectangle, color in zip(
+        people.masks, mask_rectangles(people.masks).tolist(), colors, strict=True
+    ):
+        x, y, width, height = rectangle
+        if width == 0:
+            continue
+        window = drawn[y : y + height, x : x + width]
+        inside = mask[y : y + height, x : x + width].view(np.uint8)
+        paint = np.full_like(window, color)
+        tinted = cv2.addWeighted(window, 1 - _MASK_OPACITY, paint, _MASK_OPACITY, 0)
+        cv2.copyTo(tinted, inside, window)
+        outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(drawn, outlines, -1, color, 1, cv2.LINE_AA, offset=(x, y))
+
+
+def _draw_box(drawn: np.ndarray, box: np.ndarray, score: float, color: Color, unit: int) -> None:
+    x1, y1, x2, y2 = (round(value) for value in box.tolist())
+    cv2.rectangle(drawn, (x1, y1), (x2, y2), color, unit, cv2.LINE_AA)
+    text, font, size = f"{score:.2f}", cv2.FONT_HERSHEY_SIMPLEX, 0.35 * unit
+    (width, height), _ = cv2.getTextSize(text, font, size, 1)
+    top = max(y1 - height - 4 * unit, 0)
+    cv2.rectangle(drawn, (x1, top), (x1 + width + 4, top + height + 4 * unit), color, -1)
+    bottom = (x1 + 2, top + height + 2 * unit)
+    cv2.putText(drawn, text, bottom, font, size, _DARK, 1, cv2.LINE_AA)
+
+
+def _draw_skeleton(
+    drawn: np.ndarray,
+    keypoints: np.ndarray,
+    found: np.ndarray,
+    edges: tuple[tuple[int, int], ...],
+    color: Color,
+    unit: int,
+) -> None:
+    # Far outside of the picture OpenCV's fixed-point coordinates overflow.
+    limit = 4 * max(drawn.shape)
+    points = np.clip(np.rint(keypoints), -limit, limit).astype(int).tolist()
+    limbs = [(points[a], points[b]) for a, b in edges if found[a] and found[b]]
+    # All dark rims first, so that crossing limbs do not cut each other.
+    for line_color, thickness in ((_DARK, 2 * unit + 2), (color, 2 * unit)):
+        for start, end in limbs:
+            cv2.line(drawn, start, end, line_color, thickness, cv2.LINE_AA)
+    for point, seen in zip(points, found, strict=True):
+        if seen:
+            cv2.circle(drawn, point, unit + 2, _DARK, -1, cv2.LINE_AA)
+            cv2.circle(drawn, point, unit + 1, _LIGHT, -1, cv2.LINE_AA)

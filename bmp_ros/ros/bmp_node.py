@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``bmp_node``: images of any number of cameras in, the people in them out.
+
+The executor's thread only takes messages in, answers services and changes states; one worker
+thread computes. docs/node.md is the reference of topics, services and parameters.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.task import Future
+from std_srvs.srv import SetBool, Trigger
+
+from bmp_ros.engines.build import build_loop
+from bmp_ros.engines.weights_errors import WeightsError
+from bmp_ros.ros import diagnostics
+from bmp_ros.ros.camera import DEFAULT_NAME, Camera
+from bmp_ros.ros.compatibility import PARAMETER_ERRORS, steady_clock
+from bmp_ros.ros.engine_loading import (
+    BuildLoop,
+    Engines,
+    free_memory,
+    load_engines,
+    memory_in_use,
+)
+from bmp_ros.ros.frame_work import Answer, Estimate, FrameWork
+from bmp_ros.ros.interfaces import EstimatePeople
+from bmp_ros.ros.latest_frame import LatestFrames
+from bmp_ros.ros.log_forwarding import forward_log, stop_forwarding
+from bmp_ros.ros.parameters import NodeParameters
+from bmp_ros.ros.settings import CAMERA, ENGINE
+from bmp_ros.ros.worker import Worker
+
+_WATCH_S = 0.5
+_DIAGNOSE_S = 1.0
+_LAST_FRAME_S = 3.0  # how long the end of the process waits for the frame in work
+
+_EXPECTED = (WeightsError, ValueError, OSError, ImportError)  # their messages say what to do
+
+Result = TransitionCallbackReturn
+
+
+class BmpNode(LifecycleNode):
+    """The node. build_loop: makes the loop from preset, device, precision and compile.
+
+    Raises one of `compatibility.PARAMETER_ERRORS` for parameters that are refused.
+    """
+
+    def __init__(
+        self, node_name: str = "bmp_node", *, build_loop: BuildLoop = build_loop, **options: Any
+    ) -> None:
+        super().__init__(node_name, **options)
+        self._build_loop = build_loop
+        self._log_handler = forward_log(self.get_logger())
+        self._engines: Engines | None = None
+        self._cameras: dict[str, Camera] = {}
+        self._frames = LatestFrames()
+        self._worker: Worker | None = None
+        self._listening = False
+        self._enabled = True
+        self._problem = ""
+        self.parameters = NodeParameters(self)
+
+        clock = steady_clock()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(_DIAGNOSE_S, self._publish_diagnostics, clock=clock)
+        self.create_timer(_WATCH_S, self._watch_cameras, clock=clock)
+        self.create_service(SetBool, "~/enable", self._enable)
+        self.create_service(Trigger, "~/reset", self._reset)
+        # In the default group, which is mutually exclusive, an answer that is waited for would
+        # keep everything else of the node waiting as well.
+        self.create_service(
+            EstimatePeople,
+            "~/estimate",
+            self._estimate,
+            callback_group=ReentrantCallbackGroup(),
+        )
+        # Wakes the executor, which then looks again at the services that wait for an answer.
+        self._answered = self.create_guard_condition(lambda: None)
+        if self.parameters.start().autostart:
+            self._autostart = self.create_timer(0.0, self._start, clock=clock)
+
+    # Transitions. Each leaves a clean state whatever happens, and can be repeated.
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        self._problem = ""
+        try:
+            self._build()
+        except _EXPECTED as error:
+            self._problem = str(error)
+        except Exception as error:
+            self._problem = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        if not self._problem:
+            return super().on_configure(state)
+        self._tear_down()
+        name = self.get_fully_qualified_name()
+        self.get_logger().error(
+            f"cannot configure: {self._problem}\n"
+            f"When that is done: ros2 lifecycle set {name} configure"
+        )
+        return Result.FAILURE
+
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        several = bool(self.parameters.cameras())
+        for name, camera in self._cameras.items():
+            camera.enable(self._enabled)
+            camera.listen(self.parameters.camera(name if several else None))
+            self.get_logger().info(f"{camera.name}: listening to {camera.source}")
+        self._listening = True
+        self.parameters.frozen = (ENGINE, CAMERA)
+        return result
+
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        self._stop_listening()
+        self.parameters.frozen = (ENGINE,)
+        # Only now: an inactive publisher drops what it is given without a word.
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        result = super().on_cleanup(state)
+        self._tear_down()
+        return result
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        self._stop_listening()
+        result = super().on_shutdown(state)
+        self._tear_down()
+        return result
+
+    def on_error(self, state: Any) -> TransitionCallbackReturn:
+        self._stop_listening()
+        self._tear_down()
+        return Result.SUCCESS
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop computing for good; False when a frame was still in work after ``timeout``."""
+        stop_forwarding(self._log_handler)
+        self._listening = False
+        return self._stop_worker("the node has ended", timeout)
+
+    def _start(self) -> None:
+        self._autostart.cancel()
+        if self.trigger_configure() == Result.SUCCESS:
+            self.trigger_activate()
+
+    def _build(self) -> None:
+        self.parameters.declare_cameras()
+        self._engines = load_engines(
+            self.parameters.engine(),
+            self.get_logger(),
+            cancelled=lambda: not self.context.ok(),
+            build=self._build_loop,
+        )
+        self.parameters.take_preset(self._engines.preset.loop)
+        self._frames = LatestFrames()
+        several = bool(self.parameters.cameras())
+        self._cameras = {
+            name: Camera(self, name, self._frames, prefix=f"{name}/" if several else "")
+            for name in self.parameters.cameras() or (DEFAULT_NAME,)
+        }
+        work = FrameWork(self, self.parameters, self._engines.loop)
+
+        def answer(estimate: Estimate) -> None:
+            work.answer(estimate)
+            self._answered.trigger()
+
+        self._worker = Worker(
+            self._frames,
+            lambda name, message: work.process(self._cameras[name], message),
+            answer,
+            work.report_bug,
+        )
+        self.parameters.frozen = (ENGINE,)
+
+    def _tear_down(self) -> None:
+        self._stop_worker("the node is being cleaned up", None)
+        for camera in self._cameras.values():
+            camera.publishers.destroy()
+        self._cameras = {}
+        self._engines = None
+        self.parameters.frozen = ()
+        free_memory()
+
+    def _stop_listening(self) -> None:
+        self._listening = False
+        for camera in self._cameras.values():
+            camera.stop_listening()
+            camera.stop()
+
+    def _stop_worker(self, reason: str, timeout: float | None) -> bool:
+        for estimate in self._frames.close():
+            estimate.answer.set_result(Answer(None, reason))
+        if self._worker is None:
+            return True
+        stopped = self._worker.stop(timeout)
+        if stopped:
+            self._worker = None
+        return stopped
+
+    # Services and timers, on the executor's thread.
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = bool(request.data)
+        for camera in self._cameras.values():
+            camera.enable(self._enabled)
+        response.success = True
+        response.message = "enabled" if self._enabled else "disabled"
+        if not self._listening:
+            response.message += "; the node is not active: it looks at images once it is"
+        return response
+
+    def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        for camera in self._cameras.values():
+            camera.reset()
+        response.success = bool(self._cameras)
+        response.message = (
+            "forgot all images before" if self._cameras else "nothing to reset: not configured"
+        )
+        return response
+
+    async def _estimate(
+        self, request: EstimatePeople.Request, response: EstimatePeople.Response
+    ) -> EstimatePeople.Response:
+        if self._worker is None:
+            response.message = (
+                "the node is not configured: run ros2 lifecycle set "
+                f"{self.get_fully_qualified_name()} configure"
+            )
+            return response
+        answer: Future = Future()
+        self._frames.request(Estimate(request.image, answer))
+        result = await answer
+        response.success = result.people is not None
+        response.message = result.message
+        if result.people is not None:
+            response.people = result.people
+        return response
+
+    def _watch_cameras(self) -> None:
+        if not self._listening:
+            return
+        timeout = self.parameters.run().image_timeout
+        for camera in self._cameras.values():
+            remark = camera.check_publishers(timeout)
+            if remark:
+                self.get_logger().warning(f"{camera.name}: {remark}")
+
+    def _publish_diagnostics(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        run = self.parameters.run()
+        hardware = self._engines.device if self._engines else ""
+        message.status.append(
+            diagnostics.engine_status(
+                f"{self.get_name()}: engines",
+                hardware,
+                preset=self.parameters.engine().preset,
+                problem=self._problem,
+                enabled=self._enabled,
+                memory=memory_in_use(),
+            )
+        )
+        for camera in self._cameras.values():
+            message.status.append(
+                diagnostics.camera_status(
+                    f"{self.get_name()}: {camera.name}",
+                    hardware,
+                    camera.statistics.snapshot(),
+                    silent_s=camera.silent_s,
+                    timeout_s=run.image_timeout,
+                    budget_ms=run.latency_budget_ms,
+                    source=camera.source,
+                )
+            )
+        self._diagnostics.publish(message)
+
+
+def main(arguments: list[str] | None = None, *, build_loop: BuildLoop = build_loop) -> int:
+    """Run the node until SIGINT, SIGTERM or a shutdown of ROS; returns the exit code."""
+    rclpy.init(args=arguments)
+    try:
+        node = BmpNode(build_loop=build_loop)
+    except PARAMETER_ERRORS as error:
+        rclpy.logging.get_logger("bmp_node").fatal(str(error))
+        rclpy.try_shutdown()
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        rclpy.try_shutdown()
+        return 0
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    # A second signal while ending must not turn an orderly end into an error.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if not node.close(_LAST_FRAME_S):
+        # The worker is inside of a network; ending the interpreter under it would crash.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

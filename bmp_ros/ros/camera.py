@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Camera``: one camera of the node, from its subscription to its topics."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo, Image
+
+from bmp_ros.ros.camera_input import CameraInput
+from bmp_ros.ros.diagnostics import CameraStatistics
+from bmp_ros.ros.latest_frame import LatestFrames
+from bmp_ros.ros.publishers import CameraPublishers
+from bmp_ros.ros.settings import CameraSettings
+
+DEFAULT_NAME = "camera"
+"""Name of the only camera in log and diagnostics; its topics have no prefix."""
+
+
+class Camera:
+    """name: as in the parameter ``cameras``, or `DEFAULT_NAME`. prefix: of its topics.
+
+    publishing: held while results are published, so that nothing follows the empty array that
+    `stop` publishes.
+    generation: changes at every `stop`; a frame that was begun before is not published after.
+    enabled: whether images are looked at. message_type: of the images that wait.
+    last_stamp: of the newest image in nanoseconds, 0 before the first.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, name: str, frames: LatestFrames, *, prefix: str
+    ) -> None:
+        self.name = name
+        self.statistics = CameraStatistics()
+        self.publishers = CameraPublishers(node, prefix)
+        self.publishing = threading.Lock()
+        self.generation = 0
+        self.enabled = True
+        self.last_stamp = 0
+        self.input: CameraInput | None = None
+        self.message_type: type = Image
+        self._node = node
+        self._frames = frames
+
+    @property
+    def camera_info(self) -> CameraInfo | None:
+        return self.input.camera_info if self.input is not None else None
+
+    @property
+    def source(self) -> str:
+        """What is listened to, in words."""
+        return self.input.source if self.input is not None else "nothing"
+
+    @property
+    def silent_s(self) -> float | None:
+        """Seconds since the last image, None while none is expected."""
+        return self.input.silent_s if self.input is not None and self.enabled else None
+
+    def check_publishers(self, timeout_s: float) -> str | None:
+        """Follow the publishers; return what to tell about there being no images, if anything."""
+        if self.input is None:
+            return None
+        self.input.follow_publishers()
+        return self.input.remark_silence(timeout_s) if self.enabled else None
+
+    def listen(self, settings: CameraSettings) -> None:
+        """Subscribe; every image goes into the slot, in place of the one before."""
+        self.input = CameraInput(self._node, settings, self._receive)
+        self.message_type = self.input.message_type
+        self.input.open()
+
+    def stop_listening(self) -> None:
+        if self.input is not None:
+            self.input.close()
+            self.input = None
+
+    def enable(self, enabled: bool) -> None:
+        """Look at images from now on, or at none; displays are cleared then."""
+        stops = self.enabled and not enabled
+        self.enabled = enabled
+        if stops:
+            self.stop()
+
+    def stop(self) -> None:
+        """Forget what waits and publish that nobody is there, as the last message."""
+        self.statistics.count(discarded=self._frames.clear([self.name]))
+        with self.publishing:
+            self.generation += 1
+            self.publishers.publish_nobody()
+
+    def reset(self) -> None:
+        """Forget everything about images before; the next one is like the first."""
+        self.last_stamp = 0
+        self.statistics.clear()
+
+    def limit_rate(self, max_rate: float) -> None:
+        """Let the next image be handed out no sooner than ``max_rate`` (Hz, 0: none) allows."""
+        if max_rate > 0:
+            # On the machine's clock: stamps and simulated time may stand still or jump.
+            self._frames.hold(self.name, time.monotonic() + 1.0 / max_rate)
+
+    def _receive(self, serialised: bytes) -> None:
+        if not self.enabled:
+            self.statistics.count(received=1, discarded=1)
+            return
+        replaced = self._frames.put(self.name, serialised)
+        self.statistics.count(received=1, replaced=int(replaced))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between ROS 2 Humble, Jazzy and Kilted, and what the node does about it.
+
+* Humble has no ``add_post_set_parameters_callback``: accepted values are read before each frame
+  (`bmp_ros.ros.parameters`) instead of being pushed into the loop.
+* Humble has no matched events and no way to ask a subscription for its publishers: the graph is
+  looked at twice a second (`bmp_ros.ros.camera_input`).
+* Humble checks every element of what is assigned to a message field unless it is an
+  ``array.array``: arrays are assigned as such (`array_of_bytes`).
+* Awaiting a future in a service callback: the executor looks at a waiting callback again only when
+  something wakes it, in all of them; a guard condition does (`bmp_ros.ros.bmp_node`).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import (
+    InvalidParameterException,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+)
+from rclpy.node import Node
+
+PARAMETER_ERRORS = (
+    InvalidParameterException,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+)
+"""What ``declare_parameter`` raises for refused values of the command line or of a file."""
+
+
+def steady_clock() -> Clock:
+    """Return a clock that goes on where simulated time stands still or jumps."""
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
+def given_parameters(node: Node) -> frozenset[str]:
+    """Names of the parameters that the command line or a file of parameters gives a value.
+
+    No distribution has a public name for them.
+    """
+    return frozenset(node._parameter_overrides)
+
+
+def array_of_bytes(values: np.ndarray) -> array.array[int]:
+    """Copy a uint8 array into what a ``uint8[]`` field takes without looking at each element.
+
+    Assigning a NumPy array or a memoryview instead costs hundreds of milliseconds per image.
+    """
+    filled = array.array("B")
+    filled.frombytes(np.ascontiguousarray(values).data.cast("B"))
+    return filled
+
+
+def how_to_install(package: str) -> str:
+    """Say which command brings a ROS package, for example ``cv_bridge``."""
+    distribution = os.environ.get("ROS_DISTRO", "<distro>")
+    return f"sudo apt-get install ros-{distribution}-{package.replace('_', '-')}"

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Diagnostics: what the node counts per camera, and how that becomes a ``DiagnosticArray``."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+WINDOW = 100
+"""Percentiles are of so many frames."""
+FOREIGN_CLOCK_S = 3600.0
+"""Images that seem older than this, or from the future, were stamped by another clock."""
+
+
+class CameraStatistics:
+    """Counts since the start, and the last `WINDOW` frames; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Every frame that was received is one of the others, or waits.
+        self.received = 0
+        self.replaced = 0
+        self.processed = 0
+        self.discarded = 0
+        self.refused = 0
+        self.failed = 0
+        self.error = ""  # what the last frame failed with; empty after a good one
+        self.refusal = ""
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ages: deque[float] = deque(maxlen=WINDOW)
+        self._stages: dict[str, deque[float]] = {}
+        self._people: deque[int] = deque(maxlen=WINDOW)
+        self._not_finite = 0
+
+    def clear(self) -> None:
+        """Forget the last frames, not the counts."""
+        with self._lock:
+            self._clear()
+            self.error = self.refusal = ""
+
+    def count(self, *, received: int = 0, replaced: int = 0, discarded: int = 0) -> None:
+        """discarded: because the node was disabled or deactivated before they were published."""
+        with self._lock:
+            self.received += received
+            self.replaced += replaced
+            self.discarded += discarded
+
+    def add(
+        self, age_s: float, stage_ms: Mapping[str, float], people: int, not_finite: int
+    ) -> None:
+        """Count a frame that went well. age_s: of the image at publication, NaN if unknown."""
+        with self._lock:
+            self.processed += 1
+            self.error = self.refusal = ""
+            self._ages.append(age_s)
+            self._people.append(people)
+            self._not_finite += not_finite
+            for stage, milliseconds in stage_ms.items():
+                self._stages.setdefault(stage, deque(maxlen=WINDOW)).append(milliseconds)
+
+    def refuse(self, reason: str) -> None:
+        """Count an image that could not be used."""
+        with self._lock:
+            self.refused += 1
+            self.refusal = reason
+
+    def fail(self, error: str) -> None:
+        """Count a frame that the networks failed on."""
+        with self._lock:
+            self.failed += 1
+            self.error = error
+
+    def snapshot(self) -> Snapshot:
+        with self._lock:
+            return Snapshot(
+                counts={
+                    "frames received": self.received,
+                    "frames processed": self.processed,
+                    "frames replaced by newer ones": self.replaced,
+                    "frames discarded": self.discarded,
+                    "frames refused": self.refused,
+                    "frames failed": self.failed,
+                    "people dropped for NaN": self._not_finite,
+                },
+                error=self.error,
+                refusal=self.refusal,
+                ages_s=np.array(self._ages, np.float64),
+                stages_ms={name: np.array(values) for name, values in self._stages.items()},
+                people=np.array(self._people, np.float64),
+            )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`CameraStatistics` at one moment; arrays hold the last frames."""
+
+    counts: Mapping[str, int]
+    error: str
+    refusal: str
+    ages_s: np.ndarray
+    stages_ms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    people: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def known_ages_s(self) -> np.ndarray:
+        """Ages of images whose stamps are of the node's clock."""
+        ages = self.ages_s[np.isfinite(self.ages_s)]
+        return ages[(ages > -1.0) & (ages < FOREIGN_CLOCK_S)]
+
+
+def camera_status(
+    name: str,
+    hardware: str,
+    snapshot: Snapshot,
+    *,
+    silent_s: float | None,
+    timeout_s: float,
+    budget_ms: float,
+    source: str,
+) -> DiagnosticStatus:
+    """Judge one camera.
+
+    silent_s: seconds since the last image, None while none is expected. source: what the node
+    listens to. ERROR: no image for ``timeout_s``, or the last frame failed. WARN: the last image
+    was refused, results are older than ``budget_ms``, or stamps are of another clock.
+    """
+    ages = snapshot.known_ages_s
+    p95 = float(np.percentile(ages, 95)) * 1e3 if len(ages) else math.nan
+    foreign = len(snapshot.ages_s) > 0 and not len(ages)
+    if silent_s is not None and silent_s > timeout_s:
+        level, text = DiagnosticStatus.ERROR, f"no image for {silent_s:.0f} s on {source}"
+    elif snapshot.error:
+        level, text = DiagnosticStatus.ERROR, f"the last frame failed: {snapshot.error}"
+    elif snapshot.refusal:
+        level, text = DiagnosticStatus.WARN, f"the last image was refused: {snapshot.refusal}"
+    elif budget_ms and p95 > budget_ms:
+        level, text = (
+            DiagnosticStatus.WARN,
+            f"results are {p95:.0f} ms old (95th percentile), the budget is {budget_ms:.0f} ms",
+        )
+    elif foreign:
+        level, text = (
+            DiagnosticStatus.WARN,
+            "the images' stamps are not of the node's clock; with a bag or a simulator set "
+            "use_sim_time",
+        )
+    else:
+        level, text = DiagnosticStatus.OK, "OK" if silent_s is not None else "not listening"
+    values = {"listens to": source, **snapshot.counts}
+    values |= _percentiles("age of the result", ages * 1e3)
+    for stage, milliseconds in snapshot.stages_ms.items():
+        values |= _percentiles(stage, milliseconds)
+    if len(snapshot.people):
+        values["people per frame"] = f"{snapshot.people.mean():.2f}"
+    return status(name, hardware, level, text, values)
+
+
+def engine_status(
+    name: str,
+    hardware: str,
+    *,
+    preset: str,
+    problem: str,
+    enabled: bool,
+    memory: Mapping[str, str],
+) -> DiagnosticStatus:
+    """Judge the networks. hardware: the device, empty while not configured. problem: why not."""
+    level, text = DiagnosticStatus.OK, "OK" if enabled else "disabled by the service enable"
+    if problem:
+        level, text = DiagnosticStatus.ERROR, f"cannot configure: {problem}"
+    elif not hardware:
+        level, text = DiagnosticStatus.WARN, "not configured"
+    return status(name, hardware, level, text, {"preset": preset, "device": hardware, **memory})
+
+
+def status(
+    name: str, hardware: str, level: bytes, text: str, values: Mapping[str, object]
+) -> DiagnosticStatus:
+    """Make one entry of a ``DiagnosticArray``."""
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(
+        level=level, name=name, message=text, hardware_id=hardware, values=pairs
+    )
+
+
+def _percentiles(name: str, milliseconds: Sequence[float] | np.ndarray) -> dict[str, str]:
+    if not len(milliseconds):
+        return {}
+    middle, high = np.percentile(milliseconds, [50, 95])
+    return {f"{name} p50 (ms)": f"{middle:.1f}", f"{name} p95 (ms)": f"{high:.1f}"}

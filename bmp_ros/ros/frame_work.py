@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to one image, on the worker's thread: decode, run the loop, publish, count."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.serialization import deserialize_message
+from rclpy.task import Future
+from rclpy.time import Time
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from bmp_ros.loop import BMPLoop
+from bmp_ros.loop.people import People
+from bmp_ros.ros.camera import Camera
+from bmp_ros.ros.engine_loading import free_memory
+from bmp_ros.ros.image_messages import ImageError, bgr_image
+from bmp_ros.ros.interfaces import PersonArray
+from bmp_ros.ros.parameters import NodeParameters
+from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.throttle import Throttle
+
+_REPEAT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Somebody wants to know about one image. answer: becomes an `Answer`."""
+
+    image: Image
+    answer: Future
+
+
+@dataclass(frozen=True)
+class Answer:
+    """people: None when it went wrong, ``message`` says why then."""
+
+    people: PersonArray | None
+    message: str = ""
+
+
+class FrameWork:
+    """Runs the loop on images; its methods never raise for what an image or a network does."""
+
+    def __init__(self, node: LifecycleNode, parameters: NodeParameters, loop: BMPLoop) -> None:
+        self._node = node
+        self._log = node.get_logger()
+        self._parameters = parameters
+        self._loop = loop
+        self._throttle = Throttle()
+
+    def process(self, camera: Camera, serialised: bytes) -> None:
+        """Answer for one image of a camera; a failure costs this image only."""
+        start = time.perf_counter()
+        generation = camera.generation
+        try:
+            camera.limit_rate(self._parameters.run().max_rate)
+            message = deserialize_message(serialised, camera.message_type)
+            self._notice_time_jump(camera, message.header)
+            image = bgr_image(message)
+            people = self._run(image)
+            with camera.publishing:
+                if camera.generation != generation:
+                    camera.statistics.count(discarded=1)
+                    return
+                self._publish(camera, message.header, image, people, start)
+        except ImageError as error:
+            camera.statistics.refuse(str(error))
+            self._warn(f"{camera.name} refused", f"{_source(camera)}: image refused: {error}")
+        except Exception as error:
+            if camera.generation != generation:  # the camera was closed under our hands
+                camera.statistics.count(discarded=1)
+                return
+            self._report_failure(camera, error)
+
+    def answer(self, estimate: Estimate) -> None:
+        """Find the people in the image of a request."""
+        try:
+            people = self._run(bgr_image(estimate.image))
+            result = Answer(person_array(estimate.image.header, people))
+        except ImageError as error:
+            result = Answer(None, str(error))
+        except Exception as error:
+            _release_after(error)
+            self._log.error(f"estimate: {traceback.format_exc()}")
+            result = Answer(None, f"the networks failed: {_in_words(error)}")
+        estimate.answer.set_result(result)
+
+    def report_bug(self, error: Exception) -> None:
+        """Log what should have been caught before."""
+        self._log.error("".join(traceback.format_exception(error)))
+
+    def _run(self, image: np.ndarray) -> People:
+        settings = self._parameters.loop()
+        if settings != self._loop.settings:
+            self._loop.settings = settings
+        return self._loop(image)
+
+    def _publish(
+        self, camera: Camera, header: Header, image: np.ndarray, people: People, start: float
+    ) -> None:
+        report = self._loop.report
+        camera.publishers.publish_poses(header, people)
+        elapsed_ms = (time.perf_counter() - start) * 1e3
+        age_s = self._age_s(header)
+        camera.publishers.publish_times(elapsed_ms, age_s * 1e3)
+        overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0)
+        stages = {**report.stage_ms, "node overhead": overhead_ms}
+        camera.statistics.add(age_s, stages, len(people), report.not_finite)
+        camera.publishers.publish_wanted(
+            header,
+            image,
+            people,
+            run=self._parameters.run(),
+            score_threshold=self._loop.settings.confidence_threshold,
+            camera_info=camera.camera_info,
+            on_no_markers=lambda reason: self._say_once(f"{camera.name}: no markers: {reason}"),
+        )
+
+    def _age_s(self, header: Header) -> float:
+        stamp = Time.from_msg(header.stamp)
+        if stamp.nanoseconds == 0:
+            return math.nan
+        return (self._node.get_clock().now().nanoseconds - stamp.nanoseconds) / 1e9
+
+    def _notice_time_jump(self, camera: Camera, header: Header) -> None:
+        """Forget what was before when a bag begins anew or a simulator is reset."""
+        stamp = Time.from_msg(header.stamp).nanoseconds
+        if 0 < stamp < camera.last_stamp:
+            self._log.info(
+                f"{camera.name}: stamps went back by {(camera.last_stamp - stamp) / 1e9:.3f} s "
+                "(a bag that begins anew?): starting afresh"
+            )
+            camera.reset()
+        camera.last_stamp = stamp
+
+    def _report_failure(self, camera: Camera, error: Exception) -> None:
+        _release_after(error)
+        camera.statistics.fail(_in_words(error))
+        if self._throttle.due(f"{camera.name} failed", _REPEAT_S):
+            self._log.error(f"{camera.name}: a frame was lost: {traceback.format_exc()}")
+
+    def _warn(self, topic: str, text: str) -> None:
+        if self._throttle.due(topic, _REPEAT_S):
+            self._log.warning(text)
+
+    def _say_once(self, text: str) -> None:
+        if self._throttle.due(text, math.inf):
+            self._log.warning(text)
+
+
+def _source(camera: Camera) -> str:
+    return camera.input.topic if camera.input is not None else camera.name
+
+
+def _release_after(error: Exception) -> None:
+    """Let the device have the memory back that the frame which ran out of it held."""
+    if "OutOfMemory" in type(error).__name__:
+        # The frames of the call stack hold its tensors.
+        traceback.clear_frames(error.__traceback__)
+        free_memory()
+
+
+def _in_words(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "OutOfMemory" in type(error).__name__:
+        text += "; a smaller preset, fewer people (max_people) or precision fp16 need less"
+    return text

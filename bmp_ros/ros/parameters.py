@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters of the node: declared with ranges, checked with reasons, read as plain settings.
+
+A check only accepts or refuses; nothing is applied in it, since another check may still refuse.
+What was accepted is read before each frame (`NodeParameters.loop`, `NodeParameters.run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import Field
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from bmp_ros.loop.settings import LoopSettings, SettingsError, check_value
+from bmp_ros.ros.compatibility import given_parameters
+from bmp_ros.ros.settings import (
+    CAMERA,
+    CAMERA_NAME,
+    CAMERAS,
+    CAMERAS_TEXT,
+    ENGINE,
+    GROUPS,
+    LOOP,
+    NULL,
+    RUN,
+    START,
+    CameraSettings,
+    EngineSettings,
+    Group,
+    RunSettings,
+    StartSettings,
+    allowed_parameter_values,
+    default_of,
+    from_parameter,
+    text_of,
+    to_parameter,
+)
+
+Settings = TypeVar("Settings")
+
+
+class NodeParameters:
+    """The parameters of one node.
+
+    frozen: groups that may not change now; the node's transitions assign it.
+    Declaring raises one of `compatibility.PARAMETER_ERRORS` for values that are refused.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._rows: dict[str, tuple[Group, Field[Any]]] = {}
+        self.frozen: tuple[Group, ...] = ()
+        node.add_on_set_parameters_callback(self._check)
+        node.declare_parameter(
+            CAMERAS, [""], ParameterDescriptor(description=CAMERAS_TEXT, dynamic_typing=True)
+        )
+        for group in GROUPS:
+            for item in group.rows():
+                self._declare(item.name, group, item, default_of(item))
+        self.declare_cameras()
+        self._preset_loop = LoopSettings()
+
+    def declare_cameras(self) -> None:
+        """Declare the parameters of each camera in ``cameras`` that has none yet."""
+        for camera in self.cameras():
+            for item in CAMERA.rows():
+                name = f"{camera}.{item.name}"
+                if not self._node.has_parameter(name):
+                    default = default_of(item)
+                    if item.name == "image_topic":
+                        default = f"/{camera}/image_raw"
+                    self._declare(name, CAMERA, item, default)
+
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras; empty for the one without a name."""
+        return _camera_names(self._node.get_parameter(CAMERAS).value)
+
+    def start(self) -> StartSettings:
+        return self._read(StartSettings, START)
+
+    def engine(self) -> EngineSettings:
+        return self._read(EngineSettings, ENGINE)
+
+    def camera(self, name: str | None = None) -> CameraSettings:
+        """Settings of a camera by name, or of the only one."""
+        return self._read(CameraSettings, CAMERA, f"{name}." if name else "")
+
+    def run(self) -> RunSettings:
+        return self._read(RunSettings, RUN)
+
+    def loop(self) -> LoopSettings:
+        return self._read(LoopSettings, LOOP)
+
+    def take_preset(self, preset: LoopSettings) -> None:
+        """Let the loop's parameters follow a preset, but for those that somebody has set.
+
+        A parameter that still has the value of the preset before is one that nobody has set; what
+        the command line or a file of parameters gives was set.
+        """
+        now, before, given = self.loop(), self._preset_loop, given_parameters(self._node)
+        changes = []
+        for item in LOOP.rows():
+            value = getattr(preset, item.name)
+            untouched = getattr(now, item.name) == getattr(before, item.name)
+            if untouched and item.name not in given and value != getattr(now, item.name):
+                changes.append(Parameter(item.name, value=to_parameter(item, value)))
+        if changes:
+            self._node.set_parameters_atomically(changes)
+        self._preset_loop = preset
+
+    def _declare(self, name: str, group: Group, item: Field[Any], default: Any) -> None:
+        self._rows[name] = (group, item)
+        self._node.declare_parameter(name, to_parameter(item, default), descriptor(group, item))
+
+    def _read(self, settings: type[Settings], group: Group, prefix: str = "") -> Settings:
+        values = {}
+        for item in group.rows():
+            name = prefix + item.name
+            value = self._node.get_parameter(name).value
+            values[item.name] = check_value(item, from_parameter(item, value), name)
+        return settings(**values)
+
+    def _check(self, parameters: Iterable[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            reason = self._refusal(parameter)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _refusal(self, parameter: Parameter) -> str:
+        """Why a new value cannot be taken; empty when it can, or is not one of ours."""
+        if parameter.name == CAMERAS:
+            try:
+                _camera_names(parameter.value)
+            except SettingsError as error:
+                return str(error)
+            return _when(CAMERAS, ENGINE) if ENGINE in self.frozen else ""
+        if parameter.name not in self._rows:
+            return ""
+        group, item = self._rows[parameter.name]
+        try:
+            check_value(item, from_parameter(item, parameter.value), parameter.name)
+        except SettingsError:
+            return (
+                f"{parameter.name} is {parameter.value!r}, allowed: "
+                f"{allowed_parameter_values(item)}"
+            )
+        return _when(parameter.name, group) if group in self.frozen else ""
+
+
+def descriptor(group: Group, item: Field[Any]) -> ParameterDescriptor:
+    """Description, range and type of one parameter, as ``ros2 param describe`` shows them."""
+    spec = item.metadata
+    described = ParameterDescriptor(
+        description=text_of(item),
+        additional_constraints=f"{allowed_parameter_values(item)}; may change: {group.when}",
+        read_only=group is START,
+        # Whoever types 1 means 1.0; our own check is strict about everything else.
+        dynamic_typing=spec["kind"] is float,
+    )
+    if "low" in spec:
+        low = NULL if spec["optional"] else spec["low"]
+        if spec["kind"] is int:
+            described.integer_range = [IntegerRange(from_value=int(low), to_value=spec["high"])]
+        else:
+            described.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(spec["high"]))
+            ]
+    return described
+
+
+def _camera_names(value: Any) -> tuple[str, ...]:
+    names = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+    names = [name for name in names if name != ""]
+    for name in names:
+        if not isinstance(name, str) or not CAMERA_NAME.match(name):
+            raise SettingsError(
+                f"{CAMERAS} has {name!r}, allowed: names of letters, digits and _ that begin with "
+                "a letter, such as [front, rear]"
+            )
+    if len(set(names)) != len(names):
+        raise SettingsError(f"{CAMERAS} is {names}: every name may be there once")
+    return tuple(names)
+
+
+def _when(name: str, group: Group) -> str:
+    return f"{name} may change while the node is {group.when}: {group.remedy}"

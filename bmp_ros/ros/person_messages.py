@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``People`` to and from ``bmp_msgs``: built for speed, without loss."""
+
+from __future__ import annotations
+
+from array import array
+from functools import lru_cache
+
+import numpy as np
+from std_msgs.msg import Header
+
+from bmp_ros.loop.masks import decode_runs, encode_runs, mask_rectangles
+from bmp_ros.loop.people import People
+from bmp_ros.loop.skeletons import Skeleton
+from bmp_ros.ros.interfaces import BoundingBox, Keypoint, Mask, Person, PersonArray
+from bmp_ros.ros.interfaces import Skeleton as SkeletonMessage
+
+
+def person_array(header: Header, people: People) -> PersonArray:
+    """Make the message of everybody in one image; masks are the exclusive ones.
+
+    header: of the image. The cost is per Python object: 10 people with 17 keypoints take 1 ms.
+    """
+    height, width = people.image_size
+    # Plain Python numbers, all at once: one by one out of NumPy they cost ten times as much.
+    corners = people.boxes.tolist()
+    per_keypoint = np.concatenate(
+        [
+            people.keypoints,
+            people.keypoint_scores[..., None],
+            people.visibility[..., None],
+            people.presence[..., None],
+        ],
+        axis=-1,
+    ).tolist()
+    rows = zip(
+        people.track_ids.tolist(),
+        people.scores.tolist(),
+        people.pose_scores.tolist(),
+        people.mask_scores.tolist(),
+        corners,
+        per_keypoint,
+        people.masks,
+        mask_rectangles(people.masks),
+        strict=True,
+    )
+    return PersonArray(
+        header=header,
+        height=height,
+        width=width,
+        skeleton=skeleton_message(people.skeleton),
+        people=[
+            Person(
+                track_id=track_id,
+                score=score,
+                pose_score=pose_score,
+                mask_score=mask_score,
+                bbox=BoundingBox(x=x1, y=y1, width=x2 - x1, height=y2 - y1),
+                keypoints=[
+                    Keypoint(x=x, y=y, score=joint, visibility=visibility, presence=presence)
+                    for x, y, joint, visibility, presence in keypoints
+                ],
+                mask=_mask_message(mask, rectangle),
+            )
+            for (
+                track_id, score, pose_score, mask_score, (x1, y1, x2, y2), keypoints, mask,
+                rectangle,
+            ) in rows
+        ],
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def skeleton_message(skeleton: Skeleton) -> SkeletonMessage:
+    """Names and edges of a skeleton; the same message again and again, do not write to it."""
+    edges = array("B", [index for edge in skeleton.edges for index in edge])
+    return SkeletonMessage(name=skeleton.name, keypoint_names=list(skeleton.names), edges=edges)
+
+
+def people_from_message(message: PersonArray) -> People:
+    """Read a message back; raw masks are the exclusive ones, iterations are 1.
+
+    Raises ValueError when counts, keypoints or edges contradict the message's own sizes.
+    """
+    skeleton = _skeleton(message.skeleton)
+    count, joints = len(message.people), len(skeleton)
+    masks = np.zeros((count, message.height, message.width), np.bool_)
+    boxes = np.zeros((count, 4), np.float32)
+    per_keypoint = np.zeros((count, joints, 5), np.float32)
+    for index, person in enumerate(message.people):
+        box = person.bbox
+        boxes[index] = box.x, box.y, box.x + box.width, box.y + box.height
+        if len(person.keypoints) != joints:
+            raise ValueError(
+                f"person {index} has {len(person.keypoints)} keypoints, the skeleton "
+                f"{skeleton.name!r} has {joints}"
+            )
+        per_keypoint[index] = [
+            (k.x, k.y, k.score, k.visibility, k.presence) for k in person.keypoints
+        ]
+        mask = person.mask
+        if len(mask.counts):
+            rows = slice(mask.y_offset, mask.y_offset + mask.height)
+            columns = slice(mask.x_offset, mask.x_offset + mask.width)
+            masks[index, rows, columns] = decode_runs(mask.counts, mask.width, mask.height)
+
+    def scores(name: str) -> np.ndarray:
+        return np.array([getattr(person, name) for person in message.people], np.float32)
+
+    return People(
+        boxes=boxes,
+        scores=scores("score"),
+        pose_scores=scores("pose_score"),
+        mask_scores=scores("mask_score"),
+        keypoints=per_keypoint[..., :2].copy(),
+        keypoint_scores=per_keypoint[..., 2].copy(),
+        visibility=per_keypoint[..., 3].copy(),
+        presence=per_keypoint[..., 4].copy(),
+        masks=masks,
+        raw_masks=masks,
+        iteration=np.ones(count, np.int32),
+        track_ids=np.array([person.track_id for person in message.people], np.int32),
+        skeleton=skeleton,
+    )
+
+
+def _mask_message(mask: np.ndarray, rectangle: np.ndarray) -> Mask:
+    x, y, width, height = rectangle.tolist()
+    if width == 0:
+        return Mask()
+    _, runs = encode_runs(mask, (x, y, width, height))
+    counts = array("I")
+    counts.frombytes(np.ascontiguousarray(runs, np.uint32).data.cast("B"))
+    return Mask(x_offset=x, y_offset=y, width=width, height=height, counts=counts)
+
+
+def _skeleton(message: SkeletonMessage) -> Skeleton:
+    """Return the skeleton of that name, or one made of the message where it is not ours."""
+    from bmp_ros.loop.skeletons import SKELETONS
+
+    names = tuple(message.keypoint_names)
+    known = SKELETONS.get(message.name)
+    if known is not None and known.names == names:
+        return known
+    pairs = list(message.edges)
+    edges = tuple(zip(pairs[::2], pairs[1::2], strict=True))
+    return Skeleton(message.name, names, edges, (), ())

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``CameraPublishers``: everything the node says about one camera's images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from bmp_ros.drawing import draw_people
+from bmp_ros.loop.people import People
+from bmp_ros.ros import markers, qos
+from bmp_ros.ros.detection_messages import detection_array, detections_available
+from bmp_ros.ros.image_messages import image_message, jpeg_message
+from bmp_ros.ros.interfaces import PersonArray
+from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.settings import RunSettings
+
+
+class CameraPublishers:
+    """Lifecycle publishers below ``prefix`` (empty, or a camera's name and a slash).
+
+    What is only published while somebody subscribes is not computed otherwise either.
+    """
+
+    def __init__(self, node: LifecycleNode, prefix: str) -> None:
+        self._node = node
+        self._nobody: PersonArray | None = None
+
+        def publisher(kind: type, topic: str) -> Any:
+            return node.create_lifecycle_publisher(kind, prefix + topic, qos.profile())
+
+        self._poses = publisher(PersonArray, "poses")
+        self._processing_time = publisher(Float64, "debug/processing_time_ms")
+        self._latency = publisher(Float64, "debug/pipeline_latency_ms")
+        self._debug_image = publisher(Image, "debug_image")
+        self._debug_jpeg = publisher(CompressedImage, "debug_image/compressed")
+        self._label_image = publisher(Image, "label_image")
+        self._markers = publisher(MarkerArray, "markers")
+        self._all = [
+            self._poses, self._processing_time, self._latency, self._debug_image,
+            self._debug_jpeg, self._label_image, self._markers,
+        ]  # fmt: skip
+        self._detections = None
+        if detections_available():
+            from vision_msgs.msg import Detection2DArray
+
+            self._detections = publisher(Detection2DArray, "detections")
+            self._all.append(self._detections)
+
+    def destroy(self) -> None:
+        for publisher in self._all:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._all.clear()
+
+    def publish_poses(self, header: Header, people: People) -> None:
+        message = person_array(header, people)
+        self._poses.publish(message)
+        # Without its people, this is what `publish_nobody` says about the same image.
+        self._nobody = PersonArray(
+            header=header, height=message.height, width=message.width, skeleton=message.skeleton
+        )
+
+    def publish_nobody(self) -> None:
+        """Clear displays: an empty array with the header of the last image, if there was one."""
+        if self._nobody is None:
+            return
+        self._poses.publish(self._nobody)
+        if _is_wanted(self._markers):
+            delete = Marker(header=self._nobody.header, action=Marker.DELETEALL)
+            self._markers.publish(MarkerArray(markers=[delete]))
+        self._nobody = None
+
+    def publish_times(self, processing_ms: float, latency_ms: float) -> None:
+        self._processing_time.publish(Float64(data=processing_ms))
+        self._latency.publish(Float64(data=latency_ms))
+
+    def publish_wanted(
+        self,
+        header: Header,
+        image: np.ndarray,
+        people: People,
+        *,
+        run: RunSettings,
+        score_threshold: float,
+        camera_info: CameraInfo | None,
+        on_no_markers: Callable[[str], None],
+    ) -> None:
+        """Publish what has subscribers. on_no_markers: told why markers cannot be drawn."""
+        self._publish_debug_image(header, image, people, run.jpeg_quality)
+        if _is_wanted(self._label_image):
+            self._label_image.publish(label_image(header, people))
+        if self._detections is not None and _is_wanted(self._detections):
+            self._detections.publish(detection_array(header, people))
+        if _is_wanted(self._markers):
+            reason = markers.usable(camera_info, *image.shape[:2])
+            if reason or camera_info is None:
+                on_no_markers(reason)
+                return
+            self._markers.publish(
+                markers.skeleton_markers(
+                    header, people, camera_info, run.marker_distance, score_threshold
+                )
+            )
+
+    def _publish_debug_image(
+        self, header: Header, image: np.ndarray, people: People, quality: int
+    ) -> None:
+        raw, jpeg = _is_wanted(self._debug_image), _is_wanted(self._debug_jpeg)
+        if not raw and not jpeg:
+            return
+        drawn = draw_people(image, people)
+        if raw:
+            self._debug_image.publish(image_message(header, drawn, "bgr8"))
+        if jpeg:
+            self._debug_jpeg.publish(jpeg_message(header, drawn, quality))
+
+
+def label_image(header: Header, people: People) -> Image:
+    """Image of numbers: 0 = background, i = people[i-1]; mono16 from the 256th person on."""
+    deep = len(people) > 255
+    labels = np.zeros(people.image_size, np.uint16 if deep else np.uint8)
+    for number, mask in enumerate(people.masks, start=1):
+        labels[mask] = number  # exclusive: no pixel is written twice
+    return image_message(header, labels, "mono16" if deep else "mono8")
+
+
+def _is_wanted(publisher: Any) -> bool:
+    return bool(publisher.get_subscription_count() > 0)

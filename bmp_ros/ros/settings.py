@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node can be told, by when it can be told: one table for everything that needs it.
+
+The declarations of the parameters, their checks, config/bmp.yaml and the table of docs/node.md all
+come from the fields below and from `bmp_ros.loop.settings.LoopSettings`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any
+
+from bmp_ros.loop.settings import LoopSettings, allowed_values, choice, number, switch, word
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """Read once, when the node starts."""
+
+    autostart: bool = switch(
+        True, text="configure and activate by itself; false leaves both to a lifecycle manager"
+    )
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Which networks, and where: may change while the node is unconfigured."""
+
+    preset: str = word("bmp_d3", text="networks and loop, by name or as the path of a YAML file")
+    device: str = word("auto", text="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    precision: str = choice(
+        "fp32", choices=("fp32", "fp16", "bf16"), text="number format of the networks"
+    )
+    compile: bool = switch(
+        False, text="run the networks through torch.compile: faster, minutes to configure"
+    )
+    auto_download: bool = switch(
+        True, text="fetch missing weights when configuring; their licences are in the log"
+    )
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """Where images come from, per camera: may change while the node is not active."""
+
+    image_topic: str = word("/camera/image_raw", text="topic of the images")
+    image_transport: str = choice(
+        "raw", choices=("raw", "compressed"),
+        text="raw: image_topic itself; compressed: image_topic + /compressed",
+    )  # fmt: skip
+    image_qos: str = choice(
+        "auto", choices=("auto", "reliable", "best_effort"),
+        text="reliability to subscribe with; auto follows the publishers",
+    )  # fmt: skip
+    camera_info_topic: str = word(
+        "", text="calibration, for the markers only; empty: camera_info beside image_topic"
+    )
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How the node behaves: may change at any time, applied to the next frame."""
+
+    max_rate: float = number(
+        0.0, low=0.0, high=1000.0, text="frames per second and camera at most; 0: all it can"
+    )
+    image_timeout: float = number(
+        5.0, low=0.1, high=3600.0, text="seconds without an image until the log and the "
+        "diagnostics say so",
+    )  # fmt: skip
+    latency_budget_ms: float = number(
+        500.0, low=0.0, high=1e6, text="age of the images when their result is published (95th "
+        "percentile) above which the diagnostics warn; 0: never",
+    )  # fmt: skip
+    marker_distance: float = number(
+        2.0, low=0.1, high=100.0, text="metres in front of the camera at which markers are drawn"
+    )
+    jpeg_quality: int = number(80, low=1, high=100, integer=True, text="of debug_image/compressed")
+
+
+CAMERAS = "cameras"
+CAMERAS_TEXT = (
+    "names of several cameras, which share one set of networks; each has the parameters of a "
+    "camera under its name, such as front.image_topic, and topics below it, such as front/poses"
+)
+CAMERA_NAME = re.compile(r"[a-zA-Z]\w*$", re.ASCII)  # what may be a level of a topic's name
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that may change at the same times. settings: a dataclass of checked fields."""
+
+    settings: type
+    when: str
+    remedy: str  # what the user has to do before a change; empty where it is always possible
+
+    def rows(self) -> Iterator[Field[Any]]:
+        """The fields, one per parameter."""
+        yield from fields(self.settings)
+
+
+_CLEANUP = "run `ros2 lifecycle set NODE deactivate` and `cleanup`, set it, then `configure`"
+_DEACTIVATE = "run `ros2 lifecycle set NODE deactivate`, set it, then `activate`"
+START = Group(StartSettings, "start", "restart the node with it")
+ENGINE = Group(EngineSettings, "unconfigured", _CLEANUP)
+CAMERA = Group(CameraSettings, "not active", _DEACTIVATE)
+RUN = Group(RunSettings, "always", "")
+LOOP = Group(LoopSettings, "always", "")
+GROUPS = (START, ENGINE, CAMERA, RUN, LOOP)
+
+
+def default_of(item: Field[Any]) -> Any:
+    """Default of a field; every parameter has one."""
+    assert item.default is not MISSING, item.name
+    return item.default
+
+
+# ROS parameters have no null: the optional ones are numbers >= 0, and -1 stands for it.
+NULL = -1.0
+
+
+def to_parameter(item: Field[Any], value: Any) -> Any:
+    """A setting as a ROS parameter value."""
+    return NULL if value is None else value
+
+
+def from_parameter(item: Field[Any], value: Any) -> Any:
+    """A ROS parameter value as a setting, not yet checked."""
+    optional = item.metadata["optional"]
+    return None if optional and type(value) in (int, float) and value == NULL else value
+
+
+def allowed_parameter_values(item: Field[Any]) -> str:
+    """Say in words what a parameter takes."""
+    return allowed_values(item).replace(", or null", ", or -1")
+
+
+def text_of(item: Field[Any]) -> str:
+    """Description of a parameter, one line."""
+    text: str = item.metadata["text"]
+    return text.replace("null:", "-1:")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Malformed and unusual images: a warning says what is wrong, and the next good one counts."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import pytest
+from node_harness import Lab, image, stamp_of, wait_for
+from sensor_msgs.msg import CompressedImage
+
+BAD = {
+    "truncated_data": (lambda: image(data=array("B", b"\0" * 100)), ["100 bytes", "9216 bytes"]),
+    "no_data": (lambda: image(data=array("B")), ["0 bytes"]),
+    "wrong_step": (lambda: image(step=64), ["step 64", "192 bytes"]),
+    "unknown_encoding": (lambda: image(encoding="sepia9"), ["'sepia9'"]),
+    "no_encoding": (lambda: image(encoding=""), ["encoding ''"]),
+    "0x0": (lambda: image(0, 0), ["0x0 pixels", "no pixels"]),
+    "big_step": (lambda: image(step=2**31), ["step 2147483648"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_malformed_image(lab: Lab, name: str) -> None:
+    make, words = BAD[name]
+    lab.record_log()
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    for _ in range(20):
+        camera.send(make())
+    lab.wait_for_log("/camera/image_raw: image refused", *words)
+    status = lab.diagnosis(": camera", lambda s: s.level == b"\1", "WARN")
+    assert "refused" in status.message
+    stamp = camera.send()
+    wait_for(lambda: poses, "the next good frame")
+    assert [stamp_of(message) for message in poses] == [stamp]
+    lab.diagnosis(": camera", lambda s: s.level == b"\0", "OK by itself")
+    refusals = [line for line in lab.log if "image refused" in line.msg]
+    assert len(refusals) == 1  # throttled
+
+
+@pytest.mark.parametrize(
+    ("encoding", "fields"),
+    [
+        ("rgb8", {}),
+        ("bgra8", {}),
+        ("rgba8", {}),
+        ("mono8", {}),
+        ("bgr8", {"is_bigendian": 1}),  # single bytes have no order
+        ("bgr8", {"step": 200, "data": array("B", b"\7" * (200 * 48))}),  # row padding
+        ("bgr8", {"step": 200, "data": array("B", b"\7" * (200 * 47 + 192))}),  # not in the last
+    ],
+)
+def test_image_of_another_kind(lab: Lab, encoding: str, fields: dict[str, Any]) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    camera.send(image(encoding=encoding, **fields))
+    wait_for(lambda: poses, "people")
+    assert (poses[0].height, poses[0].width) == (48, 64)
+
+
+@pytest.mark.parametrize("big_endian", [0, 1])
+def test_16_bit_image_goes_through_cv_bridge_or_says_that_it_is_needed(
+    lab: Lab, big_endian: int
+) -> None:
+    lab.record_log()
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    camera.send(image(encoding="mono16", is_bigendian=big_endian))
+    statistics = lab.node._cameras["camera"].statistics
+    wait_for(lambda: statistics.refused or poses, "an answer or a refusal")
+    if statistics.refused:
+        lab.wait_for_log("'mono16'", "cv_bridge", "apt-get install")
+    stamp = camera.send()
+    wait_for(lambda: poses and stamp_of(poses[-1]) == stamp, "the next good frame")
+
+
+def test_size_changes_mid_stream(lab: Lab) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    sizes = [(64, 48), (48, 64), (320, 200), (1, 1), (64, 48)]
+    for count, (width, height) in enumerate(sizes, start=1):
+        camera.send(image(width, height))
+        wait_for(lambda count=count: len(poses) == count, f"{width}x{height}")
+    assert [(message.width, message.height) for message in poses] == sizes
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xe0 not a JPEG", b"GIF89a"])
+def test_corrupt_jpeg(lab: Lab, data: bytes) -> None:
+    import cv2
+    import numpy as np
+
+    lab.record_log()
+    lab.start_active(image_transport="compressed")
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera("/camera/image_raw/compressed", kind=CompressedImage)
+    camera.wait_for_subscriber()
+    camera.send(CompressedImage(format="jpeg", data=array("B", data)))
+    lab.wait_for_log("/compressed: image refused", f"{len(data)} bytes", "'jpeg'")
+    _, jpeg = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))
+    stamp = camera.send(CompressedImage(format="jpeg", data=array("B", jpeg.tobytes())))
+    wait_for(lambda: poses, "the next good frame")
+    assert [stamp_of(message) for message in poses] == [stamp]

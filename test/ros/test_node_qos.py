@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever the camera's publisher is and does, its images arrive, or the log says why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from node_harness import CameraStandIn, Lab, stamp_of, wait_for
+from sensor_msgs.msg import CompressedImage, Image
+
+
+def send_until_answered(camera: CameraStandIn, poses: list) -> None:
+    """A volatile subscription misses what was sent before it matched: send until it has."""
+
+    def answered() -> bool:
+        camera.send()
+        return any(stamp_of(message) in camera.sent for message in list(poses))
+
+    wait_for(answered, "an answer")
+
+
+@pytest.mark.parametrize("best_effort", [True, False], ids=["best_effort", "reliable"])
+def test_publisher_best_effort_or_reliable(lab: Lab, best_effort: bool) -> None:
+    camera = lab.camera(best_effort=best_effort)
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    send_until_answered(camera, poses)
+
+
+def test_publisher_changes_qos(lab: Lab) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    for best_effort in (False, True, False):
+        camera = lab.camera(best_effort=best_effort)
+        send_until_answered(camera, poses)
+        camera.destroy()
+    subscription = wait_for(
+        lambda: lab.peer.get_subscriptions_info_by_topic("/camera/image_raw"), "the subscription"
+    )[0]
+    assert subscription.qos_profile.reliability.name == "RELIABLE"
+
+
+def test_publisher_appears_late(lab: Lab) -> None:
+    lab.start_active(image_timeout=0.5)
+    poses = lab.listen("/bmp/poses")
+    lab.diagnosis(": camera", lambda s: s.level == b"\2" and "no image" in s.message, "ERROR")
+    camera = lab.camera()
+    send_until_answered(camera, poses)
+
+    def sends_and_is_ok(status: object) -> bool:
+        camera.send()
+        return status.level == b"\0"
+
+    lab.diagnosis(": camera", sends_and_is_ok, "OK by itself")
+
+
+def test_publisher_restarts(lab: Lab) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    for _ in range(3):
+        camera = lab.camera(peer=lab.restart_peer())  # another process to DDS
+        send_until_answered(camera, poses)
+        camera.destroy()
+
+
+@pytest.mark.parametrize("qos", ["reliable", "best_effort"])
+def test_qos_by_hand(lab: Lab, qos: str) -> None:
+    lab.start_active(image_qos=qos)
+    subscription = wait_for(
+        lambda: lab.peer.get_subscriptions_info_by_topic("/camera/image_raw"), "the subscription"
+    )[0]
+    assert subscription.qos_profile.reliability.name == qos.upper()
+
+
+def test_no_image_warns_and_names_the_topics_that_exist(lab: Lab) -> None:
+    lab.peer.create_publisher(Image, "/front/picture", 1)
+    lab.peer.create_publisher(CompressedImage, "/rear/picture/compressed", 1)
+    lab.record_log()
+    lab.start_active(image_timeout=0.5)
+    line = lab.wait_for_log("no image for", "/camera/image_raw", "image_topic")
+    assert "Image topics there are: /front/picture;" in line
+    assert "CompressedImage topics there are: /rear/picture/compressed;" in line
+    assert "/bmp/debug_image" not in line  # its own
+    assert "0 publishers" in line
+
+
+def test_max_rate_leaves_frames_out_and_takes_the_newest(lab: Lab) -> None:
+    lab.start_active(max_rate=1.0)
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    camera.send()
+    wait_for(lambda: poses, "the first answer")
+    stamps = [camera.send() for _ in range(5)]
+    wait_for(lambda: len(poses) == 2, "the second answer, a second later")
+    assert stamp_of(poses[1]) == stamps[-1]  # the newest of those that waited
+    received = np.array([stamp_of(message) for message in poses])
+    assert (np.diff(received) > 0).all()
+
+
+def test_image_topic(lab: Lab) -> None:
+    lab.start_active(image_topic="/somewhere/else")
+    poses = lab.listen("/bmp/poses")
+    send_until_answered(lab.camera("/somewhere/else"), poses)
