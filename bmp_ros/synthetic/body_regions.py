@@ -138,7 +138,9 @@ def scalp_cover(lowered: float) -> np.ndarray:
         [-0.19, -0.13, -0.10, -0.07, -0.05, -0.03, 0.0, 0.03],
         [0.985, 0.972, 0.955, 0.925, 0.885, 0.880, 0.845, 0.815],
     )
-    return np.where(body_regions().is_head, canonical[:, 2] - line + lowered, -1.0)
+    cover = canonical[:, 2] - line + lowered
+    is_ear = (np.abs(canonical[:, 0]) > 0.077) & (canonical[:, 2] < 0.935)
+    return np.where(body_regions().is_head & ~is_ear, cover, -1.0)
 
 
 def jaw_cover(top: float) -> np.ndarray:
@@ -147,6 +149,13 @@ def jaw_cover(top: float) -> np.ndarray:
     behind = np.interp(canonical[:, 2], [0.80, 0.90], [-0.03, -0.075])
     cover = np.minimum(top - canonical[:, 2], behind - canonical[:, 1])
     return np.where(body_regions().is_head, cover, -1.0)
+
+
+def beard_cover() -> np.ndarray:
+    """(V,) cover of a beard: the jaw and the upper lip, not the mouth."""
+    canonical = body_templates().canonical_vertices
+    mouth = np.hypot(canonical[:, 0] / 0.030, (canonical[:, 2] - 0.842) / 0.011) - 1
+    return np.minimum(jaw_cover(0.862), mouth * 0.02)
 
 
 def scarf_cover() -> np.ndarray:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from bmp_ros.synthetic.bodies import BodyShape, BodyTemplates
-from bmp_ros.synthetic.body_regions import jaw_cover, scalp_cover, scarf_cover
+from bmp_ros.synthetic.body_regions import beard_cover, jaw_cover, scalp_cover, scarf_cover
 from bmp_ros.synthetic.looks import Look
 from bmp_ros.synthetic.surfaces import Kind, Material, Surface, ellipsoid, sheet, shell
 
@@ -39,7 +39,7 @@ def head_surfaces(
     if look.hat is not None and look.hair_style not in ("scarf", "afro"):
         surfaces += _hat(templates, skin, look, scale)
     if look.beard > 0:
-        cover = jaw_cover(0.855) - 0.003
+        cover = beard_cover()
         offset = look.beard * np.clip(cover / 0.03, 0.15, 1)
         surfaces.append(shell(skin, cover, offset, look.hair))
     if look.face_mask is not None:

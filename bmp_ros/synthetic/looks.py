@@ -68,7 +68,9 @@ class Look:
 
 def sample_look(random: np.random.Generator, split: str, female: bool, years: float) -> Look:
     """A person of ``split`` ("train" or "test"): cloth and prints of the splits are disjoint."""
-    skin = Material(Kind.SKIN, palettes.pick(random, palettes.SKIN, 0.08), shine=0.12)
+    red, green, blue = palettes.pick(random, palettes.SKIN, 0.1)
+    # The palette is of lit skin in photographs; its albedo is lower.
+    skin = Material(Kind.SKIN, (0.75 * red, 0.72 * green, 0.72 * blue), shine=0.12)
     top = _cloth(random, split)
     bottom = _cloth(random, split, plain=0.85)
     style = random.random()
@@ -89,7 +91,7 @@ def sample_look(random: np.random.Generator, split: str, female: bool, years: fl
         jacket = Garment(_cloth(random, split, plain=0.8), random.uniform(0.016, 0.032), 0.012)
     return Look(
         skin=skin,
-        hair=_hair_material(random, years, dark=sum(skin.color) < 0.75),
+        hair=_hair_material(random, years, dark=sum(skin.color) < 0.55),
         brows=palettes.pick(random, palettes.HAIR[:6], 0.1),
         top=Garment(top, random.uniform(0.005, 0.012), random.choice([0.0, 0.004, 0.01, 0.02])),
         sleeve=float(sleeve + random.normal(0, 0.04)),
@@ -114,7 +116,7 @@ def sample_look(random: np.random.Generator, split: str, female: bool, years: fl
         if random.random() < 0.14
         else None,
         hat_material=_cloth(random, split, plain=0.8),
-        beard=float(random.uniform(0.002, 0.02)) if _has_beard(random, female, years) else 0.0,
+        beard=float(random.uniform(0.002, 0.012)) if _has_beard(random, female, years) else 0.0,
         face_mask=_mask_material(random) if random.random() < 0.04 else None,
         glasses=bool(random.random() < 0.15),
         bag=_bag(random),

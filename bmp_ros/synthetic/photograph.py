@@ -9,6 +9,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+FARTHEST_SHADE = 25.0
+"""Metres beyond which nothing shades its neighbours: the sky's dome has facets."""
+
 
 @dataclass(frozen=True)
 class Optics:
@@ -105,6 +108,7 @@ def _ambient_shade(depth: np.ndarray, strength: float) -> np.ndarray:
             hollow = (0.5 * (ahead + behind) - inverse) / inverse
             step = np.maximum(ahead, behind) / inverse - 1
             hidden += np.clip(hollow * 22, 0, 1) * np.clip(2 - step * 7, 0, 1)
+    hidden *= inverse > 1 / FARTHEST_SHADE
     shade = cv2.GaussianBlur(1 - strength * np.clip(hidden / 3, 0, 1), (0, 0), 1.8)
     return cv2.resize(shade.astype(np.float32), (width, height))
 

@@ -48,9 +48,9 @@ def build_place(
     """
     depth = float(taken[:, 1].max(initial=2.5)) + 0.5
     draw = random.random()
-    if draw < 0.62:
+    if draw < 0.58:
         return _room(random, split, things, depth, taken)
-    if draw < 0.87:
+    if draw < 0.80:
         return _outdoors(random, split, things, depth)
     return _clutter_wall(random, split, things, depth)
 
@@ -125,16 +125,15 @@ def _furnish(
     depth: float,
     taken: np.ndarray,
 ) -> None:
-    for _ in range(random.integers(0, 7)):
+    for _ in range(random.integers(0, 13)):
         side = random.choice([-1, 1])
         base = np.array(
             [side * random.uniform(0.3, 1.0) * wide, random.uniform(1.5, depth + 1), 0]
         )
         if len(taken) and np.linalg.norm(taken - base[:2], axis=1).min() < 1.1:
             continue
-        material = textured(
-            random, split, str(random.choice(["wood", "plaster", "carpet"])), scale=1
-        )
+        kinds = ["wood", "plaster", "carpet", "clutter", "shelf", "wallpaper"]
+        material = textured(random, split, str(random.choice(kinds)), scale=1)
         kind = random.choice(["table", "chair", "box", "plant", "column"])
         heading = random.uniform(-3.1, 3.1)
         if kind == "table":

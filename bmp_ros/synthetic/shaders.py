@@ -123,7 +123,7 @@ void main() {
     if (kind == 0) {
         vec4 fine = texture(noise, place * 41.0);
         color = cloth(base, other, look, place, grain) * (0.90 + 0.20 * fine.a);
-        n = normalize(n + look.w * (0.9 * (grain.xyz - 0.5) + 0.2 * (fine.xyz - 0.5)));
+        n = normalize(n + look.w * (0.6 * (grain.xyz - 0.5) + 0.15 * (fine.xyz - 0.5)));
     } else if (kind == 1) {
         color = skin(base.rgb, base.rgb * 0.25, place, grain);
     } else if (kind == 2) {
