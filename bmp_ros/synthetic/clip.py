@@ -23,10 +23,11 @@ from bmp_ros.synthetic.people import (
 )
 from bmp_ros.synthetic.photograph import photograph, sample_optics
 from bmp_ros.synthetic.places import build_place
-from bmp_ros.synthetic.poses import sample_pose, walk
+from bmp_ros.synthetic.poses import sample_pose
 from bmp_ros.synthetic.rotations import bend
 from bmp_ros.synthetic.scene import Scene, draw_scene
 from bmp_ros.synthetic.skeleton import HandTarget, Pose
+from bmp_ros.synthetic.walking import walk
 
 CLIP_CODE = 31
 """Keeps the random numbers of clips apart from those of the splits."""

@@ -107,7 +107,7 @@ class Renderer:
         self._noise = context.texture3d(noise.shape[:3], 4, noise.tobytes())
         self._noise.build_mipmaps()
         self._noise.filter = (gl.LINEAR_MIPMAP_NEAREST, gl.LINEAR)
-        self._texture_key: int | None = None
+        self._uploaded: np.ndarray | None = None
         self._textures: Any = None
         self._targets: dict[tuple[int, int], tuple[Any, Any]] = {}
 
@@ -203,7 +203,7 @@ class Renderer:
         return self._targets[size]
 
     def _use_textures(self, textures: np.ndarray) -> None:
-        if self._texture_key == id(textures):
+        if self._uploaded is textures:
             return
         if self._textures is not None:
             self._textures.release()
@@ -211,8 +211,7 @@ class Renderer:
         self._textures = self._gl.texture_array((size, size, layers), 3, textures.tobytes())
         self._textures.build_mipmaps()
         self._textures.filter = (self._moderngl.LINEAR_MIPMAP_LINEAR, self._moderngl.LINEAR)
-        self._texture_key = id(textures)
-        self._kept_textures = textures  # keeps the id from being reused
+        self._uploaded = textures
 
     @staticmethod
     def _read(instance_target: Any, lit_target: Any, camera: Camera) -> Raster:

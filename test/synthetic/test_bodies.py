@@ -16,8 +16,10 @@ from bmp_ros.synthetic.bodies import (
     vertex_normals,
 )
 from bmp_ros.synthetic.people import Stance, joint_position, make_person, pose_person
-from bmp_ros.synthetic.poses import TEMPLATES, jitter, mirrored, walk
+from bmp_ros.synthetic.pose_templates import TEMPLATES
+from bmp_ros.synthetic.poses import jitter, mirrored
 from bmp_ros.synthetic.skeleton import HandTarget, Pose, Skeleton, two_bones
+from bmp_ros.synthetic.walking import walk
 
 templates = body_templates()
 

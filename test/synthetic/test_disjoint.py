@@ -8,7 +8,8 @@ import numpy as np
 from bmp_ros.synthetic import palettes
 from bmp_ros.synthetic.groups import PAIRS
 from bmp_ros.synthetic.looks import CLOTH_LAYERS, sample_look
-from bmp_ros.synthetic.poses import TEMPLATES, sample_pose
+from bmp_ros.synthetic.pose_templates import TEMPLATES
+from bmp_ros.synthetic.poses import sample_pose
 from bmp_ros.synthetic.splits import SPLITS
 from bmp_ros.synthetic.textures import texture_bank
 
