@@ -7,16 +7,12 @@ thread computes. docs/node.md is the reference of topics, services and parameter
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import traceback
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
@@ -25,7 +21,7 @@ from bmp_ros.engines.build import build_loop
 from bmp_ros.engines.weights_errors import WeightsError
 from bmp_ros.ros import diagnostics
 from bmp_ros.ros.camera import DEFAULT_NAME, Camera
-from bmp_ros.ros.compatibility import PARAMETER_ERRORS, steady_clock
+from bmp_ros.ros.compatibility import steady_clock
 from bmp_ros.ros.engine_loading import (
     BuildLoop,
     Engines,
@@ -38,12 +34,12 @@ from bmp_ros.ros.interfaces import EstimatePeople
 from bmp_ros.ros.latest_frame import LatestFrames
 from bmp_ros.ros.log_forwarding import forward_log, stop_forwarding
 from bmp_ros.ros.parameters import NodeParameters
+from bmp_ros.ros.process import run_node
 from bmp_ros.ros.settings import CAMERA, ENGINE
 from bmp_ros.ros.worker import Worker
 
 _WATCH_S = 0.5
 _DIAGNOSE_S = 1.0
-_LAST_FRAME_S = 3.0  # how long the end of the process waits for the frame in work
 
 _EXPECTED = (WeightsError, ValueError, OSError, ImportError)  # their messages say what to do
 
@@ -288,33 +284,7 @@ class BmpNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None, *, build_loop: BuildLoop = build_loop) -> int:
     """Run the node until SIGINT, SIGTERM or a shutdown of ROS; returns the exit code."""
-    rclpy.init(args=arguments)
-    try:
-        node = BmpNode(build_loop=build_loop)
-    except PARAMETER_ERRORS as error:
-        rclpy.logging.get_logger("bmp_node").fatal(str(error))
-        rclpy.try_shutdown()
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        rclpy.try_shutdown()
-        return 0
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    # A second signal while ending must not turn an orderly end into an error.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    if not node.close(_LAST_FRAME_S):
-        # The worker is inside of a network; ending the interpreter under it would crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    node.destroy_node()
-    rclpy.try_shutdown()
-    return 0
+    return run_node(lambda: BmpNode(build_loop=build_loop), arguments)
 
 
 if __name__ == "__main__":

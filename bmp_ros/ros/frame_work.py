@@ -74,7 +74,8 @@ class FrameWork:
             camera.statistics.refuse(str(error))
             self._warn(f"{camera.name} refused", f"{_source(camera)}: image refused: {error}")
         except Exception as error:
-            if camera.generation != generation:  # the camera was closed under our hands
+            # The camera, or all of ROS, may have been closed under our hands.
+            if camera.generation != generation or not self._node.context.ok():
                 camera.statistics.count(discarded=1)
                 return
             self._report_failure(camera, error)

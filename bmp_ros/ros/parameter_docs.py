@@ -56,7 +56,7 @@ def parameters_yaml() -> str:
         if group is CAMERA:
             lines += [*_comment(CAMERAS_TEXT), "    # cameras: [front, rear]"]
         for name, default, text, allowed in _rows(group):
-            lines += _comment(f"{text} ({allowed})")
+            lines += _comment(text if allowed == "a string" else f"{text} ({allowed})")
             lines.append(f"    {'# ' if group is LOOP else ''}{name}: {_yaml(default)}")
         lines.append("")
     return _HEAD + "\n".join(lines).rstrip() + "\n"

@@ -76,9 +76,9 @@ def ros_context(ros_domain: int) -> Iterator[Context]:
 
 
 @pytest.fixture
-def lab(ros_domain: int) -> Iterator[Lab]:
+def lab(ros_domain: int, capfd: pytest.CaptureFixture[str]) -> Iterator[Lab]:
     """A node with scripted networks, and a peer to talk to it, in a domain of their own."""
     from node_harness import lab_in
 
-    with lab_in(ros_domain) as running:
+    with lab_in(ros_domain, capfd.readouterr) as running:
         yield running

@@ -8,6 +8,7 @@ test publishes, subscribes and calls. Waiting is always for a condition, with a 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from array import array
@@ -107,8 +108,10 @@ class ScriptedNetworks:
 class Lab:
     """networks, node: what is tested, from `start` on. peer: the node of the test."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, console: Callable[[], Any]) -> None:
         self._domain = domain
+        self._console = console
+        self._log = ""
         self._running: list[tuple[Node, SingleThreadedExecutor, threading.Thread]] = []
         self.networks = ScriptedNetworks()
         self.node: BmpNode | None = None
@@ -196,20 +199,22 @@ class Lab:
         wait_for(lambda: self.node.count_subscribers(topic) > 0, f"subscriber of {topic}")
         return received
 
+    def log(self) -> str:
+        """All that was logged to the console so far.
+
+        Not /rosout: rcl keeps one publisher per name of a node in a process, of whatever context.
+        """
+        self._log += self._console().err
+        return self._log
+
     def wait_for_log(self, *words: str) -> str:
-        """Wait for a line of the node's log with all words; needs `record_log` before."""
+        """Wait for one entry of the log with all words, and return it."""
 
         def found() -> str | None:
-            lines = [line.msg for line in self.log if all(word in line.msg for word in words)]
-            return lines[0] if lines else None
+            entries = re.split(r"\n(?=\[[A-Z]+\] \[)", self.log())
+            return next((e for e in entries if all(word in e for word in words)), None)
 
-        return str(wait_for(found, f"{words} in the log"))
-
-    def record_log(self) -> None:
-        from rcl_interfaces.msg import Log
-
-        self.log: list[Any] = []
-        self.peer.create_subscription(Log, "/rosout", self.log.append, 100)
+        return str(wait_for(found, f"{words} in the log, which is:\n{self._log}"))
 
     def diagnosis(self, name: str, condition: Callable[[Any], bool], what: str) -> Any:
         """Wait for a DiagnosticStatus whose name ends with ``name`` and that fits."""
@@ -317,8 +322,9 @@ def _parameter_message(name: str, value: Any) -> Any:
 
 
 @contextmanager
-def lab_in(domain: int) -> Iterator[Lab]:
-    lab = Lab(domain)
+def lab_in(domain: int, console: Callable[[], Any]) -> Iterator[Lab]:
+    """A `Lab`, and its end. console: returns what was written since its last call, in ``err``."""
+    lab = Lab(domain, console)
     try:
         yield lab
     finally:

@@ -24,7 +24,6 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_malformed_image(lab: Lab, name: str) -> None:
     make, words = BAD[name]
-    lab.record_log()
     lab.start_active()
     poses = lab.listen("/bmp/poses")
     camera = lab.camera()
@@ -38,8 +37,7 @@ def test_malformed_image(lab: Lab, name: str) -> None:
     wait_for(lambda: poses, "the next good frame")
     assert [stamp_of(message) for message in poses] == [stamp]
     lab.diagnosis(": camera", lambda s: s.level == b"\0", "OK by itself")
-    refusals = [line for line in lab.log if "image refused" in line.msg]
-    assert len(refusals) == 1  # throttled
+    assert lab.log().count("image refused") == 1  # throttled
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,6 @@ def test_image_of_another_kind(lab: Lab, encoding: str, fields: dict[str, Any]) 
 def test_16_bit_image_goes_through_cv_bridge_or_says_that_it_is_needed(
     lab: Lab, big_endian: int
 ) -> None:
-    lab.record_log()
     lab.start_active()
     poses = lab.listen("/bmp/poses")
     camera = lab.camera()
@@ -99,7 +96,6 @@ def test_corrupt_jpeg(lab: Lab, data: bytes) -> None:
     import cv2
     import numpy as np
 
-    lab.record_log()
     lab.start_active(image_transport="compressed")
     poses = lab.listen("/bmp/poses")
     camera = lab.camera("/camera/image_raw/compressed", kind=CompressedImage)

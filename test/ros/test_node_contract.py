@@ -120,7 +120,6 @@ def test_markers_lie_on_the_rays_of_the_keypoints(lab: Lab) -> None:
     lab.start_active(marker_distance=4.0)
     poses = lab.listen("/bmp/poses")
     markers = lab.listen("/bmp/markers", MarkerArray)
-    lab.record_log()
     camera = lab.camera()
     camera.wait_for_subscriber()
     camera.send()

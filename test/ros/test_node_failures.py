@@ -19,7 +19,6 @@ def fail_with(error: Exception) -> object:
 
 
 def check_failing_and_recovering(lab: Lab, error: Exception, *words: str) -> None:
-    lab.record_log()
     lab.start_active()
     poses = lab.listen("/bmp/poses")
     camera = lab.camera()

@@ -115,11 +115,10 @@ def test_missing_weights_fail_naming_the_command(
             locate_weights(load_preset(preset))
         return lab.networks.build_loop(preset, device)
 
-    lab.record_log()
     lab.start(build_loop=build, auto_download=False)
     line = lab.wait_for_log("cannot configure", "bmp models download bmp_d3", "auto_download")
     assert "ros2 lifecycle set /bmp/bmp_node configure" in line
-    assert lab.state() == "unconfigured"
+    lab.wait_for_state("unconfigured")
     status = lab.diagnosis(": engines", lambda s: s.level == b"\2", "ERROR")
     assert "bmp models download" in status.message
     assert not lab.transition("configure")  # again, and again it says why
@@ -136,10 +135,9 @@ def test_missing_weights_fail_naming_the_command(
     ],
 )
 def test_preset_that_is_not_there(lab: Lab, parameters: dict[str, Any], words: list[str]) -> None:
-    lab.record_log()
     lab.start(**parameters)
     lab.wait_for_log("cannot configure", *words)
-    assert lab.state() == "unconfigured"
+    lab.wait_for_state("unconfigured")
     assert lab.set(preset="bmp_d3")[0].successful
     assert lab.transition("configure") and lab.transition("activate")
 
@@ -152,7 +150,6 @@ def test_networks_that_cannot_be_built_leave_a_clean_state(lab: Lab) -> None:
         return lab.networks.build_loop(preset, device)
 
     tries: list[int] = []
-    lab.record_log()
     lab.start(build_loop=build)
     lab.wait_for_log("cannot configure", "device 'cuda:7' is not there")
     assert not lab.transition("configure")
@@ -165,23 +162,24 @@ def test_loop_parameters_follow_the_preset_but_for_those_that_were_set(lab: Lab)
     from bmp_ros.loop import load_preset
 
     preset = load_preset("bmp_v2").loop
-    assert preset.iterations != 2  # the default, which is that of bmp_d3
+    assert preset.confidence_threshold != 0.3  # the default, which is that of bmp_d3
+    assert (preset.num_positive, preset.oks_threshold) != (6, 0.8)
     assert lab.transition("configure")
     loop = lab.node.parameters.loop()
-    assert loop.iterations == preset.iterations
+    assert loop.confidence_threshold == preset.confidence_threshold
+    assert lab.get("confidence_threshold") == preset.confidence_threshold
     assert (loop.num_positive, loop.oks_threshold) == (6, 0.8)
     assert lab.transition("cleanup")
-    assert lab.set(preset="bmp_d3", confidence_threshold=0.11)[0].successful
+    assert lab.set(preset="bmp_d3", visibility_threshold=0.11)[0].successful
     assert lab.transition("configure")
-    assert lab.get("iterations") == 2
-    assert lab.node.parameters.loop().confidence_threshold == 0.11
+    assert lab.get("confidence_threshold") == 0.3
+    assert lab.node.parameters.loop().visibility_threshold == 0.11
 
 
 def test_cpu_warning_names_the_seconds_and_the_tiny_preset(lab: Lab) -> None:
     from bmp_ros.ros import engine_loading
 
     lab.networks.device = "cpu"
-    lab.record_log()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_loading, "warm_up", lambda loop: 12.34)
         lab.start()

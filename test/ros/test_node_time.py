@@ -25,7 +25,6 @@ def test_stamp_zero(lab: Lab) -> None:
 
 
 def test_stamps_jump_back_as_when_a_bag_begins_anew(lab: Lab) -> None:
-    lab.record_log()
     lab.start_active(max_rate=1000.0)
     poses = lab.listen("/bmp/poses")
     camera = lab.camera()

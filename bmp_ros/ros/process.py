@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of a node: from its arguments to an exit code, in order whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from bmp_ros.ros.compatibility import PARAMETER_ERRORS
+
+_LAST_FRAME_S = 3.0
+_ENDINGS = (KeyboardInterrupt, ExternalShutdownException)
+
+
+class ClosableNode(Protocol):
+    """A node that can be told to end: ``close(timeout)`` is False when it could not in time."""
+
+    def close(self, timeout: float | None = None) -> bool: ...
+
+    def destroy_node(self) -> None: ...
+
+
+def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = None) -> int:
+    """Run a node until SIGINT, SIGTERM or a shutdown of ROS; return the exit code.
+
+    0 for all of these, 1 when the node's parameters are refused, which is logged.
+    """
+    rclpy.init(args=arguments)
+    node = None
+    try:
+        node = make()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except PARAMETER_ERRORS as error:
+        rclpy.logging.get_logger("bmp_ros").fatal(f"a parameter is refused: {error}")
+        rclpy.try_shutdown()
+        return 1
+    except _ENDINGS:
+        pass
+    # A second signal while ending must not turn an orderly end into an error.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if node is not None:
+        if not node.close(_LAST_FRAME_S):
+            # The worker is inside of a network; ending the interpreter under it would crash.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+        node.destroy_node()
+    rclpy.try_shutdown()
+    return 0

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process: how it starts, and that it ends with exit code 0."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lifecycle_msgs.srv import GetState
+from node_harness import LIMIT_S, Lab, wait_for
+from rcl_interfaces.srv import GetParameters
+
+from bmp_ros.resources import resource_root
+from bmp_ros.ros.interfaces import PersonArray
+
+SCRIPTED = [sys.executable, str(Path(__file__).with_name("scripted_node.py"))]
+INSTALLED = [sys.executable, "-m", "bmp_ros.ros.bmp_node"]
+
+
+@contextmanager
+def process(command: list[str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    # The directory of the package, for `python -m` from a checkout that is not installed.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    running = subprocess.Popen(
+        [*command, "--ros-args", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait(LIMIT_S)
+
+
+def state_of(lab: Lab, node: str) -> str:
+    return str(lab.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_exit_code_0_on_signals_while_working(lab: Lab, number: signal.Signals) -> None:
+    with process(SCRIPTED, "-r", "__ns:=/bmp") as node:
+        wait_for(lambda: state_of(lab, "/bmp/bmp_node") == "active", "the node")
+        poses: list[PersonArray] = []
+        lab.peer.create_subscription(PersonArray, "/bmp/poses", poses.append, 5)
+        camera = lab.camera()
+
+        def answered() -> bool:
+            camera.send()
+            return bool(poses)
+
+        wait_for(answered, "people")
+        node.send_signal(number)
+        output, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 0, output
+        assert "Traceback" not in output
+
+
+def test_exit_code_0_on_two_signals(lab: Lab) -> None:
+    with process(SCRIPTED, "-r", "__ns:=/bmp") as node:
+        wait_for(lambda: state_of(lab, "/bmp/bmp_node") == "active", "the node")
+        node.send_signal(signal.SIGINT)
+        node.send_signal(signal.SIGTERM)
+        output, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 0, output
+
+
+def test_module_runs_as_in_the_documentation_and_waits_for_a_manager(lab: Lab) -> None:
+    arguments = ["-r", "__ns:=/bmp", "-p", "image_topic:=/cam", "-p", "autostart:=false"]
+    with process(INSTALLED, *arguments) as node:
+        assert state_of(lab, "/bmp/bmp_node") == "unconfigured"
+        assert lab.get("image_topic") == "/cam"
+        node.send_signal(signal.SIGINT)
+        output, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 0, output
+
+
+def test_renamed_and_namespaced_node_still_gets_its_parameters_file(
+    lab: Lab, tmp_path: Path
+) -> None:
+    text = (resource_root() / "config" / "bmp.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace('"/camera/image_raw"', '"/robot/eye"') + "    max_people: 3\n")
+    arguments = ["-r", "__ns:=/robot/head", "-r", "__node:=people", "--params-file", str(file)]
+    with process(SCRIPTED, *arguments) as node:
+        wait_for(lambda: state_of(lab, "/robot/head/people") == "active", "the node")
+        request = GetParameters.Request(names=["image_topic", "max_people"])
+        answer = lab.call(GetParameters, "/robot/head/people/get_parameters", request)
+        assert answer.values[0].string_value == "/robot/eye"
+        assert answer.values[1].integer_value == 3
+        node.send_signal(signal.SIGINT)
+        output, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 0, output
+
+
+def test_cameras_from_the_command_line(lab: Lab) -> None:
+    arguments = ["-p", "cameras:=[front, rear]", "-p", "rear.image_topic:=/back"]
+    with process(SCRIPTED, "-r", "__ns:=/bmp", *arguments):
+        wait_for(lambda: state_of(lab, "/bmp/bmp_node") == "active", "the node")
+        topics = ["/front/image_raw", "/back"]
+        wait_for(lambda: all(lab.peer.count_subscribers(t) for t in topics), "subscriptions")
+        wait_for(lambda: lab.peer.count_publishers("/bmp/rear/poses"), "a topic per camera")
+
+
+def test_refused_parameter_ends_with_exit_code_1_and_a_reason(lab: Lab) -> None:
+    with process(SCRIPTED, "-p", "image_transport:=h264") as node:
+        output, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 1
+        assert "image_transport" in output and "raw, compressed" in output
+        assert "Traceback" not in output

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One table of parameters: the node, config/bmp.yaml and the documentation agree."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import yaml
+from node_harness import Lab
+
+from bmp_ros.loop import LoopSettings
+from bmp_ros.resources import resource_root
+from bmp_ros.ros.parameter_docs import parameters_markdown, parameters_yaml, with_table
+from bmp_ros.ros.settings import CAMERAS, GROUPS, LOOP, default_of, to_parameter
+
+ROOT = resource_root()
+ANEW = "run python -m bmp_ros.ros.parameter_docs"
+
+
+def test_bmp_yaml_is_up_to_date() -> None:
+    assert (ROOT / "config" / "bmp.yaml").read_text(encoding="utf-8") == parameters_yaml(), ANEW
+
+
+def test_bmp_yaml_has_every_parameter_with_its_default() -> None:
+    text = parameters_yaml()
+    commented = text.replace("    # ", "    #")
+    for group in GROUPS:
+        for item in group.rows():
+            given = f"    {'#' if group is LOOP else ''}{item.name}: "
+            lines = [line for line in commented.splitlines() if line.startswith(given)]
+            assert len(lines) == 1, item.name
+            value = yaml.safe_load(lines[0].removeprefix(given))
+            assert value == to_parameter(item, default_of(item))
+    settings = yaml.safe_load(text)["/**"]["ros__parameters"]
+    assert not set(settings) & {item.name for item in fields(LoopSettings)}  # the preset's
+
+
+def test_documentation_is_up_to_date() -> None:
+    document = (ROOT / "docs" / "node.md").read_text(encoding="utf-8")
+    assert with_table(document) == document, ANEW
+    for group in GROUPS:
+        for item in group.rows():
+            assert f"| `{item.name}` |" in parameters_markdown()
+
+
+def test_node_declares_the_table(lab: Lab) -> None:
+    lab.start(autostart=False)
+    expected = {item.name for group in GROUPS for item in group.rows()} | {CAMERAS}
+    declared = set(lab.node._parameters)
+    assert expected <= declared
+    # What rclpy declares itself; everything else is in the table.
+    assert {name for name in declared - expected if "start_type" not in name} <= {"use_sim_time"}
+    for group in GROUPS:
+        for item in group.rows():
+            descriptor = lab.node.describe_parameter(item.name)
+            assert descriptor.description and descriptor.additional_constraints
+            if item.name != "autostart":
+                value = lab.node.get_parameter(item.name).value
+                assert value == to_parameter(item, default_of(item))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_rate", -1.0), ("precision", "fp8"), ("iterations", 9)]
+)
+def test_refused_value_at_the_start_is_told(lab: Lab, name: str, value: object) -> None:
+    from bmp_ros.ros.compatibility import PARAMETER_ERRORS
+
+    with pytest.raises(PARAMETER_ERRORS, match=name):
+        lab.start(**{name: value})
