@@ -7,6 +7,7 @@ test publishes, subscribes and calls. Waiting is always for a condition, with a 
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import threading
@@ -165,7 +166,8 @@ class Lab:
         try:
             wait_for(client.service_is_ready, f"service {name}")
             future = client.call_async(request)
-            return wait_for(lambda: future.done() and future.result(), f"answer of {name}")
+            wait_for(future.done, f"answer of {name}")
+            return future.result()
         finally:
             self.peer.destroy_client(client)
 
@@ -245,9 +247,14 @@ class Lab:
         for node, executor, thread in reversed(self._running):
             executor.shutdown()
             thread.join(LIMIT_S)
-            # Else its DDS participant lives on and meets the next test that gets this domain.
+            # Else its DDS participant lives on and meets the next test that gets this domain. The
+            # lifecycle services go when nothing refers to the state machine any more.
             node.destroy_node()
             node.context.try_shutdown()
+        self._running.clear()
+        self.node = None
+        del node, executor, thread
+        gc.collect()
 
     def _spin(self, make: Callable[[Context], Any]) -> Any:
         context = Context()

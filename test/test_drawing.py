@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drawing people: on a copy, in colours that tell them apart, and only what is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bmp_ros.drawing import draw_people, person_color
+from bmp_ros.loop.people import People
+
+IMAGE = np.full((120, 160, 3), 100, np.uint8)
+
+
+def person(**changes: np.ndarray) -> People:
+    masks = np.zeros((1, 120, 160), np.bool_)
+    masks[0, 30:90, 40:80] = True
+    people = People.of_boxes(
+        np.array([[40, 30, 80, 90]], np.float32), np.array([0.9], np.float32), 120, 160,
+        masks=masks,
+    )  # fmt: skip
+    arrays = {name: getattr(people, name) for name in people.__dataclass_fields__}
+    arrays["keypoints"] = np.random.default_rng(1).uniform(40, 80, (1, 17, 2)).astype(np.float32)
+    arrays["keypoint_scores"] = np.full((1, 17), 0.9, np.float32)
+    return People(**(arrays | changes))
+
+
+def test_draws_on_a_copy() -> None:
+    image = IMAGE.copy()
+    drawn = draw_people(image, person())
+    assert (image == IMAGE).all()
+    assert drawn.shape == IMAGE.shape and drawn.dtype == np.uint8
+    assert (drawn != IMAGE).any()
+
+
+def test_nobody_changes_nothing() -> None:
+    drawn = draw_people(IMAGE, People.empty(120, 160))
+    np.testing.assert_array_equal(drawn, IMAGE)
+
+
+def test_mask_tints_its_pixels_only() -> None:
+    people = person()
+    drawn = draw_people(IMAGE, people, boxes=False, keypoints=False)
+    changed = (drawn != IMAGE).any(axis=2)
+    assert changed[people.masks[0]].all()
+    grown = np.zeros_like(changed)
+    grown[28:92, 38:82] = True  # the outline is smooth
+    assert not changed[~grown].any()
+
+
+def test_box_and_keypoints_can_be_left_out() -> None:
+    drawn = draw_people(IMAGE, person(), boxes=False, keypoints=False, masks=False)
+    np.testing.assert_array_equal(drawn, IMAGE)
+
+
+def test_keypoints_below_the_threshold_are_not_drawn() -> None:
+    unsure = person(keypoint_scores=np.full((1, 17), 0.3, np.float32))
+    drawn = draw_people(IMAGE, unsure, boxes=False, masks=False, score_threshold=0.3)
+    np.testing.assert_array_equal(drawn, IMAGE)
+
+
+def test_keypoints_far_outside_are_harmless() -> None:
+    far = person(keypoints=np.full((1, 17, 2), 1e30, np.float32))
+    assert draw_people(IMAGE, far).shape == IMAGE.shape
+
+
+def test_colors_of_neighbours_differ() -> None:
+    colors = [person_color(number) for number in range(8)]
+    assert len(set(colors)) == 8
+    assert all(0 <= value <= 255 for color in colors for value in color)
+
+
+def test_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="160x120"):
+        draw_people(IMAGE, People.empty(100, 100))
