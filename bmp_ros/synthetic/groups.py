@@ -80,7 +80,7 @@ def _contact_pose(random: np.random.Generator, split: str, kind: str) -> Pose:
     lean = {"hug": 0.06, "embrace": 0.1, "push": 0.3, "grapple": 0.35, "boxing": 0.15}[kind]
     step = random.uniform(0.05, 0.3) if kind in ("push", "grapple", "boxing") else 0.04
     pose = Pose(
-        pelvis_height=0.965 - 0.4 * step**2,
+        pelvis_height=0.99 - 0.5 * step**2,
         spine=np.array([lean * 0.6, 0, 0]),
         pelvis=np.array([lean * 0.4, 0, 0]),
         head=np.array([0.1, random.normal(0, 0.2), random.normal(0, 0.5)]),

@@ -17,7 +17,7 @@ from bmp_ros.synthetic.rotations import about, bend, cross, frame, unit
 SPINE = ("spine05", "spine04", "spine03", "spine02", "spine01")
 NECK = ("neck01", "neck02", "neck03", "head")
 SIDES = (("L", 1.0), ("R", -1.0))
-MAX_REACH = 0.985  # of the limb's length: fully stretched limbs look stiff and flip their hinge
+MAX_REACH = 0.997  # of the limb's length: fully stretched limbs look stiff and flip their hinge
 MAX_WRIST = 1.2  # radians a hand bends out of the line of its forearm
 
 
@@ -32,8 +32,8 @@ class Pose:
     Lengths of the legs are fractions of the leg's length, so children and adults share poses.
     """
 
-    pelvis_height: float = 0.97
-    """Height of the hips above the ankles, 1 = straight legs."""
+    pelvis_height: float = 0.992
+    """Height of the hips above the ankles, 1 = straight legs, 0.97 = knees bent by 28 degrees."""
     pelvis: np.ndarray = field(default_factory=lambda: _zeros(3))
     """Pitch (forward), roll (left), yaw (left) of the pelvis relative to the heading."""
     spine: np.ndarray = field(default_factory=lambda: _zeros(3))

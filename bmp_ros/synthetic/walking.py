@@ -24,7 +24,8 @@ def walk(phase: float, stride: float = 0.32, swing: float = 0.45) -> Pose:
         arms[side] = abs(reach) + 0.08, 0.35 if reach > 0 else np.pi - 0.35, 0.3, 0.1, 0.0
         arms[side, 2] += 0.5 * swing * max(0.0, np.cos(at))
     twist = 0.14 * np.cos(phase)
-    height = 0.975 - 0.45 * stride**2 * (1 + 0.6 * np.cos(2 * phase))
+    # As high as the standing leg allows: nearly straight when the feet pass each other.
+    height = np.sqrt(0.996**2 - (stride * np.cos(phase)) ** 2)
     return Pose(
         pelvis_height=float(height),
         pelvis=np.array([0.03, 0.0, twist]),
