@@ -50,7 +50,7 @@ setup(
     python_requires=">=3.10",
     # Never a bare find_packages(): bmp_msgs/ and test/ lie beside the package.
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "synthetic/data/*.npz"]},
     data_files=data_files(),
     zip_safe=False,
     install_requires=["numpy", "opencv-python-headless", "PyYAML"],
