@@ -20,7 +20,7 @@ demo: setup
 	@echo "make demo: the demo is not there yet" >&2; exit 1
 
 test:
-	@$(SET_UP) base ros torch dev
+	@$(SET_UP) base ros torch synthetic dev
 	@scripts/with_ros python -m pytest -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
 
 test-openmmlab:

@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
         Install("torch.txt", note="5 GB, minutes"),
         Install("sam2.txt", NO_ISOLATION, {"SAM2_BUILD_CUDA": "0"}),
     ),
+    "synthetic": (Install("synthetic.txt"),),
     "dev": (Install("dev.txt"),),
     "openmmlab": (
         Install("openmmlab.txt"),
@@ -67,7 +68,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
         Install("openmmlab-no-deps.txt", ("--no-deps",)),
     ),
 }
-NEEDS = {"torch": ("base",), "dev": ("base",), "openmmlab": ("base", "torch")}
+NEEDS = {"torch": ("base",), "synthetic": ("base",), "dev": ("base",), "openmmlab": ("base", "torch")}
 
 
 def main() -> int:

@@ -182,6 +182,8 @@ def test_ctrl_c_keeps_what_has_come(bmp, server, environment, tmp_path):
         text=True,
         cwd=tmp_path,
         env=environment,
+        # A shell starts background jobs, this test run perhaps, with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60
