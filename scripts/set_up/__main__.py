@@ -68,7 +68,12 @@ LAYERS: dict[str, tuple[Install, ...]] = {
         Install("openmmlab-no-deps.txt", ("--no-deps",)),
     ),
 }
-NEEDS = {"torch": ("base",), "synthetic": ("base",), "dev": ("base",), "openmmlab": ("base", "torch")}
+NEEDS = {
+    "torch": ("base",),
+    "synthetic": ("base",),
+    "dev": ("base",),
+    "openmmlab": ("base", "torch"),
+}
 
 
 def main() -> int:
