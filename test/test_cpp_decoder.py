@@ -144,3 +144,26 @@ def test_decodes_the_generated_message(tmp_path: Path) -> None:
         area, _, image = decode(mask.shape, *encode_runs(mask))
         assert area == 8
         np.testing.assert_array_equal(image == 1, mask)
+
+
+def test_opencv_overloads(tmp_path: Path) -> None:
+    if shutil.which("pkg-config") is None:
+        pytest.skip("pkg-config is not installed, which finds OpenCV")
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "opencv4"], capture_output=True, text=True
+    )
+    if flags.returncode != 0:
+        pytest.skip("OpenCV for C++ is not installed (apt: libopencv-dev)")
+    executable = tmp_path / "decode_masks"
+    source = CHECKOUT / "test" / "cpp" / "decode_masks.cpp"
+    subprocess.run(
+        [compiler(), "-std=c++17", "-DWITH_OPENCV", f"-I{HEADERS}", source, "-o", executable]
+        + flags.stdout.split(),
+        check=True,
+    )
+    random = np.random.default_rng(3)
+    with run_decoder(executable) as decode:
+        for density in (0.0, 0.1, 0.9, 1.0):
+            mask = random.random((9, 7)) < density
+            _, _, image = decode(mask.shape, *encode_runs(mask))
+            np.testing.assert_array_equal(image == 1, mask)

@@ -39,6 +39,26 @@ bool read(T * values, std::size_t count)
   return bytes == 0 || std::cin.read(reinterpret_cast<char *>(values), bytes).gcount() == bytes;
 }
 
+#ifdef WITH_OPENCV
+#include <opencv2/core.hpp>
+
+void check_opencv(
+  const Mask & mask, std::vector<std::uint8_t> & crop, std::vector<std::uint8_t> & image,
+  std::uint32_t image_height, std::uint32_t image_width)
+{
+  const cv::Mat crop_255 = bmp_msgs::decode_mask(mask);
+  const cv::Mat image_255 = bmp_msgs::decode_mask(mask, image_height, image_width);
+  const cv::Mat crop_1(crop_255.rows, crop_255.cols, CV_8UC1, crop.data());
+  const cv::Mat image_1(image_255.rows, image_255.cols, CV_8UC1, image.data());
+  if ((!crop_1.empty() && cv::countNonZero(crop_255 != 255 * crop_1) > 0) ||
+    cv::countNonZero((image_255 == 255) != (image_1 == 1)) > 0 ||
+    crop_255.total() != crop.size() || image_255.total() != image.size())
+  {
+    throw std::logic_error("the overloads with cv::Mat differ");  // ends the process
+  }
+}
+#endif
+
 int main()
 {
   std::array<std::uint32_t, 7> sizes;
@@ -60,6 +80,9 @@ int main()
       bmp_msgs::decode_mask(mask, crop.data(), 1);
       bmp_msgs::paint_mask(mask, image_height, image_width, image.data(), image_width, 1);
       const std::uint64_t area = bmp_msgs::mask_area(mask);
+#ifdef WITH_OPENCV
+      check_opencv(mask, crop, image, image_height, image_width);
+#endif
       const std::uint8_t good = 0;
       write(&good, 1);
       write(&area, 1);
