@@ -43,14 +43,17 @@ class PublishedLoop(BMPLoop):
     ) -> People:
         return super()._segment(Frame(frame.image.copy()), found, others, timer, record)
 
-    def _share_pixels(self, people: People, found: People, timer: StageTimer) -> People:
+    def _accept(self, people: People, found: People, timer: StageTimer) -> People:
+        everyone = super()._accept(people, found, timer)
         with timer("exclusive_masks"):
-            everyone = People.concatenate([people, found])
             weighted = everyone.raw_masks * everyone.mask_scores[:, None, None].astype(np.float64)
             owner = weighted.argmax(axis=0)
             covered = everyone.raw_masks.any(axis=0)
             masks = np.stack([covered & (owner == row) for row in range(len(everyone))])
             return replace(everyone, masks=masks)
+
+    def _share_pixels(self, people: People, timer: StageTimer) -> People:
+        return people
 
 
 class FullSizeMasksDetector:

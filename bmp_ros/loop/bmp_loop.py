@@ -102,9 +102,9 @@ class BMPLoop:
                 if not len(found):
                     break
                 found = self._segment(frame, found, people, timer, record)
-                people = self._share_pixels(people, found, timer)
+                people = self._accept(people, found, timer)
                 record(people=people)
-            return self._finish(people)
+            return self._finish(self._share_pixels(people, timer))
 
     def _complete(self, people: People) -> bool:
         """Whether another iteration cannot add anybody.
@@ -260,17 +260,19 @@ class BMPLoop:
             mask_scores[group.people] = answer.scores
         return masks, mask_scores
 
-    def _share_pixels(self, people: People, found: People, timer: StageTimer) -> People:
-        """Give every pixel to one person, from the raw masks of all who are accepted now.
+    def _accept(self, people: People, found: People, timer: StageTimer) -> People:
+        """Everybody accepted so far. Their masks are raw, which is the same to paint out."""
+        with timer("exclusive_masks"):
+            return People.concatenate([people, found])
 
-        Starting from the raw masks each time gives the pixels of somebody suppressed back to the
-        neighbours.
+    def _share_pixels(self, people: People, timer: StageTimer) -> People:
+        """Give every pixel to one person.
+
+        Done once, in the end, from the raw masks of those who are still there: somebody suppressed
+        in a later iteration takes no pixel from the neighbours.
         """
         with timer("exclusive_masks"):
-            accepted = replace(people, masks=people.raw_masks)
-            everyone = People.concatenate([accepted, found])
-            masks = exclusive_masks(everyone.raw_masks, everyone.mask_scores)
-            return replace(everyone, masks=masks)
+            return replace(people, masks=exclusive_masks(people.raw_masks, people.mask_scores))
 
     def _finish(self, people: People) -> People:
         if not self.settings.boxes_from_masks or not len(people):

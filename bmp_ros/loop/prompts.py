@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import dist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -137,21 +138,23 @@ def _spread_over_confident(
 ) -> np.ndarray:
     """Farthest-point order over the confident: the rule of ``distance+confidence``."""
     by_score = np.argsort(-scores, kind="stable")
-    points = points[by_score]
     # Plain lists: for a dozen points they are several times faster than arrays.
-    distances = np.linalg.norm(points[:, None] - points[None, :], axis=-1).tolist()
+    places = points[by_score].tolist()
     remaining = scores[by_score].tolist()
-    to_taken = distances[0]
+
+    def to_taken(row: int) -> float:
+        return min(dist(places[row], places[taken]) for taken in order)
+
     order = [0]
-    remaining[0] = -1.0  # a taken one stays in the quantile as -1: part of the published rule
-    while len(order) < min(len(points), limit or len(points)):
+    while len(order) < min(len(places), limit or len(places)):
+        remaining[order[-1]] = -1.0  # taken, but still in the quantile: part of the published rule
         threshold = _quantile(sorted(remaining), _CONFIDENT_QUANTILE)
-        untaken = [row for row in range(len(points)) if row not in order]
-        confident = [row for row in untaken if remaining[row] >= threshold]
-        # The first one on ties; scores below -1, which no network should give, are all alike.
-        order.append(max(confident or untaken, key=to_taken.__getitem__))
-        remaining[order[-1]] = -1.0
-        to_taken = list(map(min, to_taken, distances[order[-1]]))
+        confident = [
+            row for row, score in enumerate(remaining) if score >= threshold and row not in order
+        ]
+        # Scores below -1, which no network should give, are all alike.
+        untaken = confident or [row for row in range(len(places)) if row not in order]
+        order.append(max(untaken, key=to_taken))  # the first one on ties
     return by_score[order]
 
 

@@ -56,7 +56,8 @@ class IterationTrace:
     picture: BGR uint8 (H, W, 3), what the detector saw. detections: all that it said. detected:
     after box NMS. posed: with keypoints. survivors: after pose NMS. prompts: the segmenter's
     point prompts; rows are those of ``survivors``. segmented: the survivors with raw masks.
-    people: everybody accepted after this iteration, masks exclusive.
+    people: everybody accepted after this iteration; masks become exclusive in the
+    end, see ``Trace.people``.
     """
 
     iteration: int = 1

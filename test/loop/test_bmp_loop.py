@@ -109,10 +109,8 @@ def test_person_accepted_and_later_suppressed_gives_the_pixels_back() -> None:
     again = Actor(
         (21, 10, 81, 110), score=0.6, keypoints=first.pose(17) + 0.5, segment=(20, 10, 60, 110)
     )
-    play = stage([first, neighbour], [again])
-    trace = play.loop.trace(IMAGE)
-    before, after = trace.iterations[0].people, trace.people
-    assert before is not None and after is not None
+    before = stage([first, neighbour], iterations=1).loop(IMAGE)
+    after = stage([first, neighbour], [again]).loop(IMAGE)
     assert before.masks[1].sum() == (140 - 90) * 100, "the neighbour lost the shared pixels"
     assert boxes_of(after) == [list(neighbour.box), list(again.box)]
     np.testing.assert_array_equal(after.masks[0], rectangle_mask(H, W, (70, 10, 140, 110)))
