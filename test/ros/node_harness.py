@@ -190,7 +190,10 @@ class Lab:
         best_effort: bool = False,
         peer: Any = None,
     ) -> CameraStandIn:
-        return CameraStandIn(peer or self.peer, topic, kind, best_effort)
+        stand_in = CameraStandIn(peer or self.peer, topic, kind, best_effort)
+        # Discovery is done when both sides have seen each other.
+        stand_in.is_seen = lambda: self.node is None or self.node.count_publishers(topic) > 0
+        return stand_in
 
     def listen(self, topic: str, kind: type = PersonArray) -> list[Any]:
         """Messages of a topic, as they come."""
@@ -281,6 +284,7 @@ class CameraStandIn:
     def __init__(self, peer: Node, topic: str, kind: type, best_effort: bool) -> None:
         reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
         self._peer = peer
+        self.is_seen: Callable[[], bool] = lambda: True
         self.publisher = peer.create_publisher(
             kind, topic, QoSProfile(depth=5, reliability=reliability)
         )
@@ -288,6 +292,7 @@ class CameraStandIn:
 
     def wait_for_subscriber(self) -> None:
         wait_for(lambda: self.publisher.get_subscription_count() > 0, "a subscriber")
+        wait_for(self.is_seen, "the node to see the camera")
 
     def send(
         self, message: Any = None, *, stamp_ns: int | None = None, frame_id: str = "cam"
