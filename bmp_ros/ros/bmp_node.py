@@ -13,7 +13,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
@@ -21,7 +21,7 @@ from bmp_ros.engines.build import build_loop
 from bmp_ros.engines.weights_errors import WeightsError
 from bmp_ros.ros import diagnostics
 from bmp_ros.ros.camera import DEFAULT_NAME, Camera
-from bmp_ros.ros.compatibility import steady_clock
+from bmp_ros.ros.compatibility import ManagedNode, steady_clock
 from bmp_ros.ros.engine_loading import (
     BuildLoop,
     Engines,
@@ -46,7 +46,7 @@ _EXPECTED = (WeightsError, ValueError, OSError, ImportError)  # their messages s
 Result = TransitionCallbackReturn
 
 
-class BmpNode(LifecycleNode):
+class BmpNode(ManagedNode):
     """The node. build_loop: makes the loop from preset, device, precision and compile.
 
     Raises one of `compatibility.PARAMETER_ERRORS` for parameters that are refused.

@@ -7,6 +7,8 @@
   looked at twice a second (`bmp_ros.ros.camera_input`).
 * Humble checks every element of what is assigned to a message field unless it is an
   ``array.array``: arrays are assigned as such (`array_of_bytes`).
+* Asked for a transition that the present state does not have, ``change_state`` raises out of the
+  executor in all of them and ends the process: `ManagedNode` answers that it failed.
 * Awaiting a future in a service callback: the executor looks at a waiting callback again only when
   something wakes it, in all of them; a guard condition does (`bmp_ros.ros.bmp_node`).
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import array
 import os
+from typing import Any
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -23,7 +26,26 @@ from rclpy.exceptions import (
     InvalidParameterTypeException,
     InvalidParameterValueException,
 )
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
+
+RCLError = rclpy_implementation.RCLError
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node that refuses a transition instead of dying of it."""
+
+    # What the service and the trigger_ methods both call; no distribution has a public name.
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> Any:  # noqa: N802
+        try:
+            return LifecycleNodeMixin._LifecycleNodeMixin__change_state(self, transition_id)
+        except RCLError as error:
+            state = self._state_machine.current_state[1]
+            self.get_logger().warning(f"transition {transition_id} refused in {state}: {error}")
+            return TransitionCallbackReturn.FAILURE
+
 
 PARAMETER_ERRORS = (
     InvalidParameterException,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Protocol
 
@@ -37,7 +38,7 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        _spin(executor)
     except PARAMETER_ERRORS as error:
         rclpy.logging.get_logger("bmp_ros").fatal(f"a parameter is refused: {error}")
         rclpy.try_shutdown()
@@ -56,3 +57,15 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
         node.destroy_node()
     rclpy.try_shutdown()
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    """Spin until ROS or a signal ends it; what escapes a callback is logged and costs no more."""
+    while True:
+        try:
+            executor.spin()
+            return
+        except _ENDINGS:
+            return
+        except Exception:
+            rclpy.logging.get_logger("bmp_ros").error(traceback.format_exc())

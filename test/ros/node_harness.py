@@ -150,8 +150,8 @@ class Lab:
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
-        request = ChangeState.Request(transition=Transition(label=label))
-        # The ids are what counts where a label is unknown to the distribution.
+        request = ChangeState.Request()
+        # By number: a label that the state does not have is refused before anything can go wrong.
         request.transition.id = {
             "configure": Transition.TRANSITION_CONFIGURE,
             "cleanup": Transition.TRANSITION_CLEANUP,

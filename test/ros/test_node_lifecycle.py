@@ -55,8 +55,12 @@ def test_wrong_transition_is_refused_and_harmless(lab: Lab) -> None:
     camera.wait_for_subscriber()
     camera.send()
     wait_for(lambda: poses, "an answer")
-    assert lab.transition("deactivate") and lab.transition("activate")
-    assert lab.state() == "active"
+    for wrong in ("activate", "configure", "cleanup"):
+        assert not lab.transition(wrong)
+        assert lab.state() == "active"
+    lab.wait_for_log("refused in active")
+    camera.send()
+    wait_for(lambda: len(poses) == 2, "an answer as before")
 
 
 def test_deactivate_ends_with_an_empty_array(lab: Lab) -> None:
