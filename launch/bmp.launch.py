@@ -2,7 +2,7 @@
 """Starts bmp_node on one camera, or on several that share one set of networks.
 
   ros2 launch bmp_ros bmp.launch.py image_topic:=/camera/color/image_raw
-  ros2 launch bmp_ros bmp.launch.py preset:=tiny rviz:=true
+  ros2 launch bmp_ros bmp.launch.py preset:=bmp_v2 rviz:=true
   ros2 launch bmp_ros bmp.launch.py cameras:=front,rear
 
 What is not given here is taken from params_file.
@@ -48,8 +48,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "preset",
             default_value="",
-            description="Networks and loop: a name such as bmp_d3 (the default) or tiny, or the "
-            "path of a YAML file.",
+            description="Networks and loop: a name such as bmp_d3 (the default) or bmp_v2, or "
+            "the path of a YAML file.",
         ),
         DeclareLaunchArgument(
             "device",

@@ -16,6 +16,7 @@ from bmp_ros.engines.build import build_loop
 from bmp_ros.engines.weights_errors import DownloadCancelled, WeightsMissing
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.presets import Preset, load_preset
+from bmp_ros.resources import preset_names
 from bmp_ros.ros.settings import EngineSettings
 
 BuildLoop = Callable[..., BMPLoop]
@@ -59,9 +60,10 @@ def load_engines(
     device = device_of(loop, settings.device)
     logger.info(f"preset {preset.name} is ready on {device}")
     if device.startswith("cpu") and frame_s > _SLOW_S and preset.name != "tiny":
+        lighter = "preset:=tiny is made for CPUs, " if "tiny" in preset_names() else ""
         logger.warning(
-            f"preset {preset.name} runs on the CPU: expect {frame_s:.1f} s per frame; "
-            "preset:=tiny is made for CPUs, device:=cuda uses a GPU"
+            f"preset {preset.name} runs on the CPU: expect {frame_s:.1f} s per frame; {lighter}"
+            "device:=cuda uses a GPU"
         )
     return Engines(loop, preset, device, frame_s)
 

@@ -187,4 +187,4 @@ def test_cpu_warning_names_the_seconds_and_the_tiny_preset(lab: Lab) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_loading, "warm_up", lambda loop: 12.34)
         lab.start()
-        lab.wait_for_log("on the CPU", "12.3 s per frame", "preset:=tiny")
+        lab.wait_for_log("on the CPU", "12.3 s per frame", "device:=cuda")
