@@ -192,14 +192,14 @@ class Lab:
     ) -> CameraStandIn:
         stand_in = CameraStandIn(peer or self.peer, topic, kind, best_effort)
         # Discovery is done when both sides have seen each other.
-        stand_in.is_seen = lambda: self.node is None or self.node.count_publishers(topic) > 0
+        stand_in.is_seen = lambda: self.node is None or _is_matched(self.node, topic)
         return stand_in
 
     def listen(self, topic: str, kind: type = PersonArray) -> list[Any]:
         """Messages of a topic, as they come."""
         received: list[Any] = []
         self.peer.create_subscription(kind, topic, received.append, 50)
-        wait_for(lambda: self.peer.count_publishers(topic) > 0, f"publisher of {topic}")
+        wait_for(lambda: _is_matched(self.peer, topic), f"publisher of {topic}")
         assert self.node is not None
         wait_for(lambda: self.node.count_subscribers(topic) > 0, f"subscriber of {topic}")
         return received
@@ -276,6 +276,18 @@ class Lab:
         thread.start()
         self._running.append((node, executor, thread))
         return node
+
+
+def _is_matched(node: Any, topic: str) -> bool:
+    """Whether a subscription of ``node`` would receive what is published on ``topic`` now.
+
+    The graph knows of a publisher before its messages can arrive: asking the subscription itself
+    is the only way to be sure. Humble cannot.
+    """
+    mine = [each for each in node.subscriptions if each.topic_name == topic]
+    if any(not hasattr(each, "get_publisher_count") for each in mine):
+        return bool(node.count_publishers(topic))
+    return any(each.get_publisher_count() > 0 for each in mine)
 
 
 class CameraStandIn:

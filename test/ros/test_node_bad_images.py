@@ -105,7 +105,13 @@ def test_corrupt_jpeg(lab: Lab, data: bytes) -> None:
     poses = lab.listen("/bmp/poses")
     camera = lab.camera("/camera/image_raw/compressed", kind=CompressedImage)
     camera.wait_for_subscriber()
-    camera.send(CompressedImage(format="jpeg", data=array("B", data)))
+    statistics = lab.node._cameras["camera"].statistics
+
+    def refused() -> bool:
+        camera.send(CompressedImage(format="jpeg", data=array("B", data)))
+        return statistics.refused > 0
+
+    wait_for(refused, "refusals")
     lab.wait_for_log("/compressed: image refused", f"{len(data)} bytes", "'jpeg'")
     _, jpeg = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))
     stamp = camera.send(CompressedImage(format="jpeg", data=array("B", jpeg.tobytes())))
