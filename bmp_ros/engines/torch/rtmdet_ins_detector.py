@@ -20,6 +20,7 @@ from bmp_ros.engines.letterbox import (
 )
 from bmp_ros.engines.protocols import Detections
 from bmp_ros.engines.torch.cspnext import ConvNormAct
+from bmp_ros.engines.torch.devices import torch_dtype
 from bmp_ros.engines.torch.dynamic_masks import mask_logits, masks_on_image
 from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
 from bmp_ros.engines.torch.rtmdet_ins_head import Features, OutputConv
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 PERSON = 0
 """Class index of people, in the 80 classes of COCO as in networks with one class."""
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class RTMDetInsDetector:
@@ -58,8 +57,8 @@ class RTMDetInsDetector:
         channels_last: bool | None = None,
         compile: bool = False,
     ) -> None:
-        self._device = torch.device(device)
-        self._dtype = _dtype(precision, self._device)
+        self.device = torch.device(device)
+        self._dtype = torch_dtype(precision, self.device)
         if input_size < 32 or input_size % 32:
             raise ValueError(
                 f"input_size must be a positive multiple of 32 (the coarsest stride), got "
@@ -70,20 +69,20 @@ class RTMDetInsDetector:
         self._candidates = candidates
         self._max_people = max_people
 
-        on_gpu = self._device.type != "cpu"
+        on_gpu = self.device.type != "cpu"
         use_channels_last = on_gpu if channels_last is None else channels_last
         self._memory = torch.channels_last if use_channels_last else torch.contiguous_format
-        self._network = _prepare(network, self._dtype).to(self._device)
+        self._network = _prepare(network, self._dtype).to(self.device)
         self._network.to(memory_format=self._memory)
         self._forward: Any = torch.compile(self._find) if compile else self._find
 
         def constant(values: Any) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float32, device=self._device)
+            return torch.as_tensor(values, dtype=torch.float32, device=self.device)
 
         self._mean = constant(BGR_MEAN).view(1, 3, 1, 1)
         self._std = constant(BGR_STD).view(1, 3, 1, 1)
         self._priors = torch.from_numpy(grid_priors(input_size))
-        self._centres = self._priors[:, :2].to(self._device)
+        self._centres = self._priors[:, :2].to(self.device)
 
     @torch.inference_mode()
     def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
@@ -93,7 +92,7 @@ class RTMDetInsDetector:
         to drop and count.
         """
         letterbox = Letterbox.fit(frame.height, frame.width, self._canvas)
-        canvas = torch.from_numpy(letterbox.apply(frame.image)).to(self._device)
+        canvas = torch.from_numpy(letterbox.apply(frame.image)).to(self.device)
         features, found = self._forward(canvas)
         candidates = found.cpu().numpy()  # the one synchronisation with the device
         boxes, scores, chosen = select_people(
@@ -141,24 +140,12 @@ class RTMDetInsDetector:
             return np.empty((0, letterbox.image_height, letterbox.image_width), bool)
         head = self._network.bbox_head
         rows, columns = (
-            torch.tensor(matrix, device=self._device) for matrix in mask_resampling(letterbox)
+            torch.tensor(matrix, device=self.device) for matrix in mask_resampling(letterbox)
         )
         prototypes = head.mask_head(features)[0, :, : rows.shape[1], : columns.shape[1]]
         kernels = head.kernels_at(features, locations)
         logits = mask_logits(prototypes, kernels, self._priors[locations])
         return masks_on_image(logits, rows, columns)
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype named ``precision``; ValueError when unknown or useless on ``device``."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if precision == "fp16" and device.type == "cpu":
-        raise ValueError(
-            "precision 'fp16' needs a GPU (on CPUs its convolutions are emulated, some 20 times "
-            "slower than fp32); use 'fp32', or 'bf16' on CPUs with AMX or AVX512-BF16"
-        )
-    return PRECISIONS[precision]
 
 
 def _prepare(network: RTMDetIns, dtype: torch.dtype) -> RTMDetIns:
