@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Letterbox geometry of RTMDet-Ins: image <-> square canvas, priors, mask resampling. NumPy only.
+"""Letterbox geometry of RTMDet-Ins: image <-> canvas, priors, mask resampling. NumPy only.
 
-The image is scaled, up or down, so that its longer side fills the canvas, and padded at the right
+The image is scaled, up or down, until it fills one side of the canvas, and padded at the right
 and at the bottom. The two axes round to whole pixels separately, so each has its own scale. Every
 backend that runs the detector uses this file; what a backend adds is the network alone.
 """
@@ -25,30 +25,48 @@ STRIDES = (8, 16, 32)
 """Pixels of the canvas per cell of the three feature maps."""
 
 
+def canvas_size(input_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) of a canvas given so, or as the side of a square one.
+
+    Raises ValueError unless both are positive multiples of 32, the coarsest stride.
+    """
+    size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    coarsest = STRIDES[-1]
+    if len(size) != 2 or any(side < coarsest or side % coarsest for side in size):
+        raise ValueError(
+            f"input_size must be a positive multiple of {coarsest} (the coarsest stride), or two "
+            f"of them (width, height), got {input_size}; the published networks use 640"
+        )
+    return size
+
+
 @dataclass(frozen=True)
 class Letterbox:
-    """How an image of ``image_height`` x ``image_width`` lies on a canvas of ``canvas`` squared.
+    """How an image of ``image_height`` x ``image_width`` lies on a canvas.
 
-    resized_height, resized_width: the size of the image on the canvas, whose origin it shares.
+    canvas: (width, height) in pixels. resized_height, resized_width: the size of the image on the
+    canvas, whose origin it shares.
     """
 
     image_height: int
     image_width: int
-    canvas: int
+    canvas: tuple[int, int]
     resized_height: int
     resized_width: int
 
     @classmethod
-    def fit(cls, image_height: int, image_width: int, canvas: int) -> Letterbox:
-        """Return the letterbox in which the longer side of the image fills ``canvas`` pixels.
+    def fit(cls, image_height: int, image_width: int, canvas: int | tuple[int, int]) -> Letterbox:
+        """Return the letterbox in which the image is as large as the canvas permits.
 
-        The shorter side rounds half up and keeps at least one pixel.
+        canvas: (width, height), or the side of a square one. The image fills one of the sides; the
+        other one rounds half up and keeps at least one pixel.
         """
-        factor = canvas / max(image_height, image_width)
+        width, height = (canvas, canvas) if isinstance(canvas, int) else canvas
+        factor = min(width / image_width, height / image_height)
         resized_height, resized_width = (
             max(1, int(side * factor + 0.5)) for side in (image_height, image_width)
         )
-        return cls(image_height, image_width, canvas, resized_height, resized_width)
+        return cls(image_height, image_width, (width, height), resized_height, resized_width)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -56,9 +74,9 @@ class Letterbox:
         return self.resized_width / self.image_width, self.resized_height / self.image_height
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Return the image (H, W, 3) uint8 on its canvas (canvas, canvas, 3) uint8, padded."""
+        """Return the image (H, W, 3) uint8 on its canvas (height, width, 3) uint8, padded."""
         height, width = self.resized_height, self.resized_width
-        canvas = np.empty((self.canvas, self.canvas, 3), np.uint8)
+        canvas = np.empty((*self.canvas[::-1], 3), np.uint8)
         canvas[:height, :width] = cv2.resize(
             image, (width, height), interpolation=cv2.INTER_LINEAR
         )
@@ -81,16 +99,20 @@ class Letterbox:
         return np.clip(boxes, np.float32(0), sides)
 
 
-def grid_priors(canvas: int) -> np.ndarray:
+def grid_priors(canvas: int | tuple[int, int]) -> np.ndarray:
     """Return the priors (P, 3) float32: x and y in canvas pixels, and stride, of every location.
 
-    Level by level (strides 8, 16, 32), row by row; the prior of a cell is its upper left corner
-    (grid offset 0). P = 8400 for a canvas of 640.
+    canvas: (width, height), or the side of a square one. Level by level (strides 8, 16, 32), row
+    by row; the prior of a cell is its upper left corner (grid offset 0). P = 8400 for a square of
+    640.
     """
+    width, height = (canvas, canvas) if isinstance(canvas, int) else canvas
     levels = []
     for stride in STRIDES:
-        cells = np.arange(canvas // stride, dtype=np.float32) * stride
-        x, y = np.meshgrid(cells, cells)
+        columns, rows = (
+            np.arange(side // stride, dtype=np.float32) * stride for side in (width, height)
+        )
+        x, y = np.meshgrid(columns, rows)
         levels.append(np.stack([x, y, np.full_like(x, stride)], axis=-1).reshape(-1, 3))
     return np.concatenate(levels)
 
@@ -100,8 +122,8 @@ def mask_resampling(letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows, columns) such that ``rows @ grid @ columns.T`` is a mask grid on the image.
 
     grid: mask logits on the canvas at stride 8. rows: (H, h) float32, columns: (W, w) float32;
-    h <= canvas / 8 and w <= canvas / 8 count the cells of the grid, from its origin, that reach
-    the image at all: give ``grid[:h, :w]``.
+    h and w count the cells of the grid, from its origin, that reach the image at all: give
+    ``grid[:h, :w]``.
 
     The networks were trained and published with two bilinear steps, grid to canvas and canvas to
     image, which no single step equals. Both are linear and separable, so their product is one
@@ -109,8 +131,9 @@ def mask_resampling(letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
     the axes' scales in it; here each axis has its exact scale, so masks and boxes stay aligned.)
     """
     scale_x, scale_y = letterbox.scale
-    rows = _resampling_matrix(letterbox.image_height, scale_y, letterbox.canvas)
-    columns = _resampling_matrix(letterbox.image_width, scale_x, letterbox.canvas)
+    width, height = letterbox.canvas
+    rows = _resampling_matrix(letterbox.image_height, scale_y, height)
+    columns = _resampling_matrix(letterbox.image_width, scale_x, width)
     return rows, columns
 
 

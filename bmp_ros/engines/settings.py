@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bmp_ros.loop.settings import number, switch, word
+from bmp_ros.loop.settings import number, size, switch, word
 
 _WEIGHTS = "name in models/zoo.yaml, or the path of a checkpoint"
 _BACKGROUND = (
@@ -23,7 +23,9 @@ class RTMDetInsSettings:
     """Native RTMDet-Ins (boxes and instance masks)."""
 
     weights: str = word(text=_WEIGHTS)
-    input_size: int = number(640, low=32, high=2048, integer=True, text="letterbox side, pixels")
+    input_size: int | tuple[int, int] = size(
+        640, low=32, high=2048, multiple=32, text="canvas in pixels: a side, or [width, height]"
+    )
     nms_iou: float = number(0.6, low=0.0, high=1.0, text="IoU of the network's own box NMS")
 
 

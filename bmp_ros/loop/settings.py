@@ -27,6 +27,15 @@ def number(
     return _declare(default, {"kind": kind, "low": low, "high": high, "optional": optional}, text)
 
 
+def size(default: Any = MISSING, *, low: int, high: int, multiple: int, text: str) -> Any:
+    """Declare a size in pixels: a side, for a square, or [width, height].
+
+    Sides are multiples of ``multiple`` in [low, high]. The value is an int or (width, height).
+    """
+    metadata = {"kind": tuple, "low": low, "high": high, "multiple": multiple, "optional": False}
+    return _declare(default, metadata, text)
+
+
 def choice(default: Any = MISSING, *, choices: tuple[str, ...], text: str) -> Any:
     """Declare a string out of ``choices``."""
     return _declare(default, {"kind": str, "choices": choices, "optional": False}, text)
@@ -80,15 +89,25 @@ def check_value(item: Field[Any], value: Any, where: str) -> Any:
     kind = spec["kind"]
     if value is None and spec["optional"]:
         return None
-    # bool is an int to Python, never to a reader of YAML; 1 is as good as 1.0 to both.
-    fits = type(value) is kind or (kind is float and type(value) is int)
-    if fits and "choices" in spec:
-        fits = value in spec["choices"]
-    elif fits and "low" in spec:
-        fits = spec["low"] <= value <= spec["high"]  # neither NaN nor infinity is in a range
+    if kind is tuple:
+        sides = value if isinstance(value, list | tuple) and len(value) == 2 else (value,)
+        fits = all(_is_side(side, spec) for side in sides)
+        kind = int if sides == (value,) else tuple
+    else:
+        # bool is an int to Python, never to a reader of YAML; 1 is as good as 1.0 to both.
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if fits and "choices" in spec:
+            fits = value in spec["choices"]
+        elif fits and "low" in spec:
+            fits = spec["low"] <= value <= spec["high"]  # neither NaN nor infinity is in a range
     if not fits:
         raise SettingsError(f"{where} is {value!r}, allowed: {allowed_values(item)}")
     return kind(value)
+
+
+def _is_side(side: Any, spec: Mapping[str, Any]) -> bool:
+    in_range = type(side) is int and spec["low"] <= side <= spec["high"]
+    return in_range and side % spec["multiple"] == 0
 
 
 def allowed_values(item: Field[Any]) -> str:
@@ -98,6 +117,9 @@ def allowed_values(item: Field[Any]) -> str:
         text = "one of " + ", ".join(spec["choices"])
     elif spec["kind"] is bool:
         text = "true or false"
+    elif spec["kind"] is tuple:
+        side = f"from {spec['low']} to {spec['high']}"
+        text = f"a multiple of {spec['multiple']} {side}, or two of them as [width, height]"
     elif "low" in spec:
         what = "a whole number" if spec["kind"] is int else "a number"
         text = f"{what} from {spec['low']:g} to {spec['high']:g}"

@@ -16,6 +16,7 @@ from bmp_ros.loop.settings import (
     choice,
     number,
     settings_from_mapping,
+    size,
     switch,
     word,
 )
@@ -31,6 +32,10 @@ class Oven:
     mode: str = choice("grill", choices=("grill", "bake"), text="mode")
     name: str = word("oven", text="its name")
     light: bool = switch(True, text="whether one sees anything")
+    window: int | tuple[int, int] = size(8, low=4, high=16, multiple=4, text="of glass")
+
+
+SIDES = "a multiple of 4 from 4 to 16, or two of them as [width, height]"
 
 
 def read(**values: Any) -> Oven:
@@ -38,10 +43,12 @@ def read(**values: Any) -> Oven:
 
 
 def test_defaults_and_types() -> None:
-    assert read() == Oven(1, 0.5, None, "grill", "oven", True)
+    assert read() == Oven(1, 0.5, None, "grill", "oven", True, 8)
     heat = read(heat=1).heat
     assert heat == 1.0 and type(heat) is float, "a whole number where a number is asked for"
     assert read(timer=None).timer is None
+    assert read(window=16).window == 16
+    assert read(window=[4, 12]).window == read(window=(4, 12)).window == (4, 12)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +75,17 @@ def test_defaults_and_types() -> None:
         ("name", None, "a string"),
         ("light", 1, "true or false"),
         ("light", "yes", "true or false"),
+        ("window", 6, SIDES),
+        ("window", 20, SIDES),
+        ("window", 8.0, SIDES),
+        ("window", True, SIDES),
+        ("window", None, SIDES),
+        ("window", "8x8", SIDES),
+        ("window", [], SIDES),
+        ("window", [8], SIDES),
+        ("window", [8, 0], SIDES),
+        ("window", [8, [8]], SIDES),
+        ("window", [4, 4, 4], SIDES),
     ],
 )
 def test_error_names_place_key_value_and_what_is_allowed(

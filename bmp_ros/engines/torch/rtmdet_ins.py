@@ -78,11 +78,11 @@ class RTMDetInsSize:
 
 
 class RTMDetInsOutput(NamedTuple):
-    """What the network says about images (B, 3, S, S), at P locations (see ``grid_priors``).
+    """What the network says about images (B, 3, h, w), at P locations (see ``grid_priors``).
 
     class_logits: (B, P, classes). distances: (B, P, 4), from the prior to the left, top, right
     and bottom side in canvas pixels, >= 0. kernels: (B, P, 169), parameters of the dynamic mask
-    convolutions. prototypes: (B, 8, S / 8, S / 8).
+    convolutions. prototypes: (B, 8, h / 8, w / 8).
     """
 
     class_logits: Tensor
@@ -137,7 +137,7 @@ class RTMDetIns(nn.Module):
         return network.eval()
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised images (B, 3, S, S), S a multiple of 32 -> maps at strides 8, 16, 32."""
+        """Normalised images (B, 3, h, w), multiples of 32 -> maps at strides 8, 16, 32."""
         maps: tuple[Tensor, Tensor, Tensor] = self.neck(self.backbone(images))
         return maps
 

@@ -15,6 +15,7 @@ from bmp_ros.engines.letterbox import (
     BGR_MEAN,
     BGR_STD,
     Letterbox,
+    canvas_size,
     grid_priors,
     mask_resampling,
 )
@@ -38,7 +39,8 @@ class RTMDetInsDetector:
     network: kept as it is; the detector works on a copy prepared for inference.
     device: of torch, e.g. "cpu" or "cuda:0". precision: "fp32", "fp16" (GPU only) or "bf16";
     boxes, scores and masks are computed in float32 from the network's last layers on.
-    input_size: side of the square canvas, a multiple of 32. nms_iou: greatest IoU of two people.
+    input_size: (width, height) of the canvas, or the side of a square one; multiples of 32.
+    nms_iou: greatest IoU of two people.
     candidates: locations, best first, that go on to the NMS. max_people: limit after it.
     channels_last: memory format; None means on for GPUs, off for CPUs (where it is slower).
     compile: run backbone and head through ``torch.compile`` (slow first call).
@@ -50,7 +52,7 @@ class RTMDetInsDetector:
         *,
         device: str | torch.device = "cpu",
         precision: str = "fp32",
-        input_size: int = 640,
+        input_size: int | tuple[int, int] = 640,
         nms_iou: float = 0.6,
         candidates: int = 1000,
         max_people: int = 100,
@@ -59,12 +61,7 @@ class RTMDetInsDetector:
     ) -> None:
         self.device = torch.device(device)
         self._dtype = torch_dtype(precision, self.device)
-        if input_size < 32 or input_size % 32:
-            raise ValueError(
-                f"input_size must be a positive multiple of 32 (the coarsest stride), got "
-                f"{input_size}; the published networks use 640"
-            )
-        self._canvas = input_size
+        self._canvas = canvas_size(input_size)
         self._nms_iou = nms_iou
         self._candidates = candidates
         self._max_people = max_people
@@ -81,8 +78,9 @@ class RTMDetInsDetector:
 
         self._mean = constant(BGR_MEAN).view(1, 3, 1, 1)
         self._std = constant(BGR_STD).view(1, 3, 1, 1)
-        self._priors = torch.from_numpy(grid_priors(input_size))
+        self._priors = torch.from_numpy(grid_priors(self._canvas))
         self._centres = self._priors[:, :2].to(self.device)
+        self._corner = constant(self._canvas * 2)
 
     @torch.inference_mode()
     def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
@@ -112,10 +110,10 @@ class RTMDetInsDetector:
         return Detections(boxes, scores, masks)
 
     def _find(self, canvas: Tensor) -> tuple[Features, Tensor]:
-        """Canvas (S, S, 3) uint8 -> feature maps, and the best candidates (k, 6) float32.
+        """Canvas (h, w, 3) uint8 -> feature maps, and the best candidates (k, 6) float32.
 
         A candidate is x0, y0, x1, y1 in canvas pixels, score, location (exact: P < 2 ** 24).
-        The shapes depend on nothing but S, so the device never waits for the host.
+        The shapes depend on the canvas alone, so the device never waits for the host.
         """
         image = canvas.permute(2, 0, 1)[None].float()
         image = ((image - self._mean) / self._std).to(self._dtype, memory_format=self._memory)
@@ -128,7 +126,8 @@ class RTMDetInsDetector:
         centres = self._centres[locations]
         boxes = torch.cat([centres - distances[:, :2], centres + distances[:, 2:]], dim=1)
         # Clipping would turn an overflow into a plausible box along the border of the canvas.
-        boxes = torch.where(boxes.isfinite(), boxes.clamp(0, self._canvas), torch.nan)
+        inside = boxes.clamp(min=0).minimum(self._corner)
+        boxes = torch.where(boxes.isfinite(), inside, torch.nan)
         return features, torch.cat([boxes, best[:, None], locations[:, None].float()], dim=1)
 
     @torch.inference_mode()

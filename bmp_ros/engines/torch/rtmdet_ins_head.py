@@ -42,7 +42,7 @@ class OutputConv(nn.Conv2d):
 
 
 class MaskFeatures(nn.Module):
-    """Three feature maps (B, C, ., .) -> prototypes (B, 8, S / 8, S / 8)."""
+    """Three feature maps (B, C, ., .) -> prototypes (B, 8, h / 8, w / 8)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

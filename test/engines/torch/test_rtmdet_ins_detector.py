@@ -10,7 +10,13 @@ import torch
 from random_weights import SMALL, drawn_image, random_rtmdet_ins
 from torch.nn import functional
 
-from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, Letterbox, grid_priors
+from bmp_ros.engines.letterbox import (
+    BGR_MEAN,
+    BGR_STD,
+    Letterbox,
+    grid_priors,
+    mask_resampling,
+)
 from bmp_ros.engines.protocols import Detections, Detector
 from bmp_ros.engines.torch.dynamic_masks import mask_logits
 from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
@@ -179,11 +185,37 @@ def test_bf16_finds_roughly_the_same_people(network: RTMDetIns, detections: Dete
         ({"precision": "int8"}, "'int8', allowed: fp32, fp16, bf16"),
         ({"input_size": 500}, "multiple of 32.*500"),
         ({"input_size": 0}, "multiple of 32.*got 0"),
+        ({"input_size": (320, 250)}, r"multiple of 32.*got \(320, 250\)"),
     ],
 )
 def test_refusals(network: RTMDetIns, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RTMDetInsDetector(network, device="cpu", **options)
+
+
+@pytest.mark.parametrize("shape", [(180, 320), (180, 200), (320, 180)])
+def test_a_canvas_that_is_no_square(network: RTMDetIns, shape: tuple[int, int]) -> None:
+    """The best person of the detector is the one that the plain network finds."""
+    image = IMAGE if shape == (180, 320) else drawn_image(*shape, seed=6)
+    lean = RTMDetInsDetector(network, input_size=(320, 192), max_people=1000)
+    found = lean.detect(Frame(image), score_threshold=0.3)
+    letterbox = Letterbox.fit(*shape, (320, 192))
+    canvas = (letterbox.apply(image) - np.array(BGR_MEAN)) / np.array(BGR_STD)
+    with torch.inference_mode():
+        output = network(torch.from_numpy(canvas).float().permute(2, 0, 1)[None])
+    priors = torch.from_numpy(grid_priors((320, 192)))
+    best = int(output.class_logits[0, :, 0].argmax())
+    low, high = output.distances[0, best].split(2)
+    box = torch.cat([priors[best, :2] - low, priors[best, :2] + high]).clamp(min=0)
+    box = letterbox.clip_to_image(letterbox.boxes_to_image(box[None].numpy()))[0]
+    np.testing.assert_allclose(found.boxes[0], box, atol=0.01)
+    logits = mask_logits(output.prototypes[0], output.kernels[0, [best]], priors[[best]])
+    rows, columns = (torch.tensor(m) for m in mask_resampling(letterbox))
+    logits = rows @ (logits[:, : rows.shape[1], : columns.shape[1]] @ columns.T)
+    clear = np.abs(logits.numpy()) > 1e-3
+    mask = found.masks(np.array([0]))
+    assert mask.shape == (1, *shape) and clear.mean() > 0.99
+    np.testing.assert_array_equal(mask[clear], (logits.numpy() > 0)[clear])
 
 
 def test_network_given_is_left_alone(network: RTMDetIns) -> None:
