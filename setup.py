@@ -58,6 +58,7 @@ setup(
         "onnx": ["onnxruntime", "tqdm"],
         "torch": ["torch", "torchvision", "tqdm"],
         "hub": ["huggingface_hub"],
+        "evaluate": ["pycocotools", "pillow", "tqdm"],
         "test": ["pytest", "hypothesis"],
     },
     entry_points={

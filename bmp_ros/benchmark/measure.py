@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bmp_ros import __version__
+from bmp_ros.benchmark.machine import machine
 from bmp_ros.benchmark.published_schedule import (
     FullImageDimmingEstimator,
     FullSizeMasksDetector,
@@ -114,31 +111,3 @@ def measure(loop: BMPLoop, scene: Scene, frames: int, warm_up: int) -> dict[str,
         "ratio": published_ms["total"] / ours_ms["total"],
         "arithmetic_bound": published.gflop / ours.gflop,
     }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on: processor, threads, device, versions."""
-    facts: dict[str, Any] = {
-        "processor": _processor(),
-        "torch_threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "opencv": cv2.__version__,
-        "numpy": np.__version__,
-        "bmp_ros": __version__,
-    }
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-        facts["tf32"] = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    return facts
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not a Linux machine
-    return platform.processor() or platform.machine()

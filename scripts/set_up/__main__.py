@@ -55,6 +55,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
         Install("sam2.txt", NO_ISOLATION, {"SAM2_BUILD_CUDA": "0"}),
     ),
     "synthetic": (Install("synthetic.txt"),),
+    "evaluate": (Install("evaluate.txt"),),
     "dev": (Install("dev.txt"),),
     "openmmlab": (
         Install("openmmlab.txt"),
@@ -71,6 +72,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
 NEEDS = {
     "torch": ("base",),
     "synthetic": ("base",),
+    "evaluate": ("base",),
     "dev": ("base",),
     "openmmlab": ("base", "torch"),
 }
