@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes synthetic pictures to a folder in COCO's format, in several processes, resumable.
+
+``python -m bmp_ros.synthetic.dataset --split train --count 3000 --output DIR``
+
+``DIR/images/000000.jpg`` … hold the pictures, ``DIR/labels/000000.json`` … their answers and
+``DIR/annotations.json`` all of them as COCO annotations. Pictures that are there are left alone,
+so an interrupted call goes on where it was and a larger count adds to the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from bmp_ros.synthetic.ground_truth import PeopleTruth
+from bmp_ros.synthetic.splits import SPLITS, find_split
+
+PIXEL_CENTRE = 0.5
+"""Ground truth has pixel i cover [i, i + 1), COCO's keypoints have its centre at i."""
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Order:
+    """One picture to write: its split, seed, size and the folder it belongs to."""
+
+    folder: Path
+    split: str
+    seed: int
+    width: int
+    height: int
+
+    @property
+    def image_file(self) -> Path:
+        return self.folder / "images" / f"{self.seed:06d}.jpg"
+
+    @property
+    def label_file(self) -> Path:
+        return self.folder / "labels" / f"{self.seed:06d}.json"
+
+
+def write_dataset(
+    folder: Path,
+    split: str,
+    count: int,
+    *,
+    start: int = 0,
+    workers: int = 1,
+    width: int = 640,
+    height: int = 480,
+) -> Path:
+    """Write the pictures ``start`` .. ``start + count - 1`` of ``split``; return annotations.json.
+
+    workers: processes, each with a renderer of its own. Raises ValueError for an unknown split.
+    """
+    find_split(split)
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    orders = [Order(folder, split, seed, width, height) for seed in range(start, start + count)]
+    missing = [order for order in orders if not order.label_file.is_file()]
+    if workers > 1:  # a software renderer takes every core; a process a core does more
+        os.environ.setdefault("LP_NUM_THREADS", "1")
+    spawn = multiprocessing.get_context("spawn")  # an OpenGL context does not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        waiting = [pool.submit(write_picture, order) for order in missing]
+        progress = tqdm(
+            as_completed(waiting), f"rendering {split}", len(waiting), unit="picture",
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        for done in progress:
+            done.result()
+    return gather_annotations(folder)
+
+
+def write_picture(order: Order) -> None:
+    """Render one picture; the label is written last and whole, so it says that both are there."""
+    from bmp_ros.synthetic.generator import render_scene
+
+    cv2.setNumThreads(1)
+    sample = render_scene(order.seed, order.split, order.width, order.height)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    if not cv2.imwrite(str(order.image_file), sample.image, quality):
+        raise OSError(f"{order.image_file} could not be written; is the disk full?")
+    label = {
+        "image": {
+            "id": order.seed,
+            "file_name": order.image_file.name,
+            "width": order.width,
+            "height": order.height,
+        },
+        "annotations": annotations_of(sample.people, order.seed),
+    }
+    part = order.label_file.with_suffix(".part")
+    part.write_text(json.dumps(label), encoding="utf-8")
+    part.replace(order.label_file)
+
+
+def annotations_of(people: PeopleTruth, image_id: int) -> list[dict[str, Any]]:
+    """COCO annotations of the people of one picture, without ``id`` (it is unique per file).
+
+    Boxes are xywh of the visible mask, masks uncompressed run lengths, keypoints x y v with pixel
+    centres at whole numbers; a joint outside of the image is 0 0 0, as in COCO.
+    """
+    annotations = []
+    for row in range(len(people)):
+        left, top, right, bottom = people.boxes[row].astype(float).tolist()
+        in_image = people.visibility[row] > 0
+        places = np.where(in_image[:, None], people.keypoints[row] - PIXEL_CENTRE, 0)
+        keypoints = np.column_stack([places.round(2), people.visibility[row]])
+        annotations.append(
+            {
+                "image_id": image_id,
+                "category_id": 1,
+                "iscrowd": 0,
+                "bbox": [left, top, right - left, bottom - top],
+                "area": int(people.masks[row].sum()),
+                "segmentation": column_run_lengths(people.masks[row]),
+                "keypoints": keypoints.ravel().tolist(),
+                "num_keypoints": int(in_image.sum()),
+                "identity": int(people.identities[row]),
+            }
+        )
+    return annotations
+
+
+def column_run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's uncompressed run lengths of ``mask`` (H, W) bool: column by column, first run 0s."""
+    pixels = mask.T.ravel()
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    edges = np.concatenate([[0] if not pixels[0] else [0, 0], changes, [pixels.size]])
+    return {"size": list(mask.shape), "counts": np.diff(edges).tolist()}
+
+
+def mask_from_run_lengths(segmentation: dict[str, Any]) -> np.ndarray:
+    """(H, W) bool: the inverse of ``column_run_lengths``."""
+    height, width = segmentation["size"]
+    counts = np.asarray(segmentation["counts"])
+    pixels = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return np.ascontiguousarray(pixels.reshape(width, height).T)
+
+
+def gather_annotations(folder: Path) -> Path:
+    """Join all labels of a folder into ``annotations.json``, COCO's person keypoints layout."""
+    labels = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted((folder / "labels").glob("*.json"))
+    ]
+    file = folder / "annotations.json"
+    document = coco_document(
+        [label["image"] for label in labels],
+        [annotation for label in labels for annotation in label["annotations"]],
+    )
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return file
+
+
+def coco_document(
+    images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """A COCO file with one category, people with 17 keypoints; annotations get their ids."""
+    from bmp_ros.loop.skeletons import COCO_17
+
+    return {
+        "images": list(images),
+        "annotations": [{**item, "id": number} for number, item in enumerate(annotations, 1)],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(COCO_17.names)}],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bmp_ros.synthetic.dataset", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--split", choices=sorted(SPLITS), required=True)
+    parser.add_argument("--count", type=int, required=True, help="pictures")
+    parser.add_argument("--start", type=int, default=0, help="first seed (default 0)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--width", type=int, default=640)
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    args = parser.parse_args(arguments)
+    if min(args.count, args.workers) < 1 or args.start < 0:
+        parser.error("--count and --workers must be at least 1, --start at least 0")
+    print(
+        write_dataset(
+            args.output, args.split, args.count, start=args.start, workers=args.workers,
+            width=args.width, height=args.height,
+        )
+    )  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
