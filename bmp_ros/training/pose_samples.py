@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples of the pose network: crops with a dimmed background, and their heatmaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry
+from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.training.pictures import Picture, recolour
+from bmp_ros.training.rough_masks import rough_mask
+
+BACKGROUND_FACTOR = 0.5
+"""Brightness left to the background, as presets must say: darker than MaskPose's 0.75, since a
+small network needs a plain hint."""
+SIGMA = 1.5
+"""Standard deviation of the target peaks in heatmap cells."""
+
+
+@dataclass(frozen=True)
+class PoseSamples:
+    """crops: (n, 3, h, w) float32 normalised. heatmaps, weights: (n, 17, h/4, w/4), (n, 17)."""
+
+    crops: np.ndarray
+    heatmaps: np.ndarray
+    weights: np.ndarray
+
+
+def pose_samples(
+    random: np.random.Generator,
+    picture: Picture,
+    input_size: tuple[int, int],
+    heatmap_size: tuple[int, int],
+    *,
+    augment: bool = True,
+    most: int = 6,
+) -> PoseSamples:
+    """Samples of up to ``most`` people of a picture, sizes as (width, height)."""
+    rows = np.arange(len(picture))
+    if augment:
+        rows = random.permutation(rows)
+    rows = rows[:most]
+    boxes = picture.boxes
+    crops = np.empty((len(rows), input_size[1], input_size[0], 3), np.float32)
+    heatmaps = np.zeros((len(rows), len(COCO_17), heatmap_size[1], heatmap_size[0]), np.float32)
+    weights = np.zeros((len(rows), len(COCO_17)), np.float32)
+    image = recolour(random, picture.image) if augment else picture.image
+    for sample, row in enumerate(rows):
+        box = _jittered(random, boxes[row]) if augment else boxes[row]
+        geometry = crop_geometry(box[None], input_size)
+        matrix = geometry.image_to_crop[0]
+        mirrored = augment and random.random() < 0.5
+        if augment:
+            matrix = _turned(random, matrix, input_size, mirrored)
+        crop = cv2.warpAffine(image, matrix, input_size, flags=cv2.INTER_LINEAR)
+        mask = picture.masks[row]
+        if augment:
+            mask = rough_mask(random, mask, np.delete(picture.masks, row, axis=0))
+        known = not (augment and random.random() < 0.15) and bool(mask.any())
+        values = crop[..., ::-1].astype(np.float32)
+        if known:
+            person = cv2.warpAffine(mask.view(np.uint8) * 255, matrix, input_size)
+            values *= (BACKGROUND_FACTOR + (1 - BACKGROUND_FACTOR) / 255 * person)[..., None]
+        if augment and random.random() < 0.3:
+            _cover(random, values)
+        crops[sample] = (values - RGB_MEAN) / RGB_STD
+        joints = picture.keypoints[row] @ matrix[:, :2].T + matrix[:, 2]
+        seen = picture.visibility[row]
+        if mirrored:
+            joints, seen = joints[COCO_17.flip_indices], seen[COCO_17.flip_indices]
+        heatmaps[sample], weights[sample] = joint_heatmaps(joints, seen, input_size, heatmap_size)
+    return PoseSamples(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), heatmaps, weights)
+
+
+def joint_heatmaps(
+    joints: np.ndarray,
+    visibility: np.ndarray,
+    input_size: tuple[int, int],
+    heatmap_size: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian peaks (17, h, w) float32 and weights (17,) for joints (17, 2) in crop pixels.
+
+    A joint outside of the crop, or of the image, has an empty map: its score shall be low.
+    Hidden joints are guesses and count less. UDP: centres of first and last pixels coincide.
+    """
+    width, height = heatmap_size
+    scale = (np.array(heatmap_size) - 1) / (np.array(input_size) - 1)
+    cells = joints * scale
+    x = np.exp(-((np.arange(width) - cells[:, :1]) ** 2) / (2 * SIGMA**2))
+    y = np.exp(-((np.arange(height) - cells[:, 1:]) ** 2) / (2 * SIGMA**2))
+    inside = ((cells > -0.5) & (cells < np.array(heatmap_size) - 0.5)).all(axis=1)
+    there = inside & (visibility > 0)
+    maps = (y[:, :, None] * x[:, None, :] * there[:, None, None]).astype(np.float32)
+    weights = np.where(there & (visibility == 2), 1.0, 0.6)
+    return maps, weights.astype(np.float32)
+
+
+def _jittered(random: np.random.Generator, box: np.ndarray) -> np.ndarray:
+    """A detector's box: sides off by some percent, now and then one side far in."""
+    size = np.tile(box[2:] - box[:2], 2)
+    jitter = random.normal(0, 0.05, 4)
+    if random.random() < 0.15:
+        side = int(random.integers(4))
+        jitter[side] += (1 if side < 2 else -1) * random.uniform(0.1, 0.4)
+    jittered: np.ndarray = box + (jitter * size).astype(np.float32)
+    return jittered
+
+
+def _turned(
+    random: np.random.Generator, matrix: np.ndarray, size: tuple[int, int], mirrored: bool
+) -> np.ndarray:
+    """``matrix`` (2, 3), then a turn, zoom and shift about the middle of the crop, mirrored or not."""
+    angle = np.radians(random.normal(0, 15)) if random.random() < 0.6 else 0.0
+    zoom = np.exp(random.normal(0, 0.12))
+    turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if mirrored:
+        turn[:, 0] *= -1
+    middle = (np.array(size) - 1) / 2
+    shift = random.normal(0, 0.03, 2) * size
+    turned: np.ndarray = turn @ matrix
+    turned[:, 2] += middle - turn @ middle + shift
+    return turned
+
+
+def _cover(random: np.random.Generator, values: np.ndarray) -> None:
+    """Hide a part of the crop behind a rectangle of one colour, or of zero as painted people."""
+    height, width = values.shape[:2]
+    w, h = random.uniform(0.1, 0.4, 2) * (width, height)
+    x, y = random.uniform(0, width - w), random.uniform(0, height - h)
+    colour = random.uniform(0, 255, 3) if random.random() < 0.6 else np.zeros(3)
+    values[int(y) : int(y + h), int(x) : int(x + w)] = colour

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of the segmenter: cross-entropy and Dice for masks, squared error for their scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bmp_ros.training.detector_loss import dice_loss
+
+NEAR_SHARE = 0.5
+"""Part of the cross-entropy that is counted per pixel of the person instead of the picture."""
+ENTROPY, DICE, SCORE = 1.0, 1.0, 1.0
+
+
+def segmenter_loss(logits: Tensor, scores: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Weighted losses ``entropy``, ``dice`` and ``score`` of G people; their sum is minimised.
+
+    logits, masks: (G, h, w), masks in [0, 1]. scores: (G,) in [0, 1].
+    """
+    entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    # A person fills a few percent of the picture: averaged over all cells alone, its own cells
+    # would hardly count. Dice ignores how sure the rest is; this does not.
+    person = masks.sum(dim=(1, 2)).clamp(min=16)
+    near = entropy.sum(dim=(1, 2)) / (4 * person)
+    entropy_loss = NEAR_SHARE * near.mean() + (1 - NEAR_SHARE) * entropy.mean() * 4
+    with torch.no_grad():
+        found, truth = logits > 0, masks > 0.5
+        union = (found | truth).sum(dim=(1, 2)).clamp(min=1)
+        overlap = (found & truth).sum(dim=(1, 2)) / union
+    return {
+        "entropy": ENTROPY * entropy_loss,
+        "dice": DICE * dice_loss(logits.sigmoid(), masks).mean(),
+        "score": SCORE * (scores - overlap).square().mean(),
+    }

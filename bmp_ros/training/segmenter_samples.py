@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training samples of the segmenter: prompts as the loop gives them, good, noisy and wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
+from bmp_ros.training.pictures import (
+    Picture,
+    ViewRange,
+    fitted_view,
+    random_view,
+    recolour,
+)
+
+MASK_STRIDE = 4
+POSITIVE, NEGATIVE = 6, 3
+"""Most prompts of each kind; rows are padded with label -1."""
+
+
+@dataclass(frozen=True)
+class SegmenterSample:
+    """canvas: (3, h, w) float32 normalised RGB. points: (G, 9, 2) float32 canvas pixels.
+
+    labels: (G, 9) int64: 1, 0, -1. masks: (G, h/4, w/4) float32 covered shares.
+    """
+
+    canvas: np.ndarray
+    points: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray
+
+
+def segmenter_sample(
+    random: np.random.Generator,
+    picture: Picture,
+    size: tuple[int, int],
+    *,
+    augment: bool = True,
+    most: int = 5,
+) -> SegmenterSample:
+    """Prompts and masks of up to ``most`` people of a picture on a canvas (width, height)."""
+    if augment:
+        view = random_view(random, picture, size, ViewRange(zoom=(0.7, 2.2)))
+        image = recolour(random, view.image)
+    else:
+        view = fitted_view(picture, size)
+        image = view.image
+    rows = np.arange(len(view))
+    if augment:
+        rows = random.permutation(rows)
+    rows = rows[:most]
+    grid = (size[0] // MASK_STRIDE, size[1] // MASK_STRIDE)
+    points = np.zeros((len(rows), POSITIVE + NEGATIVE, 2), np.float32)
+    labels = np.full((len(rows), POSITIVE + NEGATIVE), -1, np.int64)
+    masks = np.empty((len(rows), grid[1], grid[0]), np.float32)
+    for sample, row in enumerate(rows):
+        masks[sample] = cv2.resize(
+            view.masks[row].astype(np.float32), grid, interpolation=cv2.INTER_AREA
+        )
+        on = positive_prompts(random, view, int(row))
+        off = negative_prompts(random, view, int(row))
+        points[sample, : len(on)], labels[sample, : len(on)] = on, 1
+        points[sample, POSITIVE : POSITIVE + len(off)] = off
+        labels[sample, POSITIVE : POSITIVE + len(off)] = 0
+    canvas = (image[..., ::-1].astype(np.float32) - RGB_MEAN) / RGB_STD
+    return SegmenterSample(np.ascontiguousarray(canvas.transpose(2, 0, 1)), points, labels, masks)
+
+
+def positive_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:
+    """(P, 2) points, 1 <= P <= 6: joints with a pose network's error, a few of them hidden ones."""
+    mask = view.masks[row]
+    size = np.sqrt(mask.sum())
+    places = view.keypoints[row]
+    visible = random.permutation(np.flatnonzero(view.visibility[row] == 2))
+    hidden = random.permutation(np.flatnonzero(view.visibility[row] == 1))
+    count = int(random.integers(1, POSITIVE + 1)) if random.random() < 0.4 else POSITIVE
+    wrong = int(random.random() < 0.2) + int(random.random() < 0.1)
+    chosen = [places[joint] for joint in visible[:count]]
+    for joint in hidden[:wrong]:
+        # A hidden joint is on whoever is in front: the loop prompts with those as well.
+        if len(chosen) < count or not len(visible):
+            chosen.append(places[joint])
+        else:
+            chosen[int(random.integers(len(chosen)))] = places[joint]
+    if not chosen:
+        y, x = np.nonzero(mask)
+        some = random.integers(len(x), size=min(count, 3))
+        chosen = list(np.stack([x[some], y[some]], axis=1))
+    points = np.array(chosen[:POSITIVE], np.float32)
+    points += random.normal(0, 0.03 * size, points.shape)
+    if random.random() < 0.1:
+        points[random.integers(len(points))] += random.normal(0, 0.25 * size, 2)
+    return points
+
+
+def negative_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:
+    """(P, 2) points on other people, 0 <= P <= 3; mostly none, as in the presets."""
+    others = np.delete(np.arange(len(view)), row)
+    if not len(others) or random.random() < 0.7:
+        return np.empty((0, 2), np.float32)
+    joints = view.keypoints[others][view.visibility[others] == 2]
+    if not len(joints):
+        return np.empty((0, 2), np.float32)
+    distance = np.linalg.norm(joints - view.keypoints[row].mean(axis=0), axis=1)
+    nearest = np.argsort(distance)[: int(random.integers(1, NEGATIVE + 1))]
+    return np.asarray(joints[nearest], np.float32)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The three trainings: network, samples and loss of each, and how long and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, grid_priors
+from bmp_ros.engines.torch.conv_pose import ConvPose
+from bmp_ros.engines.torch.point_segmenter import PointSegmenter
+from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns, RTMDetInsSize
+from bmp_ros.training.detector_loss import detector_loss
+from bmp_ros.training.detector_samples import (
+    DetectorSample,
+    detector_sample,
+    fitted_detector_sample,
+)
+from bmp_ros.training.pictures import Picture, PictureFolder
+from bmp_ros.training.pose_loss import heatmap_loss
+from bmp_ros.training.pose_samples import PoseSamples, pose_samples
+from bmp_ros.training.segmenter_loss import segmenter_loss
+from bmp_ros.training.segmenter_samples import SegmenterSample, segmenter_sample
+from bmp_ros.training.trainer import Schedule, Task
+
+Size = tuple[int, int]
+
+DETECTOR_SIZE = RTMDetInsSize(
+    channels=(16, 16, 32, 64, 128, 256),
+    depths=(1, 1, 1, 1),
+    neck_depth=1,
+    head_channels=48,
+    tower_depth=1,
+)
+"""Half as wide as RTMDet-Ins-tiny, with a third of its blocks: 2.2 M parameters."""
+DETECTOR_CANVAS = (320, 256)
+SEGMENTER_CANVAS = (320, 256)
+
+
+class _Pictures:
+    """Sample ``number`` uses picture ``number`` of an order that is new in every round."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folders = {
+            validation: PictureFolder(folder, validation=validation)
+            for validation in (False, True)
+        }
+
+    def draw(
+        self, number: int, seed: int, validation: bool
+    ) -> tuple[np.random.Generator, Picture]:
+        folder = self._folders[validation]
+        round_, place = divmod(number, len(folder))
+        order = np.random.default_rng((seed, round_)).permutation(len(folder))
+        return np.random.default_rng((seed, 1, number)), folder[int(order[place])]
+
+
+@dataclass
+class DetectorTask:
+    """RTMDet-Ins with one class, on canvases of ``size`` (width, height)."""
+
+    folder: Path
+    size: Size = DETECTOR_CANVAS
+    name: str = "detector"
+
+    def __post_init__(self) -> None:
+        self.network: nn.Module = RTMDetIns(DETECTOR_SIZE, classes=1)
+        self._pictures = _Pictures(self.folder)
+        self._priors = torch.from_numpy(grid_priors(self.size))
+        self._mean = torch.tensor(BGR_MEAN).view(1, 3, 1, 1)
+        self._std = torch.tensor(BGR_STD).view(1, 3, 1, 1)
+
+    def sample(self, number: int, seed: int, *, validation: bool = False) -> DetectorSample:
+        random, picture = self._pictures.draw(number, seed, validation)
+        if validation:
+            return fitted_detector_sample(picture, self.size)
+        return detector_sample(random, picture, self.size)
+
+    def collate(self, samples: list[DetectorSample]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        canvases = torch.from_numpy(np.stack([sample.canvas for sample in samples]))
+        return (
+            canvases,
+            [torch.from_numpy(sample.boxes) for sample in samples],
+            [torch.from_numpy(sample.masks) for sample in samples],
+        )
+
+    def losses(
+        self, network: nn.Module, batch: tuple[Tensor, list[Tensor], list[Tensor]]
+    ) -> dict[str, Tensor]:
+        canvases, boxes, masks = batch
+        device = canvases.device
+        images = canvases.permute(0, 3, 1, 2).float()
+        images = (images - self._mean.to(device)) / self._std.to(device)
+        return detector_loss(network(images), self._priors.to(device), boxes, masks)
+
+
+@dataclass
+class PoseTask:
+    """ConvPose on crops of people."""
+
+    folder: Path
+    size: Size = ConvPose.input_size
+    name: str = "pose"
+
+    def __post_init__(self) -> None:
+        if self.size != ConvPose.input_size:
+            raise ValueError(f"--size of pose is {ConvPose.input_size}, got {self.size}")
+        self.network: nn.Module = ConvPose()
+        self._pictures = _Pictures(self.folder)
+
+    def sample(self, number: int, seed: int, *, validation: bool = False) -> PoseSamples:
+        random, picture = self._pictures.draw(number, seed, validation)
+        return pose_samples(
+            random, picture, ConvPose.input_size, ConvPose.heatmap_size, augment=not validation
+        )
+
+    def collate(self, samples: list[PoseSamples]) -> tuple[Tensor, Tensor, Tensor]:
+        parts = ([s.crops for s in samples], [s.heatmaps for s in samples],
+                 [s.weights for s in samples])  # fmt: skip
+        crops, heatmaps, weights = (torch.from_numpy(np.concatenate(part)) for part in parts)
+        return crops, heatmaps, weights
+
+    def losses(
+        self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        crops, heatmaps, weights = batch
+        if not len(crops):  # only empty scenes
+            return {"heatmap": sum(p.sum() for p in network.parameters()) * torch.tensor(0.0)}
+        return {"heatmap": heatmap_loss(network(crops), heatmaps, weights)}
+
+
+@dataclass
+class SegmenterTask:
+    """PointSegmenter on canvases of ``size`` (width, height)."""
+
+    folder: Path
+    size: Size = SEGMENTER_CANVAS
+    name: str = "segmenter"
+
+    def __post_init__(self) -> None:
+        self.network: nn.Module = PointSegmenter()
+        self._pictures = _Pictures(self.folder)
+
+    def sample(self, number: int, seed: int, *, validation: bool = False) -> SegmenterSample:
+        random, picture = self._pictures.draw(number, seed, validation)
+        return segmenter_sample(random, picture, self.size, augment=not validation)
+
+    def collate(self, samples: list[SegmenterSample]) -> tuple[Tensor, ...]:
+        owners = np.repeat(np.arange(len(samples)), [len(s.points) for s in samples])
+        return (
+            torch.from_numpy(np.stack([s.canvas for s in samples])),
+            torch.from_numpy(np.concatenate([s.points for s in samples])),
+            torch.from_numpy(np.concatenate([s.labels for s in samples])),
+            torch.from_numpy(np.concatenate([s.masks for s in samples])),
+            torch.from_numpy(owners),
+        )
+
+    def losses(self, network: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        assert isinstance(network, PointSegmenter)
+        canvases, points, labels, masks, owners = batch
+        features = network.encode(canvases)
+        if not len(points):  # only empty scenes
+            nothing = sum(part.sum() for part in features) * torch.tensor(0.0)
+            return {"entropy": nothing, "dice": nothing, "score": nothing}
+        each = tuple(part[owners] for part in features)
+        logits, scores = network.decode(each, points, labels)
+        return segmenter_loss(logits, scores, masks)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network that comes with the package is trained."""
+
+    task: Callable[..., Any]
+    schedule: Schedule
+
+
+RECIPES: dict[str, Recipe] = {
+    "detector": Recipe(DetectorTask, Schedule(5000, 8, 2e-3)),
+    "pose": Recipe(PoseTask, Schedule(5000, 4, 2e-3)),
+    "segmenter": Recipe(SegmenterTask, Schedule(4000, 4, 1.5e-3)),
+}
+
+
+def make_task(name: str, folder: Path, size: Size | None = None) -> Task:
+    """The training called ``name`` on the pictures of ``folder``."""
+    task: Task = RECIPES[name].task(folder, **({} if size is None else {"size": size}))
+    return task

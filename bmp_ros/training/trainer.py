@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop that all three networks share: reproducible, resumable, with curves.
+
+A folder holds everything of a training: ``last.pth`` (to go on from), ``losses.csv``,
+``curves.png`` and in the end ``NAME.pth``, the averaged weights.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+CLIP = 10.0
+"""Largest norm of a gradient."""
+VALIDATION_BATCHES = 12
+VALIDATION_SEED = 2**31
+
+
+class Task(Protocol):
+    """What is trained, on what, against which loss."""
+
+    name: str
+    network: nn.Module
+
+    def sample(self, number: int, seed: int, *, validation: bool = False) -> Any:
+        """Return sample ``number``, the same for the same number and seed."""
+        ...
+
+    def collate(self, samples: list[Any]) -> Any:
+        """Join samples into a batch of tensors."""
+        ...
+
+    def losses(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Return the weighted losses of a batch; their sum is minimised."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """steps: batches in all. batch: samples each. learning_rate: the highest one, reached after
+    ``warmup`` steps, from where a half cosine leads down to a hundredth. averaging: decay of the
+    moving average of the weights. save_every: steps between checkpoints and validations."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float = 0.05
+    averaging: float = 0.998
+    seed: int = 0
+    warmup: int = 200
+    save_every: int = 250
+
+
+class _Samples(Dataset[Any]):
+    def __init__(self, task: Task, seed: int, validation: bool) -> None:
+        self.task, self.seed, self.validation = task, seed, validation
+
+    def __getitem__(self, number: int) -> Any:
+        return self.task.sample(number, self.seed, validation=self.validation)
+
+
+def train(
+    task: Task,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+    stop_after: int | None = None,
+) -> Path | None:
+    """Train until the schedule is done; go on from ``folder/last.pth`` if it is there.
+
+    workers: processes that prepare samples; 0 prepares them in this one. stop_after: leave after
+    so many steps in all, as an interruption would. Returns the file of the averaged weights, or
+    None when stopped before the end.
+    Raises ValueError when the folder holds a training with another schedule.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(schedule.seed)
+    network = task.network.to(device)
+    average = AveragedModel(
+        network, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging), use_buffers=True
+    )
+    optimizer = torch.optim.AdamW(_parameter_groups(network, schedule), lr=schedule.learning_rate)
+    first = _resume(folder, schedule, network, average, optimizer)
+    last = schedule.steps if stop_after is None else min(stop_after, schedule.steps)
+
+    numbers = range(first * schedule.batch, last * schedule.batch)
+    batches = _batches(task, schedule, numbers, workers)
+    means: defaultdict[str, list[float]] = defaultdict(list)
+    progress = tqdm(
+        enumerate(batches, first + 1), task.name, schedule.steps, initial=first, unit="step",
+        disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    for step, batch in progress:
+        network.train()
+        rate = learning_rate(step, schedule)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = task.losses(network, _to(batch, device))
+        total = torch.stack(list(losses.values())).sum()
+        if not total.isfinite():
+            raise FloatingPointError(
+                f"the loss is {total.item()} at step {step}; lower --learning-rate "
+                f"(now {schedule.learning_rate}) and start again from {folder}/last.pth"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+        optimizer.step()
+        average.update_parameters(network)
+        for name, loss in losses.items():
+            means[name].append(loss.item())
+        if step % schedule.save_every == 0 or step == last:
+            row = {name: float(np.mean(values)) for name, values in means.items()}
+            means.clear()
+            held_out = validate(task, average.module, schedule, device)
+            row |= {f"held-out {name}": value for name, value in held_out.items()}
+            _append(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
+            _save(folder, step, schedule, network, average, optimizer)
+            draw_curves(folder)
+            print(f"{task.name} {step}/{schedule.steps}: " + _in_words(row), flush=True)
+    if last < schedule.steps:
+        return None
+    weights = folder / f"{task.name}.pth"
+    torch.save(average.module.state_dict(), weights)
+    return weights
+
+
+@torch.no_grad()
+def validate(task: Task, network: nn.Module, schedule: Schedule, device: str) -> dict[str, float]:
+    """Mean losses of the averaged network over the same held-out samples every time."""
+    network.eval()
+    means: defaultdict[str, list[float]] = defaultdict(list)
+    samples = _Samples(task, VALIDATION_SEED, validation=True)
+    for first in range(0, VALIDATION_BATCHES * schedule.batch, schedule.batch):
+        batch = task.collate([samples[first + row] for row in range(schedule.batch)])
+        for name, loss in task.losses(network, _to(batch, device)).items():
+            means[name].append(loss.item())
+    return {name: float(np.mean(values)) for name, values in means.items()}
+
+
+def learning_rate(step: int, schedule: Schedule) -> float:
+    """The learning rate of ``step``, counted from 1: linear warm-up, then half a cosine."""
+    warm = min(1.0, step / max(1, schedule.warmup))
+    share = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))
+    return schedule.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+
+def _parameter_groups(network: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
+    """Weight decay for weights only: norms and biases are not to shrink."""
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _batches(task: Task, schedule: Schedule, numbers: range, workers: int) -> Iterable[Any]:
+    return DataLoader(
+        _Samples(task, schedule.seed, validation=False),
+        batch_size=schedule.batch,
+        sampler=_Numbers(numbers),
+        num_workers=workers,
+        collate_fn=task.collate,
+        multiprocessing_context="spawn" if workers else None,
+    )
+
+
+class _Numbers(torch.utils.data.Sampler[int]):
+    """Sample numbers in their order: number n is random by itself, so no order has to be."""
+
+    def __init__(self, numbers: range) -> None:
+        self._numbers = numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def _to(batch: Any, device: str) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(_to(item, device) for item in batch)
+    return batch
+
+
+def _resume(
+    folder: Path,
+    schedule: Schedule,
+    network: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Load what ``_save`` wrote; return the number of steps done."""
+    file = folder / "last.pth"
+    if not file.is_file():
+        return 0
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    if state["schedule"] != asdict(schedule):
+        raise ValueError(
+            f"{file} belongs to a training with {state['schedule']}, asked for is "
+            f"{asdict(schedule)}; use the same options or another --output"
+        )
+    network.load_state_dict(state["network"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _save(
+    folder: Path,
+    step: int,
+    schedule: Schedule,
+    network: nn.Module,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    part = folder / "last.pth.part"
+    torch.save(
+        {
+            "step": step,
+            "schedule": asdict(schedule),
+            "network": network.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        part,
+    )
+    part.replace(folder / "last.pth")
+
+
+def _append(file: Path, row: Mapping[str, float]) -> None:
+    new = not file.is_file()
+    with file.open("a", newline="", encoding="utf-8") as sink:
+        writer = csv.DictWriter(sink, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _in_words(row: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+
+
+def draw_curves(folder: Path) -> Path | None:
+    """Draw ``losses.csv`` as ``curves.png``; None where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with (folder / "losses.csv").open(encoding="utf-8") as source:
+        rows = list(csv.DictReader(source))
+    steps = [int(row["step"]) for row in rows]
+    names = [name for name in rows[0] if name not in ("step", "learning_rate")]
+    names = [name for name in names if not name.startswith("held-out ")]
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.5), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for column, label in ((name, "training"), (f"held-out {name}", "held out, averaged")):
+            axis.plot(steps, [float(row[column]) for row in rows], label=label)
+        axis.set(title=name, xlabel="step", ylim=(0, None))
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(folder / "curves.png", dpi=90)
+    pyplot.close(figure)
+    return folder / "curves.png"

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of labelled pictures for the training tests."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the trainings need torch")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from discs import disc_picture
+
+from bmp_ros.synthetic.dataset import column_run_lengths
+
+
+@pytest.fixture(scope="session")
+def disc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as bmp_ros.synthetic.dataset writes it, with 50 pictures of 0 to 3 discs."""
+    folder = tmp_path_factory.mktemp("discs")
+    for part in ("images", "labels"):
+        (folder / part).mkdir()
+    for number in range(50):
+        picture = disc_picture(number, number % 4)
+        name = f"{number:06d}"
+        cv2.imwrite(str(folder / "images" / f"{name}.jpg"), picture.image)
+        people = [
+            {
+                "segmentation": column_run_lengths(mask),
+                "keypoints": np.column_stack([joints, np.full(17, 2)]).ravel().tolist(),
+            }
+            for mask, joints in zip(picture.masks, picture.keypoints, strict=True)
+        ]
+        label = {"image": {"file_name": f"{name}.jpg"}, "annotations": people}
+        (folder / "labels" / f"{name}.json").write_text(json.dumps(label))
+    return folder

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses: zero or low for the truth, higher for anything else, finite for nobody."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou, generalized_box_iou
+
+from bmp_ros.engines.letterbox import grid_priors
+from bmp_ros.engines.torch.dynamic_masks import KERNEL_PARAMETERS
+from bmp_ros.engines.torch.rtmdet_ins import RTMDetInsOutput
+from bmp_ros.training.detector_loss import (
+    assign,
+    detector_loss,
+    dice_loss,
+    generalised_iou,
+    pairwise_iou,
+    quality_focal_loss,
+)
+from bmp_ros.training.pose_loss import heatmap_loss
+from bmp_ros.training.segmenter_loss import segmenter_loss
+
+PRIORS = torch.from_numpy(grid_priors((128, 96)))
+
+
+def random_boxes(count: int, seed: int) -> torch.Tensor:
+    random = np.random.default_rng(seed)
+    low = random.uniform(0, 60, (count, 2))
+    return torch.tensor(np.hstack([low, low + random.uniform(5, 40, (count, 2))])).float()
+
+
+def test_overlaps_are_torchvisions() -> None:
+    first, second = random_boxes(7, 0), random_boxes(5, 1)
+    assert torch.allclose(pairwise_iou(first, second), box_iou(first, second), atol=1e-6)
+    expected = generalized_box_iou(first[:5], second).diagonal()
+    assert torch.allclose(generalised_iou(first[:5], second), expected, atol=1e-6)
+
+
+def test_locations_answer_from_within_and_everybody_gets_one() -> None:
+    truth = torch.tensor([[10.0, 10, 60, 90], [70.0, 20, 110, 80], [50.0, 50, 53, 53]])
+    predicted = random_boxes(len(PRIORS), 3)
+    locations, people, quality = assign(predicted, torch.zeros(len(PRIORS)), PRIORS, truth)
+    assert set(people.tolist()) == {0, 1, 2}
+    assert len(set(locations.tolist())) == len(locations)
+    large = people < 2
+    points, boxes = PRIORS[locations[large], :2], truth[people[large]]
+    assert ((points > boxes[:, :2]) & (points < boxes[:, 2:])).all()
+    assert ((quality >= 0) & (quality <= 1)).all()
+
+
+def output_for(truth: torch.Tensor, right: bool) -> RTMDetInsOutput:
+    """What a network would say that knows (or does not know) the one person of ``truth``."""
+    centres = PRIORS[:, :2]
+    distances = torch.cat([centres - truth[:2], truth[2:] - centres], dim=1)
+    inside = (distances > 0).all(dim=1)
+    near = (centres - (truth[:2] + truth[2:]) / 2).norm(dim=1) < 20
+    logits = torch.where(inside & near & right, 8.0, -8.0)
+    if not right:
+        distances = distances * 0.3
+    kernels = torch.zeros(1, len(PRIORS), KERNEL_PARAMETERS)
+    kernels[..., -1] = -6.0
+    return RTMDetInsOutput(
+        logits[None, :, None],
+        distances.clamp(min=0)[None],
+        kernels,
+        torch.zeros(1, 8, 12, 16),
+    )
+
+
+def test_the_right_answer_costs_less() -> None:
+    truth = torch.tensor([30.0, 20, 80, 90])
+    masks = [torch.zeros(1, 24, 32)]
+    right, wrong = (
+        detector_loss(output_for(truth, known), PRIORS, [truth[None]], masks)
+        for known in (True, False)
+    )
+    assert right["box"] < 0.01 < wrong["box"]
+
+
+def test_scores_are_to_equal_the_overlap() -> None:
+    targets = torch.tensor([0.0, 0.3, 0.9])
+    right = quality_focal_loss(torch.logit(targets, eps=1e-6), targets)
+    assert right.max() < 1e-6
+    assert (quality_focal_loss(torch.logit(targets.flip(0), eps=1e-6), targets)[[0, 2]] > 0.5).all()
+
+
+def test_canvases_without_people_only_teach_silence() -> None:
+    truth = torch.tensor([30.0, 20, 80, 90])
+    none, masks = [torch.empty(0, 4)], [torch.empty(0, 24, 32)]
+    silent = detector_loss(output_for(truth, False), PRIORS, none, masks)
+    loud = detector_loss(output_for(truth, True), PRIORS, none, masks)
+    assert silent["box"] == silent["mask"] == 0
+    assert silent["class"] < 0.01 < loud["class"]
+
+
+def test_dice_is_zero_for_equal_masks_and_one_for_disjoint_ones() -> None:
+    mask = torch.zeros(1, 4, 4)
+    mask[0, :2] = 1
+    assert dice_loss(mask, mask).item() == pytest.approx(0, abs=1e-6)
+    assert dice_loss(1 - mask, mask).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_heatmap_loss_weighs_joints() -> None:
+    maps = torch.zeros(1, 2, 4, 4)
+    targets = torch.zeros(1, 2, 4, 4)
+    targets[0, 1] = 1
+    full = heatmap_loss(maps, targets, torch.tensor([[1.0, 1.0]]))
+    ignored = heatmap_loss(maps, targets, torch.tensor([[1.0, 0.0]]))
+    assert full.item() == pytest.approx(500) and ignored.item() == 0
+
+
+def test_segmenter_scores_learn_the_overlap() -> None:
+    masks = torch.zeros(1, 8, 8)
+    masks[0, 2:6, 2:6] = 1
+    logits = (masks * 2 - 1) * 12
+    right = segmenter_loss(logits, torch.ones(1), masks)
+    wrong = segmenter_loss(-logits, torch.ones(1), masks)
+    assert right["entropy"] + right["dice"] + right["score"] < 0.01
+    assert wrong["score"].item() == pytest.approx(1)
+    assert wrong["entropy"] > 1 and wrong["dice"] > 0.5

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: it learns, goes on where it was, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bmp_ros.training.__main__ import main
+from bmp_ros.training.tasks import make_task
+from bmp_ros.training.trainer import Schedule, learning_rate, train
+
+SCHEDULE = Schedule(40, 8, 0.05, warmup=4, save_every=10, averaging=0.8)
+
+
+class Line:
+    """Learn y = 3 x - 1 from noisy samples."""
+
+    name = "line"
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.network: nn.Module = nn.Linear(1, 1)
+
+    def sample(self, number: int, seed: int, *, validation: bool = False) -> Tensor:
+        generator = torch.Generator().manual_seed(hash((number, seed)) % 2**31)
+        x = torch.rand(1, generator=generator)
+        return torch.cat([x, 3 * x - 1])
+
+    def collate(self, samples: list[Any]) -> Tensor:
+        return torch.stack(samples)
+
+    def losses(self, network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {"square": (network(batch[:, :1]) - batch[:, 1:]).square().mean()}
+
+
+def test_it_learns_and_keeps_a_record(tmp_path: Path) -> None:
+    weights = train(Line(), replace(SCHEDULE, steps=300), tmp_path)
+    assert weights == tmp_path / "line.pth"
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert float(rows[-1]["held-out square"]) < 0.1 * float(rows[0]["held-out square"])
+    assert [int(row["step"]) for row in rows] == list(range(10, 301, 10))
+    assert torch.load(weights, weights_only=True)["weight"].item() == pytest.approx(3, abs=0.5)
+
+
+def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    whole = train(Line(), SCHEDULE, tmp_path / "whole")
+    assert train(Line(), SCHEDULE, tmp_path / "parts", stop_after=20) is None
+    parts = train(Line(), SCHEDULE, tmp_path / "parts")
+    assert whole and parts
+    first, second = (torch.load(file, weights_only=True) for file in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_schedule_is_refused(tmp_path: Path) -> None:
+    train(Line(), SCHEDULE, tmp_path, stop_after=10)
+    with pytest.raises(ValueError, match="another --output"):
+        train(Line(), replace(SCHEDULE, batch=4), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
+    task = Line()
+    nn.init.constant_(task.network.weight, float("nan"))
+    with pytest.raises(FloatingPointError, match="--learning-rate"):
+        train(task, SCHEDULE, tmp_path)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [learning_rate(step, SCHEDULE) for step in range(1, 41)]
+    assert max(rates) == rates[3] == pytest.approx(0.05)
+    assert rates[:4] == sorted(rates[:4]) and rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] == pytest.approx(0.0005)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("detector", (128, 96)), ("segmenter", (128, 96)), ("pose", None)]
+)
+def test_each_network_learns_from_discs(
+    name: str, size: tuple[int, int] | None, disc_folder: Path, tmp_path: Path
+) -> None:
+    task = make_task(name, disc_folder, size)
+    schedule = Schedule(24, 2, 2e-3, warmup=4, save_every=8)
+    train(task, schedule, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    losses = [
+        sum(
+            float(row[key])
+            for key in row
+            if key not in ("step", "learning_rate") and "held" not in key
+        )
+        for row in rows
+    ]
+    assert losses[-1] < losses[0]
+
+
+def test_samples_repeat(disc_folder: Path) -> None:
+    task = make_task("segmenter", disc_folder, (128, 96))
+    first, again, other = (task.sample(number, 0) for number in (3, 3, 4))
+    assert (first.canvas == again.canvas).all() and (first.points == again.points).all()
+    assert first.canvas.shape == other.canvas.shape and (first.canvas != other.canvas).any()
+
+
+def test_the_command_names_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["pose", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--threads", "1"]) == 1
+    assert "bmp_ros.synthetic.dataset" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*arguments, "--size", "100x100"])
