@@ -14,12 +14,15 @@ from bmp_ros.engines.zoo import load_zoo, locate
 
 if TYPE_CHECKING:
     from bmp_ros.engines.settings import (
+        ConvPoseSettings,
         MMDetSettings,
         MMPoseSettings,
+        PointSegmenterSettings,
         RTMDetInsSettings,
         Sam2Settings,
         VitPoseSettings,
     )
+    from bmp_ros.engines.torch.vit_pose_estimator import HeatmapNetwork
     from bmp_ros.loop import BMPLoop
     from bmp_ros.loop.presets import EngineChoice, Preset
 
@@ -141,10 +144,26 @@ def _rtmdet_ins(settings: RTMDetInsSettings, weights: Path, runtime: Runtime) ->
 def _vit_pose(settings: VitPoseSettings, weights: Path, runtime: Runtime) -> Any:
     from bmp_ros.engines.checkpoint import load_state_dict
     from bmp_ros.engines.torch.vit_pose import VitPose
+
+    network = VitPose.from_state_dict(load_state_dict(weights), head=settings.head)
+    return _heatmap_estimator(network, settings, runtime)
+
+
+def _conv_pose(settings: ConvPoseSettings, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.checkpoint import load_state_dict
+    from bmp_ros.engines.torch.conv_pose import ConvPose
+
+    network = ConvPose.from_state_dict(load_state_dict(weights))
+    return _heatmap_estimator(network, settings, runtime)
+
+
+def _heatmap_estimator(
+    network: HeatmapNetwork, settings: VitPoseSettings | ConvPoseSettings, runtime: Runtime
+) -> Any:
     from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
 
     return VitPoseEstimator(
-        VitPose.from_state_dict(load_state_dict(weights), head=settings.head),
+        network,
         background_factor=settings.background_factor,
         flip_test=settings.flip_test,
         extra_keypoints=settings.extra_keypoints,
@@ -161,6 +180,20 @@ def _sam2(settings: Sam2Settings, weights: Path, runtime: Runtime) -> Any:
     return Sam2Segmenter.from_state_dict(
         load_state_dict(weights),
         dynamic_multimask=settings.dynamic_multimask,
+        max_hole_area=settings.max_hole_area,
+        max_speck_area=settings.max_speck_area,
+        device=runtime.device,
+        precision=runtime.precision,
+        compile_encoder=runtime.compile,
+    )
+
+
+def _point_segmenter(settings: PointSegmenterSettings, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.checkpoint import load_state_dict
+    from bmp_ros.engines.torch.point_segmenter_engine import PointSegmenterEngine
+
+    return PointSegmenterEngine.from_state_dict(
+        load_state_dict(weights),
         max_hole_area=settings.max_hole_area,
         max_speck_area=settings.max_speck_area,
         device=runtime.device,
@@ -203,6 +236,8 @@ _BUILDERS: dict[str, Callable[[Any, Path, Runtime], Any]] = {
     "rtmdet_ins": _rtmdet_ins,
     "mmdet": _mmdet,
     "vit_pose": _vit_pose,
+    "conv_pose": _conv_pose,
     "mmpose": _mmpose,
     "sam2": _sam2,
+    "point_segmenter": _point_segmenter,
 }

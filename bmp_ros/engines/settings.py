@@ -53,6 +53,20 @@ class VitPoseSettings:
 
 
 @dataclass(frozen=True)
+class ConvPoseSettings:
+    """Native ConvPose: the small heatmap network that comes with the package."""
+
+    weights: str = word(text=_WEIGHTS)
+    background_factor: float | None = number(
+        None, low=0.0, high=1.0, optional=True, text=_BACKGROUND
+    )
+    flip_test: bool = switch(True, text="average with the mirrored crop: better, twice the work")
+    extra_keypoints: bool = switch(
+        False, text="keep the keypoints beyond COCO's 17 that the network has"
+    )
+
+
+@dataclass(frozen=True)
 class MMPoseSettings:
     """Any MMPose top-down pose estimator."""
 
@@ -85,6 +99,25 @@ class Sam2Settings:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class PointSegmenterSettings:
+    """Native PointSegmenter: the small segmenter that comes with the package."""
+
+    weights: str = word(text=_WEIGHTS)
+    max_hole_area: int = number(
+        2, low=0, high=65536, integer=True,
+        text="holes up to this area (cells of the logits) are closed; 0: off",
+    )  # fmt: skip
+    max_speck_area: int = number(
+        6, low=0, high=65536, integer=True,
+        text="specks up to this area (cells of the logits) are dropped; 0: off",
+    )  # fmt: skip
+
+
 DETECTORS: dict[str, type] = {"rtmdet_ins": RTMDetInsSettings, "mmdet": MMDetSettings}
-POSE_ESTIMATORS: dict[str, type] = {"vit_pose": VitPoseSettings, "mmpose": MMPoseSettings}
-SEGMENTERS: dict[str, type] = {"sam2": Sam2Settings}
+POSE_ESTIMATORS: dict[str, type] = {
+    "vit_pose": VitPoseSettings,
+    "conv_pose": ConvPoseSettings,
+    "mmpose": MMPoseSettings,
+}
+SEGMENTERS: dict[str, type] = {"sam2": Sam2Settings, "point_segmenter": PointSegmenterSettings}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from bmp_ros.engines.point_prompts import check_prompts
 from bmp_ros.engines.protocols import Segments
 from bmp_ros.engines.torch.crops import frame_tensor
 from bmp_ros.engines.torch.devices import torch_dtype
@@ -101,7 +102,7 @@ class Sam2Segmenter:
         Arguments and errors as in `segment`. Returns mask logits (G, 256, 256) float32 of the
         whole frame (its ratio is not kept) and scores (G,) float32.
         """
-        _check_prompts(points, labels)
+        check_prompts(points, labels)
         embedding = frame.cached((self, "embedding"), lambda: self._embed(frame))
         # In sam2's order and precision, so that results agree to the last bit.
         image_size = np.array([frame.width, frame.height], np.float32)
@@ -143,31 +144,6 @@ class Sam2Segmenter:
             max_speck_area=self.max_speck_area,
         )
         return torch.from_numpy(cleaned).to(self.device)
-
-
-def _check_prompts(points: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ValueError unless points are (G, P, 2) finite and labels (G, P) of 0 and 1."""
-    if points.ndim != 3 or points.shape[2] != 2 or 0 in points.shape or points.dtype.kind != "f":
-        raise ValueError(
-            "points must be float32 (G, P, 2) with G >= 1 people of P >= 1 points each, got "
-            f"shape {points.shape} and dtype {points.dtype}"
-        )
-    if labels.shape != points.shape[:2] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be int32 {points.shape[:2]}, one per point, got shape {labels.shape} "
-            f"and dtype {labels.dtype}"
-        )
-    if not np.isfinite(points).all():
-        person = int(np.argwhere(~np.isfinite(points))[0, 0])
-        raise ValueError(
-            f"points must be finite, got {points[person].tolist()} for person {person}; leave "
-            "such people out"
-        )
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError(
-            "labels must be 1 (on the person) or 0 (not), got "
-            f"{sorted(set(labels.ravel().tolist()) - {0, 1})}"
-        )
 
 
 def _upsampled_masks(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``VitPoseEstimator``: ViTPose, MaskPose or PMPose at work on the people of a frame."""
+"""``VitPoseEstimator``: ViTPose, MaskPose, PMPose or ConvPose at work on the people of a frame."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,11 +16,34 @@ from bmp_ros.engines.protocols import Poses
 from bmp_ros.engines.torch import crops as device_crops
 from bmp_ros.engines.torch.devices import torch_dtype
 from bmp_ros.engines.torch.heatmaps import decode_udp_dark, merge_flipped
-from bmp_ros.engines.torch.vit_pose import VitPose
+from bmp_ros.engines.torch.vit_pose import PMPoseOutput
 from bmp_ros.loop.skeletons import COCO_17, Skeleton, skeleton_of_size
 
 if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame
+
+
+class HeatmapNetwork(Protocol):
+    """A network (``torch.nn.Module``) from crops to heatmaps, such as `VitPose` or `ConvPose`.
+
+    input_size, heatmap_size: (width, height). num_keypoints: K.
+    """
+
+    input_size: tuple[int, int]
+    heatmap_size: tuple[int, int]
+    num_keypoints: int
+
+    def __call__(self, crops: Tensor) -> Tensor | PMPoseOutput:
+        """(N, 3, height, width) float32, see `crops.pose_inputs` -> heatmaps (N, K, h, w)."""
+        ...
+
+    def set_precision(self, dtype: torch.dtype) -> Any:
+        """Compute in ``dtype``; outputs stay float32. Returns the network."""
+        ...
+
+    def eval(self) -> Any: ...
+
+    def to(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class VitPoseEstimator:
@@ -33,7 +56,7 @@ class VitPoseEstimator:
 
     def __init__(
         self,
-        network: VitPose,
+        network: HeatmapNetwork,
         *,
         skeleton: Skeleton | None = None,
         background_factor: float | None = 0.75,
@@ -50,7 +73,8 @@ class VitPoseEstimator:
 
         skeleton: the network's keypoints; None picks the published set of that size.
         background_factor: brightness left outside of the mask: 0.8 for MaskPose 1.0.0 (21
-            keypoints), 0.75 for MaskPose 1.1.0 and PMPose, None for ViTPose, which ignores masks.
+            keypoints), 0.75 for MaskPose 1.1.0 and PMPose, the one of its training for ConvPose,
+            None for ViTPose, which ignores masks.
         flip_test: average with the mirrored crop; doubles the cost.
         extra_keypoints: return all keypoints of the network, not only COCO's 17.
         precision: "fp32", "fp16" (not on a CPU) or "bf16".
