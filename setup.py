@@ -26,6 +26,7 @@ def data_files() -> list[tuple[str, list[str]]]:
         "config/presets/*.yaml",
         "models/*.yaml",
         "models/tiny/*",
+        "models/demo/*",
     )
     files = [("share/ament_index/resource_index/packages", [f"resource/{NAME}"])]
     for pattern in patterns:
