@@ -109,7 +109,7 @@ def assign(
 
 
 def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Li et al., "Generalized Focal Loss" (NeurIPS 2020), equation 2 with beta = 2; elementwise."""
+    """Li et al., "Generalized Focal Loss" (NeurIPS 2020), eq. 2 with beta = 2; elementwise."""
     entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return entropy * (targets - logits.sigmoid()).square()
 

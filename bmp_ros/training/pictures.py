@@ -22,8 +22,11 @@ HELD_OUT = 25
 
 @dataclass(frozen=True)
 class Picture:
-    """image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool. keypoints: (N, 17, 2) float32, x y with
-    pixel centres at integers. visibility: (N, 17), COCO's 0, 1, 2; 0 also means "place unknown"."""
+    """N people and their answers.
+
+    image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool. keypoints: (N, 17, 2) float32, x y with
+    pixel centres at integers. visibility: (N, 17), COCO's 0, 1, 2; 0 also means "place unknown".
+    """
 
     image: np.ndarray
     masks: np.ndarray

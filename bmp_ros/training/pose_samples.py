@@ -112,7 +112,7 @@ def _jittered(random: np.random.Generator, box: np.ndarray) -> np.ndarray:
 def _turned(
     random: np.random.Generator, matrix: np.ndarray, size: tuple[int, int], mirrored: bool
 ) -> np.ndarray:
-    """``matrix`` (2, 3), then a turn, zoom and shift about the middle of the crop, mirrored or not."""
+    """``matrix`` (2, 3), then a turn, zoom, shift and mirroring about the middle of the crop."""
     angle = np.radians(random.normal(0, 15)) if random.random() < 0.6 else 0.0
     zoom = np.exp(random.normal(0, 0.12))
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -72,7 +72,7 @@ def segmenter_sample(
 
 
 def positive_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:
-    """(P, 2) points, 1 <= P <= 6: joints with a pose network's error, a few of them hidden ones."""
+    """(P, 2) points, 1 <= P <= 6: joints with a pose network's error, a few hidden ones."""
     mask = view.masks[row]
     size = np.sqrt(mask.sum())
     places = view.keypoints[row]

@@ -83,7 +83,9 @@ def test_scores_are_to_equal_the_overlap() -> None:
     targets = torch.tensor([0.0, 0.3, 0.9])
     right = quality_focal_loss(torch.logit(targets, eps=1e-6), targets)
     assert right.max() < 1e-6
-    assert (quality_focal_loss(torch.logit(targets.flip(0), eps=1e-6), targets)[[0, 2]] > 0.5).all()
+    assert (
+        quality_focal_loss(torch.logit(targets.flip(0), eps=1e-6), targets)[[0, 2]] > 0.5
+    ).all()
 
 
 def test_canvases_without_people_only_teach_silence() -> None:

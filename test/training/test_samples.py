@@ -65,7 +65,7 @@ def test_detector_masks_and_boxes_agree() -> None:
 
 def test_heatmap_targets_decode_to_the_joints() -> None:
     random = np.random.default_rng(0)
-    joints = random.uniform([8, 8], [135, 183], (17, 2))
+    joints = random.uniform([25, 25], [118, 166], (17, 2))
     maps, weights = joint_heatmaps(joints, np.full(17, 2), CROP, MAP)
     points, _ = decode_udp_dark(maps[None])
     scale = (np.array(CROP) - 1) / (np.array(MAP) - 1)
