@@ -118,7 +118,7 @@ def train(
                 f"(now {schedule.learning_rate}) and start again from {folder}/last.pth"
             )
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
         average.update_parameters(network)
