@@ -38,11 +38,20 @@ class CollectedResults:
         for row, score in enumerate(people.scores.tolist()):
             head = {"image_id": image_id, "category_id": PERSON}
             self.boxes.append({**head, "bbox": xywh(people.boxes[row]), "score": score})
-            segmentation = run_length_string(people.masks[row])
-            self.masks.append({**head, "segmentation": segmentation, "score": score})
+            self.masks.append(mask_result(people.masks[row], score, image_id))
             pose = coco_keypoints(people, row)
             pose_score = float(people.pose_scores[row]) * score
             self.keypoints.append({**head, "keypoints": pose, "score": pose_score})
+
+
+def mask_result(mask: np.ndarray, score: float, image_id: int | str) -> dict[str, Any]:
+    """One mask (H, W) bool as a COCO result."""
+    return {
+        "image_id": image_id,
+        "category_id": PERSON,
+        "segmentation": run_length_string(mask),
+        "score": score,
+    }
 
 
 def xywh(box: np.ndarray) -> list[float]:

@@ -77,6 +77,7 @@ def score_results(
     Raises ValueError for results of images that the truth does not have and for a truth without
     people's category, ModuleNotFoundError without pycocotools.
     """
+    import_pycocotools()
     scores: dict[str, Score] = {}
     false_positives = None
     for kind, results in (("boxes", boxes), ("masks", masks), ("keypoints", keypoints)):
@@ -89,11 +90,22 @@ def score_results(
     return ResultScores(**scores, false_positives=false_positives)
 
 
+def import_pycocotools() -> tuple[Any, Any]:
+    """Its classes COCO and COCOeval. Raises ModuleNotFoundError that names what to install."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "scores are computed by pycocotools, which is not installed; install it with "
+            "pip install -r requirements/evaluate.txt"
+        ) from error
+    return COCO, COCOeval
+
+
 def _evaluated(truth: dict[str, Any], results: Sequence[Result], iou_type: str) -> Any:
     """pycocotools' COCOeval after `accumulate`."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
+    COCO, COCOeval = import_pycocotools()  # noqa: N806
     known = {image["id"] for image in truth["images"]}
     strangers = sorted({str(r["image_id"]) for r in results if r["image_id"] not in known})
     if strangers:

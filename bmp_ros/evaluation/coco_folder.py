@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of images with annotations in COCO's format: COCO, OCHuman, one's own."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bmp_ros.evaluation.datasets import Picture
+from bmp_ros.offline.image_files import read_image
+
+_COCO_LISTS = ("images", "annotations", "categories")
+
+
+class CocoFolder:
+    """The images of a COCO file, read as they go.
+
+    folder: ``file_name`` is looked for in ``images/`` of it and in itself. annotations: the COCO
+    file, by default ``annotations.json`` in the folder. count: only the first so many images.
+    Raises FileNotFoundError when there is no such file or image, ValueError when it is not in
+    COCO's format.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        annotations: Path | None = None,
+        *,
+        count: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        file = _find_annotations(folder) if annotations is None else annotations
+        document = _read_document(file)
+        self.name = name or str(folder)
+        self.categories: Sequence[Mapping[str, Any]] = document["categories"]
+        self._folder = folder
+        self._images: list[dict[str, Any]] = document["images"][:count]
+        if not self._images:
+            raise ValueError(f"{file} lists no images")
+        self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        for annotation in document["annotations"]:
+            self._annotations[annotation["image_id"]].append(annotation)
+        self._files = [self._file(entry) for entry in self._images]
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for entry, file in zip(self._images, self._files, strict=True):
+            image = _read_as_annotated(file, entry)
+            height, width = image.shape[:2]
+            sized = {**entry, "width": width, "height": height}
+            yield Picture(image, sized, self._annotations.get(entry["id"], ()))
+
+    def _file(self, entry: Mapping[str, Any]) -> Path:
+        """Looked for beforehand: a file that is missing is told at once, not after an hour."""
+        places = [self._folder / "images" / entry["file_name"], self._folder / entry["file_name"]]
+        for place in places:
+            if place.is_file():
+                return place
+        raise FileNotFoundError(
+            f"image {entry['id']!r} is neither {places[0]} nor {places[1]}; a score over fewer "
+            "images than annotated would mislead, so leave it out of the annotations"
+        )
+
+
+def _find_annotations(folder: Path) -> Path:
+    file = folder / "annotations.json"
+    if file.is_file():
+        return file
+    others = sorted(str(path.relative_to(folder)) for path in folder.glob("**/*.json"))[:5]
+    hint = f"; is it {' or '.join(others)}?" if others else ""
+    raise FileNotFoundError(f"{file} is not there{hint} Name another with --annotations FILE")
+
+
+def _read_document(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not a JSON file: {error}") from error
+    missing = [
+        name
+        for name in _COCO_LISTS
+        if not isinstance(document, dict) or not isinstance(document.get(name), list)
+    ]
+    if missing:
+        raise ValueError(
+            f"{file} is not in COCO's format: it needs the lists {', '.join(_COCO_LISTS)} and has "
+            f"no {', '.join(missing)}. (OCHuman's own ochuman.json is another format; use its "
+            "ochuman_coco_format_*.json.)"
+        )
+    return document
+
+
+def _read_as_annotated(file: Path, entry: Mapping[str, Any]) -> np.ndarray:
+    """The image as stored, or turned as its EXIF tag says: whichever the annotations are of."""
+    image = read_image(file, orientation=False)
+    wanted = (entry.get("height", image.shape[0]), entry.get("width", image.shape[1]))
+    if image.shape[:2] != wanted:
+        image = read_image(file)
+    if image.shape[:2] != wanted:
+        raise ValueError(
+            f"{file} has {image.shape[1]}x{image.shape[0]} pixels, the annotations say "
+            f"{wanted[1]}x{wanted[0]}; they must be of this very image"
+        )
+    return image
