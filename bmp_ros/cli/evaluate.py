@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         required=True,
-        help="easy, crowded, heavy, train (rendered people), or a folder with images and "
-        "annotations.json in COCO's format",
+        help="easy, crowded, heavy, train (rendered people), demo (the demo clip), or a folder "
+        "with images and annotations.json in COCO's format",
     )
     parser.add_argument("--preset", default="tiny", help="a preset's name or the path of one")
-    parser.add_argument("--count", type=int, help="pictures: 300 of a split, a folder whole")
+    parser.add_argument("--count", type=int, help="pictures; without it 300 of a split, else all")
     parser.add_argument("--iterations", help="values to try, for instance 1,2")
     parser.add_argument("--box-nms", metavar="IOU", help="values to try, for instance 0.3,0.6")
     parser.add_argument(

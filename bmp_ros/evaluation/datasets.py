@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with ground truth, one after the other: rendered splits and folders by name."""
+"""Pictures with ground truth, one after the other: rendered splits, folders, the demo clip."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from bmp_ros.evaluation.ground_truth import CATEGORY
 
 SPLIT_NAMES = ("easy", "crowded", "heavy", "train")
+DEMO = "demo"
 DEFAULT_COUNT = 300
 
 
@@ -76,9 +77,10 @@ def open_dataset(
     annotations: Path | None = None,
     cache: Path | None = None,
 ) -> Dataset:
-    """Open a data set by name (easy, crowded, heavy, train) or the path of a folder.
+    """Open a data set by name (easy, crowded, heavy, train, demo) or the path of a folder.
 
-    count: only the first so many pictures; by default 300 of a split, all of a folder.
+    count: only the first so many pictures, of the demo clip so many evenly spaced frames; by
+    default 300 of a split, all of a folder and of the clip.
     annotations: a folder's COCO file, by default its ``annotations.json``.
     cache: a folder in which pictures of a split are kept (JPEG, COCO's format), below the split's
     name; those that are missing are rendered, on all cores.
@@ -88,9 +90,9 @@ def open_dataset(
 
     if count is not None and count < 1:
         raise ValueError(f"count is {count}, must be at least 1")
+    if name in (*SPLIT_NAMES, DEMO) and annotations is not None:
+        raise ValueError(f"{name} brings its annotations; leave {annotations} out")
     if name in SPLIT_NAMES:
-        if annotations is not None:
-            raise ValueError(f"the split {name!r} brings its annotations; leave {annotations} out")
         pictures = count or DEFAULT_COUNT
         if cache is None:
             return RenderedSplit(name, pictures)
@@ -101,9 +103,13 @@ def open_dataset(
         return CocoFolder(folder, count=pictures, name=name)
     if cache is not None:
         raise ValueError(f"only rendered pictures are cached, {name!r} is not a split")
+    if name == DEMO:
+        from bmp_ros.evaluation.clip_truth import DemoClip
+
+        return DemoClip(count)
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{name!r} is neither a split ({', '.join(SPLIT_NAMES)}) nor a folder in COCO's format"
+            f"{name!r} is neither {', '.join(SPLIT_NAMES)} or {DEMO} nor a folder in COCO's format"
         )
     return CocoFolder(folder, annotations, count=count)
