@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmp_ros.engines.weights_errors import WeightsMissing
 from bmp_ros.engines.zoo import load_zoo, locate
+from bmp_ros.resources import find_preset
 
 if TYPE_CHECKING:
     from bmp_ros.engines.settings import (
@@ -33,7 +34,7 @@ Section = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how all networks of a loop run: a torch device, fp32, fp16 or bf16, compiled."""
+    """Where and how networks run: cpu or cuda:N; fp32, fp16 or bf16; through torch.compile."""
 
     device: str
     precision: str
@@ -56,6 +57,8 @@ def build_loop(
     preset: a name such as ``bmp_d3`` (see config/presets) or the path of a YAML file.
     device: auto (CUDA if there is one, else the CPU; logged), cpu, cuda or cuda:N.
     precision: fp32, fp16 (GPU only) or bf16. compile: run the networks through torch.compile.
+    A preset whose engines all are ``onnx`` needs no torch; these engines compute in fp32, with
+    TensorRT also in fp16.
     detector, pose_estimator, segmenter: replace options of that section, for instance
     ``detector={"weights": "my_detector.pth"}``; everything else replaces settings of the loop,
     for instance ``iterations=1``.
@@ -75,16 +78,29 @@ def build_loop(
     }
     chosen = load_preset(preset, {name: part for name, part in sections.items() if part})
     files = locate_weights(chosen)
-    runtime = _runtime(device, precision, compile)
-    log.info("preset %s on %s, %s", chosen.name, runtime.device, runtime.precision)
+    choices = [chosen.detector, chosen.pose_estimator, chosen.segmenter]
+    engines = {choice.engine for choice in choices if choice is not None}
+    runtimes = {}
+    if engines - {"onnx"}:
+        runtimes["torch"] = _torch_runtime(device, precision, compile)
+    if "onnx" in engines:
+        runtimes["onnxruntime"] = _onnx_runtime(device, precision, compile)
+    for backend, runtime in runtimes.items():
+        where = f"{runtime.device} (auto)" if device == "auto" else runtime.device
+        log.info("preset %s: %s on %s, %s", chosen.name, backend, where, precision)
 
-    def build(choice: EngineChoice) -> Any:
-        return _BUILDERS[choice.engine](choice.settings, files[choice.settings.weights], runtime)
+    def build(role: str, choice: EngineChoice | None) -> Any:
+        if choice is None:
+            return None
+        settings, weights = choice.settings, files[choice.settings.weights]
+        if choice.engine == "onnx":
+            return _onnx(role, settings, weights, runtimes["onnxruntime"])
+        return _BUILDERS[choice.engine](settings, weights, runtimes["torch"])
 
     return BMPLoop(
-        build(chosen.detector),
-        build(chosen.pose_estimator),
-        None if chosen.segmenter is None else build(chosen.segmenter),
+        build("detector", chosen.detector),
+        build("pose_estimator", chosen.pose_estimator),
+        build("segmenter", chosen.segmenter),
         chosen.loop,
     )
 
@@ -92,9 +108,11 @@ def build_loop(
 def locate_weights(preset: Preset) -> dict[str, Path]:
     """Return the local file of every weights name in a preset.
 
+    A relative path is looked for beside the preset's own file first.
     Raises WeightsMissing that names all missing ones at once, and the command that fetches them.
     """
     zoo = load_zoo()
+    beside = find_preset(preset.reference).parent
     choices = [preset.detector, preset.pose_estimator, preset.segmenter]
     files: dict[str, Path] = {}
     missing: list[WeightsMissing] = []
@@ -102,7 +120,7 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
         if choice is not None:
             name = choice.settings.weights
             try:
-                files[name] = locate(name, zoo)
+                files[name] = locate(name, zoo, beside)
             except WeightsMissing as error:
                 missing.append(error)
     if len(missing) == 1:
@@ -116,14 +134,23 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
     return files
 
 
-def _runtime(device: str, precision: str, compile: bool) -> Runtime:
+def _torch_runtime(device: str, precision: str, compile: bool) -> Runtime:
     from bmp_ros.engines.torch.devices import torch_device, torch_dtype
 
     found = torch_device(device)
     torch_dtype(precision, found)
-    if device == "auto":
-        log.info("device auto: %s", found)
     return Runtime(str(found), precision, compile)
+
+
+def _onnx_runtime(device: str, precision: str, compile: bool) -> Runtime:
+    from bmp_ros.engines.onnx.target import onnx_device
+
+    if compile or precision not in ("fp32", "fp16"):
+        raise ValueError(
+            f"engine onnx computes in fp32, or in fp16 with tensorrt: true, and has its own "
+            f"compiler, got precision {precision!r}, compile={compile}"
+        )
+    return Runtime(onnx_device(device), precision, compile)
 
 
 def _rtmdet_ins(settings: RTMDetInsSettings, weights: Path, runtime: Runtime) -> Any:
@@ -221,6 +248,25 @@ def _mmpose(settings: MMPoseSettings, weights: Path, runtime: Runtime) -> Any:
         flip_test=settings.flip_test,
         extra_keypoints=settings.extra_keypoints,
     )
+
+
+def _onnx(role: str, settings: Any, weights: Path, runtime: Runtime) -> Any:
+    from bmp_ros.engines.onnx import build
+    from bmp_ros.engines.onnx.target import Target
+
+    half_precision = runtime.precision == "fp16"
+    if half_precision and not settings.tensorrt:
+        raise ValueError(
+            f"precision fp16 with engine onnx needs tensorrt: true, the {role} has tensorrt: "
+            "false; set it there, or use fp32"
+        )
+    target = Target(runtime.device, settings.threads, settings.tensorrt, half_precision)
+    builders: dict[str, Callable[..., Any]] = {
+        "detector": build.detector,
+        "pose_estimator": build.pose_estimator,
+        "segmenter": build.segmenter,
+    }
+    return builders[role](settings, weights, target)
 
 
 def _refuse_other_than_plain(runtime: Runtime, engine: str) -> None:

@@ -81,3 +81,16 @@ def parabola_vertex(patches: np.ndarray) -> np.ndarray:
     a, b, c = (np.where(full_rank, dyy, dxx), np.where(full_rank, -dxy, dxy),
                np.where(full_rank, dxx, dyy))  # fmt: skip
     return -np.stack([a * dx + b * dy, b * dx + c * dy], axis=1) / divisor[:, None]
+
+
+def merge_flipped(outputs: np.ndarray, flip_indices: np.ndarray) -> np.ndarray:
+    """Average the outputs of N crops with those of their mirror images.
+
+    outputs: (2 N, K, h, w) heatmaps or (2 N, K) values: first the crops, then their mirror images
+    in the same order. flip_indices: (K,), the joint's partner. Returns the first N, merged.
+    """
+    straight, mirrored = np.split(outputs, 2)
+    mirrored = mirrored[:, flip_indices]
+    if mirrored.ndim == 4:
+        mirrored = mirrored[..., ::-1]
+    return (straight + mirrored) / 2

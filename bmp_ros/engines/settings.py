@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from bmp_ros.loop.settings import number, size, switch, word
 
 _WEIGHTS = "name in models/zoo.yaml, or the path of a checkpoint"
+_ONNX_WEIGHTS = (
+    "tiny/NAME for a network that comes with the package, or the path of the first .onnx file of "
+    "an export"
+)
+_THREADS = "CPU threads of this network; null: as many as there are cores to use"
+_TENSORRT = "run through TensorRT, where onnxruntime has it and the device is a GPU"
 _BACKGROUND = (
     "factor of the pixels outside of a person's mask in what the network sees; null: the network "
     "was not trained on masks"
@@ -114,10 +120,65 @@ class PointSegmenterSettings:
     )  # fmt: skip
 
 
-DETECTORS: dict[str, type] = {"rtmdet_ins": RTMDetInsSettings, "mmdet": MMDetSettings}
+@dataclass(frozen=True)
+class OnnxDetectorSettings:
+    """RTMDet-Ins in ONNX files, written by ``bmp export``."""
+
+    weights: str = word(text=_ONNX_WEIGHTS)
+    nms_iou: float = number(0.6, low=0.0, high=1.0, text="IoU of the network's own box NMS")
+    threads: int | None = number(
+        None, low=1, high=1024, integer=True, optional=True, text=_THREADS
+    )
+    tensorrt: bool = switch(False, text=_TENSORRT)
+
+
+@dataclass(frozen=True)
+class OnnxPoseSettings:
+    """ViTPose, MaskPose, PMPose or ConvPose in an ONNX file, written by ``bmp export``."""
+
+    weights: str = word(text=_ONNX_WEIGHTS)
+    flip_test: bool = switch(True, text="average with the mirrored crop: better, twice the work")
+    extra_keypoints: bool = switch(
+        False, text="keep the keypoints beyond COCO's 17 that the network has"
+    )
+    threads: int | None = number(
+        None, low=1, high=1024, integer=True, optional=True, text=_THREADS
+    )
+    tensorrt: bool = switch(False, text=_TENSORRT)
+
+
+@dataclass(frozen=True)
+class OnnxSegmenterSettings:
+    """PointSegmenter or SAM 2.1 in ONNX files, written by ``bmp export``."""
+
+    weights: str = word(text=_ONNX_WEIGHTS)
+    max_hole_area: int = number(
+        2, low=0, high=65536, integer=True,
+        text="holes up to this area (cells of the logits) are closed; 0: off",
+    )  # fmt: skip
+    max_speck_area: int = number(
+        6, low=0, high=65536, integer=True,
+        text="specks up to this area (cells of the logits) are dropped; 0: off",
+    )  # fmt: skip
+    threads: int | None = number(
+        None, low=1, high=1024, integer=True, optional=True, text=_THREADS
+    )
+    tensorrt: bool = switch(False, text=_TENSORRT)
+
+
+DETECTORS: dict[str, type] = {
+    "rtmdet_ins": RTMDetInsSettings,
+    "mmdet": MMDetSettings,
+    "onnx": OnnxDetectorSettings,
+}
 POSE_ESTIMATORS: dict[str, type] = {
     "vit_pose": VitPoseSettings,
     "conv_pose": ConvPoseSettings,
     "mmpose": MMPoseSettings,
+    "onnx": OnnxPoseSettings,
 }
-SEGMENTERS: dict[str, type] = {"sam2": Sam2Settings, "point_segmenter": PointSegmenterSettings}
+SEGMENTERS: dict[str, type] = {
+    "sam2": Sam2Settings,
+    "point_segmenter": PointSegmenterSettings,
+    "onnx": OnnxSegmenterSettings,
+}

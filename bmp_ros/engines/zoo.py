@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bmp_ros.engines.weights_errors import WeightsMissing
 from bmp_ros.engines.zoo_catalogue import HubFile, UrlFile, WeightsFile, Zoo, load_zoo
+from bmp_ros.resources import tiny_network
 
 __all__ = [
     "HubFile",
@@ -24,6 +25,7 @@ __all__ = [
     "models_dir",
 ]
 
+_TINY = "tiny/"
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx", ".bin", ".ckpt")
 
 
@@ -51,11 +53,12 @@ def installed_path(weights: WeightsFile) -> Path | None:
     return None
 
 
-def locate(name_or_path: str | Path, zoo: Zoo | None = None) -> Path:
+def locate(name_or_path: str | Path, zoo: Zoo | None = None, beside: Path | None = None) -> Path:
     """Return the local file of a catalogue name, or of a path to a file of your own.
 
-    Never downloads. Raises WeightsMissing (known, but not here: the message names the command)
-    or UnknownWeights.
+    ``tiny/NAME`` is a network that comes with the package. beside: folder in which relative paths
+    are looked for first, that of the preset that names them. Never downloads. Raises
+    WeightsMissing (known, but not here: the message names the command) or UnknownWeights.
     """
     zoo = load_zoo() if zoo is None else zoo
     name = str(name_or_path)
@@ -67,7 +70,15 @@ def locate(name_or_path: str | Path, zoo: Zoo | None = None) -> Path:
                 f"`bmp models download {name}` (they go to {models_dir() / zoo[name].file_name})"
             )
         return path
-    path = Path(name_or_path).expanduser().absolute()
+    if name.startswith(_TINY) and not name.endswith(_CHECKPOINT_SUFFIXES):
+        try:
+            return tiny_network(name.removeprefix(_TINY))
+        except FileNotFoundError as error:
+            raise WeightsMissing(str(error)) from error
+    path = Path(name_or_path).expanduser()
+    if beside is not None and (beside / path).is_file():
+        return (beside / path).absolute()
+    path = path.absolute()
     if path.is_file():
         return path
     if isinstance(name_or_path, Path) or os.sep in name or name.endswith(_CHECKPOINT_SUFFIXES):

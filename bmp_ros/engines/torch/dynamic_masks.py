@@ -11,14 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bmp_ros.engines.dynamic_masks import BIASES, LAYER_WIDTHS, WEIGHTS
+from bmp_ros.engines.dynamic_masks import KERNEL_PARAMETERS as KERNEL_PARAMETERS
 from bmp_ros.engines.letterbox import STRIDES
-
-PROTOTYPES = 8
-_WIDTHS = (PROTOTYPES + 2, 8, 8, 1)
-_WEIGHTS = tuple(after * before for before, after in zip(_WIDTHS[:-1], _WIDTHS[1:], strict=True))
-_BIASES = _WIDTHS[1:]
-KERNEL_PARAMETERS = sum(_WEIGHTS) + sum(_BIASES)
-"""169: the weights of the three layers (80, 64, 8), then their biases (8, 8, 1)."""
 
 PIXELS_AT_ONCE = 2**25
 """Mask pixels resampled in one go: bounds the float32 logits to 128 MiB on any image."""
@@ -41,10 +36,10 @@ def mask_logits(prototypes: Tensor, kernels: Tensor, priors: Tensor) -> Tensor:
     shared = prototypes.float().expand(len(kernels), -1, -1, -1)
     values = torch.cat([torch.stack([relative_x, relative_y], dim=1), shared], dim=1).flatten(2)
 
-    parts = kernels.float().split([*_WEIGHTS, *_BIASES], dim=1)
-    layers = len(_WEIGHTS)
+    parts = kernels.float().split([*WEIGHTS, *BIASES], dim=1)
+    layers = len(WEIGHTS)
     for layer in range(layers):
-        weights = parts[layer].unflatten(1, (_WIDTHS[layer + 1], _WIDTHS[layer]))
+        weights = parts[layer].unflatten(1, (LAYER_WIDTHS[layer + 1], LAYER_WIDTHS[layer]))
         values = torch.baddbmm(parts[layers + layer][:, :, None], weights, values)
         if layer < layers - 1:
             values = values.relu()

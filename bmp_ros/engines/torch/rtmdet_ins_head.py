@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bmp_ros.engines.dynamic_masks import KERNEL_PARAMETERS, PROTOTYPES
 from bmp_ros.engines.letterbox import STRIDES
 from bmp_ros.engines.torch.cspnext import ConvNormAct
-from bmp_ros.engines.torch.dynamic_masks import KERNEL_PARAMETERS, PROTOTYPES
 
 Features = tuple[Tensor, Tensor, Tensor]
 

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exported file says about itself, in the metadata of the ONNX model.
+
+A network is one or two graphs, each a file: the first one in ``NAME.onnx``, the other beside it
+in ``NAME.PART.onnx``. Each file carries the same card, so that an engine knows the input size, the
+normalisation and so on without being told, and notices files that do not belong together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bmp_ros.loop.settings import choice, number, settings_from_mapping, size, switch
+from bmp_ros.loop.skeletons import SKELETONS
+
+METADATA_KEY = "bmp_ros"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RTMDetInsFacts:
+    """Boxes, scores and dynamic masks of RTMDet-Ins."""
+
+    input_size: int | tuple[int, int] = size(
+        low=32, high=8192, multiple=32, text="canvas, [width, height]"
+    )
+    normalisation: str = choice("imagenet_bgr", choices=("imagenet_bgr",), text="of the canvas")
+
+
+@dataclass(frozen=True)
+class HeatmapFacts:
+    """A top-down pose network: crops in, heatmaps out."""
+
+    input_size: int | tuple[int, int] = size(
+        low=16, high=4096, multiple=1, text="of a crop, [width, height]"
+    )
+    skeleton: str = choice(choices=tuple(SKELETONS), text="keypoint set")
+    outputs: str = choice(
+        choices=("heatmap", "pmpose"), text="pmpose: also presence, visibility and OKS"
+    )
+    background_factor: float | None = number(
+        None, low=0.0, high=1.0, optional=True, text="brightness beside the mask; null: no masks"
+    )
+    normalisation: str = choice("imagenet_rgb", choices=("imagenet_rgb",), text="of the crops")
+
+
+@dataclass(frozen=True)
+class PointSegmenterFacts:
+    """The small point-prompted segmenter."""
+
+    side: int = number(low=32, high=8192, integer=True, text="longer side of the image, pixels")
+    normalisation: str = choice("imagenet_rgb", choices=("imagenet_rgb",), text="of the canvas")
+
+
+@dataclass(frozen=True)
+class Sam2Facts:
+    """SAM 2.1 or SAM-pose2seg."""
+
+    image_size: int = number(low=32, high=8192, integer=True, text="side of the square input")
+    dynamic_multimask: bool = switch(False, text="unstable masks give way to alternatives")
+    normalisation: str = choice("imagenet_rgb", choices=("imagenet_rgb",), text="of the image")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """role: the section of a preset. facts: what its files tell. parts: its graphs, in order."""
+
+    role: str
+    facts: type
+    parts: tuple[str, ...]
+
+
+KINDS = {
+    "rtmdet_ins": Kind("detector", RTMDetInsFacts, ("boxes", "masks")),
+    "heatmaps": Kind("pose_estimator", HeatmapFacts, ("heatmaps",)),
+    "point_segmenter": Kind("segmenter", PointSegmenterFacts, ("encoder", "decoder")),
+    "sam2": Kind("segmenter", Sam2Facts, ("encoder", "decoder")),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """network: a key of `KINDS`. part: which of its graphs this is. facts: of that kind.
+
+    weights: hash of the weights and options; equal in the files of one export.
+    """
+
+    network: str
+    part: str
+    weights: str
+    facts: Any
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the metadata to store in the ONNX model."""
+        values = {
+            "format": FORMAT,
+            "network": self.network,
+            "part": self.part,
+            "weights": self.weights,
+            "facts": asdict(self.facts),
+        }
+        return {METADATA_KEY: json.dumps(values)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Card:
+        """Read the card of the file ``path``.
+
+        Raises ValueError when the file was not written by ``bmp export``, or by a newer one, and
+        SettingsError when one of its facts is out of range.
+        """
+        text = metadata.get(METADATA_KEY)
+        if text is None:
+            raise ValueError(
+                f"{path} was not written by `bmp export`: it says nothing about input size and "
+                "normalisation; export the network from its checkpoint (docs/export.md)"
+            )
+        values = json.loads(text)
+        if values.get("format") != FORMAT or values.get("network") not in KINDS:
+            raise ValueError(
+                f"{path} has format {values.get('format')!r} and network "
+                f"{values.get('network')!r}, known here: format {FORMAT}, networks "
+                f"{', '.join(KINDS)}; export it again with this version of bmp_ros"
+            )
+        network = values["network"]
+        facts: Any = settings_from_mapping(KINDS[network].facts, values["facts"], str(path))
+        return cls(network, values["part"], values["weights"], facts)
+
+
+def part_path(first: Path, network: str, part: str) -> Path:
+    """Return the file of one part of the network whose first part is the file ``first``."""
+    if part == KINDS[network].parts[0]:
+        return first
+    return first.with_name(f"{first.stem}.{part}{first.suffix}")

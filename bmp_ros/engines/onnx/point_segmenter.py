@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``OnnxPointSegmenter``: the exported point-prompted segmenter at work on a frame's people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bmp_ros.engines.onnx.graph import Graph
+from bmp_ros.engines.point_canvas import (
+    masks_on_image,
+    point_letterbox,
+    points_to_canvas,
+    segmenter_input,
+)
+from bmp_ros.engines.point_prompts import check_prompts
+from bmp_ros.engines.protocols import Segments
+from bmp_ros.loop.masks import remove_holes_and_specks
+
+if TYPE_CHECKING:
+    from bmp_ros.engines.letterbox import Letterbox
+    from bmp_ros.loop.frame import Frame
+
+FEATURES = ("fine", "middle", "keys")
+"""Outputs of the encoder that the decoder reads; they stay on the device."""
+
+
+class OnnxPointSegmenter:
+    """Segments people from point prompts. Implements ``Segmenter``."""
+
+    def __init__(
+        self,
+        graphs: dict[str, Graph],
+        device: str,
+        *,
+        max_hole_area: int = 2,
+        max_speck_area: int = 6,
+    ) -> None:
+        """Put the graphs of a network (``load_network``) to work.
+
+        max_hole_area, max_speck_area: holes and specks up to this many cells of the logits are
+        removed; 0 = off.
+        """
+        self._encoder, self._decoder = graphs["encoder"], graphs["decoder"]
+        self.device = device
+        self._side: int = self._encoder.card.facts.side
+        self._areas = {"max_hole_area": max_hole_area, "max_speck_area": max_speck_area}
+
+    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+        """Segment G people, each from P points, in one decoder call; see ``Segmenter.segment``.
+
+        Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
+        """
+        check_prompts(points, labels)
+        letterbox = point_letterbox(frame.height, frame.width, self._side)
+        features = frame.cached((self, "features"), lambda: self._features(frame, letterbox))
+        found = self._decoder.run(
+            {
+                **features,
+                "points": points_to_canvas(points, letterbox),
+                "labels": labels.astype(np.int64),
+            }
+        )
+        logits = remove_holes_and_specks(found["logits"], **self._areas)
+        return Segments(masks_on_image(logits, letterbox), found["scores"])
+
+    def _features(self, frame: Frame, letterbox: Letterbox) -> dict[str, Any]:
+        return self._encoder.run({"canvas": segmenter_input(frame.image, letterbox)}, FEATURES)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where onnxruntime runs a network: device, execution providers, threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+INSTALL = (
+    "networks in ONNX files need onnxruntime: `pip install onnxruntime`, with an NVIDIA GPU "
+    "`pip install onnxruntime-gpu`"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """device: cpu or cuda:N, see `onnx_device`. threads: of the CPU; None = every available core.
+
+    tensorrt: compile for TensorRT, at the first run and once per shape; half_precision: let
+    TensorRT compute in fp16.
+    """
+
+    device: str = "cpu"
+    threads: int | None = None
+    tensorrt: bool = False
+    half_precision: bool = False
+
+
+def onnx_device(device: str = "auto") -> str:
+    """Return cpu or cuda:N. ``auto`` is CUDA if onnxruntime and machine have it, else the CPU.
+
+    Raises ValueError when the device is unknown or cannot be had; there is no fallback.
+    """
+    provided = "CUDAExecutionProvider" in _available_providers()
+    count = _cuda_devices()
+    if device == "auto":
+        return "cuda:0" if provided and count else "cpu"
+    if device == "cpu":
+        return device
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise ValueError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N")
+    if not provided:
+        raise ValueError(
+            f"device {device!r}: this onnxruntime has no CUDA, only "
+            f"{', '.join(_available_providers())}; use device cpu, or replace it with "
+            "`pip install onnxruntime-gpu`"
+        )
+    index = int(match.group(1) or 0)
+    if index >= count:
+        raise ValueError(
+            f"device {device!r} is not there: the CUDA driver sees {count} devices; use device cpu"
+        )
+    return f"cuda:{index}"
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def session_options(target: Target) -> Any:
+    """Return onnxruntime's options: threads that sleep, not spin, between networks."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = target.threads or available_threads()
+    options.inter_op_num_threads = 1
+    # Spinning threads keep every core busy for a few microseconds of latency: other nodes of the
+    # robot need them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def providers(target: Target) -> list[tuple[str, dict[str, Any]]]:
+    """Return the execution providers of a target, with their options, first choice first.
+
+    Raises ValueError when TensorRT is asked for on the CPU, or is not in this onnxruntime.
+    """
+    cpu: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})
+    if target.device == "cpu":
+        if target.tensorrt:
+            raise ValueError("tensorrt: true needs a GPU, the device is cpu; use device cuda")
+        return [cpu]
+    index = int(target.device.partition(":")[2])
+    # The default measures all algorithms for every new number of people.
+    cuda = (
+        "CUDAExecutionProvider",
+        {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC"},
+    )
+    if not target.tensorrt:
+        return [cuda, cpu]
+    if "TensorrtExecutionProvider" not in _available_providers():
+        raise ValueError(
+            "tensorrt: true, but this onnxruntime has no TensorRT, only "
+            f"{', '.join(_available_providers())}; leave it out, or install TensorRT and "
+            "onnxruntime-gpu"
+        )
+    from bmp_ros.engines.zoo import models_dir
+
+    cache = models_dir() / "tensorrt"
+    cache.mkdir(parents=True, exist_ok=True)
+    tensorrt = (
+        "TensorrtExecutionProvider",
+        {
+            "device_id": index,
+            "trt_fp16_enable": target.half_precision,
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+        },
+    )
+    return [tensorrt, cuda, cpu]
+
+
+def _available_providers() -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModuleNotFoundError(f"{error}. {INSTALL}", name="onnxruntime") from error
+    available: list[str] = onnxruntime.get_available_providers()
+    return available
+
+
+def _cuda_devices() -> int:
+    """Return how many GPUs the CUDA driver sees; 0 where there is no driver.
+
+    onnxruntime itself tells only what it was built with.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
