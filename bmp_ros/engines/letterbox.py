@@ -99,6 +99,14 @@ class Letterbox:
         return np.clip(boxes, np.float32(0), sides)
 
 
+def detector_input(canvas: np.ndarray) -> np.ndarray:
+    """Return a canvas (h, w, 3) uint8 BGR as the networks read it: (1, 3, h, w) float32."""
+    inputs = canvas[None].transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    inputs -= np.array(BGR_MEAN, np.float32)[:, None, None]
+    inputs /= np.array(BGR_STD, np.float32)[:, None, None]
+    return inputs
+
+
 def grid_priors(canvas: int | tuple[int, int]) -> np.ndarray:
     """Return the priors (P, 3) float32: x and y in canvas pixels, and stride, of every location.
 

@@ -11,10 +11,9 @@ import numpy as np
 from bmp_ros.engines.box_selection import select_people
 from bmp_ros.engines.dynamic_masks import mask_logits, masks_on_image
 from bmp_ros.engines.letterbox import (
-    BGR_MEAN,
-    BGR_STD,
     Letterbox,
     canvas_size,
+    detector_input,
     grid_priors,
     mask_resampling,
 )
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 FEATURES = ("features_8", "features_16", "features_32")
 """Outputs of the first graph that the second one, for masks, reads; they stay on the device."""
-
-_MEAN = np.array(BGR_MEAN, np.float32)[:, None, None]
-_STD = np.array(BGR_STD, np.float32)[:, None, None]
 
 
 class OnnxDetector:
@@ -65,7 +61,7 @@ class OnnxDetector:
         to drop and count.
         """
         letterbox = Letterbox.fit(frame.height, frame.width, self._canvas)
-        found = self._boxes.run({"canvas": _normalised(letterbox.apply(frame.image))}, FEATURES)
+        found = self._boxes.run({"canvas": detector_input(letterbox.apply(frame.image))}, FEATURES)
         locations = _best(found["scores"], score_threshold, self._candidates)
         boxes, scores, chosen = select_people(
             self._on_canvas(found["boxes"][locations]),
@@ -103,14 +99,6 @@ class OnnxDetector:
         prototypes = found["prototypes"][:, : rows.shape[1], : columns.shape[1]]
         logits = mask_logits(prototypes, found["kernels"], self._priors[locations])
         return masks_on_image(logits, rows, columns)
-
-
-def _normalised(canvas: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 BGR -> (1, 3, h, w) float32."""
-    inputs = canvas[None].transpose(0, 3, 1, 2).astype(np.float32, order="C")
-    inputs -= _MEAN
-    inputs /= _STD
-    return inputs
 
 
 def _best(scores: np.ndarray, threshold: float, most: int) -> np.ndarray:

@@ -69,7 +69,7 @@ class RTMDetInsDetector:
         on_gpu = self.device.type != "cpu"
         use_channels_last = on_gpu if channels_last is None else channels_last
         self._memory = torch.channels_last if use_channels_last else torch.contiguous_format
-        self._network = _prepare(network, self._dtype).to(self.device)
+        self._network = prepare_for_inference(network, self._dtype).to(self.device)
         self._network.to(memory_format=self._memory)
         self._forward: Any = torch.compile(self._find) if compile else self._find
 
@@ -147,7 +147,7 @@ class RTMDetInsDetector:
         return masks_on_image(logits, rows, columns)
 
 
-def _prepare(network: RTMDetIns, dtype: torch.dtype) -> RTMDetIns:
+def prepare_for_inference(network: RTMDetIns, dtype: torch.dtype) -> RTMDetIns:
     """Return a copy for inference: norms folded, people only, in ``dtype``.
 
     Folding a batch norm into its convolution changes results by rounding alone. The convolutions

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole preset to ONNX: three networks, each checked, and a preset that uses them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from bmp_ros.engines.build import locate_weights
+from bmp_ros.engines.checkpoint import load_state_dict
+from bmp_ros.engines.export.check import compare
+from bmp_ros.engines.export.source import NetworkSource
+from bmp_ros.engines.export.write import write_graph
+from bmp_ros.engines.onnx.card import Card, part_path
+
+if TYPE_CHECKING:
+    from bmp_ros.loop.presets import Preset
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("fp16-weights", "fp32")
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """path: of the file. cosines: smallest cosine similarity to torch of every output."""
+
+    path: Path
+    cosines: dict[str, float]
+
+
+def export_preset(
+    preset: Preset,
+    output: Path,
+    *,
+    precision: str = "fp16-weights",
+    tell: Callable[[str], None] = log.info,
+) -> list[ExportedFile]:
+    """Write ``<role>.onnx`` (and parts) for every network, and ``<preset>.yaml``, into ``output``.
+
+    precision: how weights are stored; the graphs compute in fp32. tell: called before each file.
+    Files appear when all networks passed: an export that fails leaves ``output`` as it was.
+    Raises ExportRefused (see `compare`), ValueError (an engine without export, a folder with the
+    export of another preset, an unknown precision), WeightsMissing.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
+    roles = {
+        "detector": preset.detector,
+        "pose_estimator": preset.pose_estimator,
+        "segmenter": preset.segmenter,
+    }
+    for role, choice in roles.items():
+        if choice is not None and choice.engine not in _SOURCES:
+            raise ValueError(
+                f"preset {preset.name}: the {role} has engine {choice.engine!r}, which cannot be "
+                f"exported; engines that can: {', '.join(_SOURCES)}"
+            )
+    _refuse_other_presets(output, preset)
+    weights = locate_weights(preset)
+    output.mkdir(parents=True, exist_ok=True)
+    exported: list[ExportedFile] = []
+    sections: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as staging:
+        for role, choice in roles.items():
+            if choice is None:
+                sections[role] = None
+                continue
+            source = _SOURCES[choice.engine](
+                choice.settings, load_state_dict(weights[choice.settings.weights])
+            )
+            first = Path(staging, f"{role}.onnx")
+            for path, cosines in _write_network(source, first, precision, tell):
+                exported.append(ExportedFile(output / path.name, cosines))
+            sections[role] = {"engine": "onnx", "weights": first.name, **source.options}
+        _write_preset(Path(staging, f"{preset.name}.yaml"), preset, sections)
+        for file in sorted(Path(staging).iterdir()):
+            os.replace(file, output / file.name)
+    return exported
+
+
+def _write_network(
+    source: NetworkSource, first: Path, precision: str, tell: Callable[[str], None]
+) -> list[tuple[Path, dict[str, float]]]:
+    written = []
+    for graph in source.graphs:
+        path = part_path(first, source.kind, graph.part)
+        tell(f"{path.name}: {source.kind}, {graph.part}")
+        card = Card(source.kind, graph.part, source.weights, source.facts)
+        write_graph(graph, card, path, half_weights=precision == "fp16-weights")
+        written.append((path, compare(graph, path)))
+    return written
+
+
+def _write_preset(path: Path, preset: Preset, sections: dict[str, Any]) -> None:
+    description = f"{preset.description} Exported to ONNX."
+    content = {"description": description, **sections, "loop": asdict(preset.loop)}
+    path.write_text(
+        yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=95), encoding="utf-8"
+    )
+
+
+def _refuse_other_presets(output: Path, preset: Preset) -> None:
+    others = [path.name for path in sorted(output.glob("*.y*ml")) if path.stem != preset.name]
+    if others:
+        raise ValueError(
+            f"{output} holds {others[0]}: the networks of two presets would overwrite each other; "
+            "choose a folder of its own"
+        )
+
+
+def _rtmdet_ins(settings: Any, state_dict: Any) -> NetworkSource:
+    from bmp_ros.engines.export.rtmdet_ins import rtmdet_ins_source
+
+    return rtmdet_ins_source(settings, state_dict)
+
+
+def _vit_pose(settings: Any, state_dict: Any) -> NetworkSource:
+    from bmp_ros.engines.export.pose import vit_pose_source
+
+    return vit_pose_source(settings, state_dict)
+
+
+def _conv_pose(settings: Any, state_dict: Any) -> NetworkSource:
+    from bmp_ros.engines.export.pose import conv_pose_source
+
+    return conv_pose_source(settings, state_dict)
+
+
+def _point_segmenter(settings: Any, state_dict: Any) -> NetworkSource:
+    from bmp_ros.engines.export.point_segmenter import point_segmenter_source
+
+    return point_segmenter_source(settings, state_dict)
+
+
+_SOURCES: dict[str, Callable[[Any, Any], NetworkSource]] = {
+    "rtmdet_ins": _rtmdet_ins,
+    "vit_pose": _vit_pose,
+    "conv_pose": _conv_pose,
+    "point_segmenter": _point_segmenter,
+}
