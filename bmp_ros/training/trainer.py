@@ -11,7 +11,7 @@ import csv
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -91,9 +91,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(schedule.seed)
     network = task.network.to(device)
-    average = AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging), use_buffers=True
-    )
+    average = AveragedModel(network, avg_fn=moving_average(schedule.averaging), use_buffers=True)
     optimizer = torch.optim.AdamW(_parameter_groups(network, schedule), lr=schedule.learning_rate)
     first = _resume(folder, schedule, network, average, optimizer)
     last = schedule.steps if stop_after is None else min(stop_after, schedule.steps)
@@ -159,6 +157,22 @@ def learning_rate(step: int, schedule: Schedule) -> float:
     share = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))
     return schedule.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """How `AveragedModel` shall average: exponentially, at first over the last tenth of the steps.
+
+    With the full decay from the start, a thousand steps later the average still holds some of the
+    untrained weights.
+    """
+
+    def average(mean: Tensor, value: Tensor, steps: Tensor | int) -> Tensor:
+        if not mean.is_floating_point():  # the batch norms' counters
+            return value
+        number = float(steps)
+        return mean.lerp(value, 1 - min(decay, (1 + number) / (10 + number)))
+
+    return average
 
 
 def _parameter_groups(network: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
