@@ -139,8 +139,8 @@ def test_the_loops_settings_are_as_before() -> None:
     before = loop.settings
     evaluate(loop, NumberedDataset({1: [LEFT]}), iterations=[1], detection_threshold=0.1)
     assert loop.settings is before
-    with pytest.raises(KeyError):
-        evaluate(loop, NumberedDataset({5: [LEFT]}), iterations=[1])
+    with pytest.raises(AssertionError, match="no script for picture 50"):
+        evaluate(loop, NumberedDataset({50: [LEFT]}), iterations=[1])
     assert loop.settings is before
 
 

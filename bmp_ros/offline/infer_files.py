@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the loop over images and videos and write what was asked for, one frame at a time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bmp_ros.drawing import draw_people
+from bmp_ros.loop import BMPLoop, People
+from bmp_ros.loop.trace import Trace
+from bmp_ros.offline.gif import import_pillow, write_gif
+from bmp_ros.offline.image_files import UnreadableImageError, read_image, write_image
+from bmp_ros.offline.results_file import ResultsFile
+from bmp_ros.offline.sources import ImageSource, Source, VideoSource
+from bmp_ros.offline.stages import stage_pictures
+from bmp_ros.offline.video import UnreadableVideoError, VideoFile, VideoFrames
+
+RESULTS_NAME = "results.json"
+_WHOLE = 0.9
+"""Of the frames promised: with fewer, a video counts as broken (the promise is an estimate)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to write.
+
+    draw: pictures with boxes, masks and keypoints, each unless False. json: results. gif: stages.
+    """
+
+    draw: bool = True
+    boxes: bool = True
+    masks: bool = True
+    keypoints: bool = True
+    json: bool = False
+    gif: bool = False
+
+    def outputs(self, source: Source) -> list[str]:
+        """Names of the files that come of a source, without the one that all share."""
+        name = source.path.name if isinstance(source, ImageSource) else source.name
+        return [source.drawn_name] * self.draw + [f"{name}.gif"] * self.gif
+
+
+@dataclass
+class Outcome:
+    """images, frames (of videos), people: processed and found. failures: one line per file."""
+
+    images: int = 0
+    frames: int = 0
+    people: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def infer(
+    loop: BMPLoop,
+    sources: Sequence[Source],
+    output: Path,
+    wanted: Wanted,
+    *,
+    count: int | None = None,
+    info: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> Outcome:
+    """Process every source in turn and write into the folder ``output``, which is made.
+
+    Drawn images keep their names, drawn videos become MP4; results of all go to ``results.json``
+    (see `ResultsFile`; ``info`` is kept in it); ``NAME.gif`` shows the stages of an image, of a
+    video those of the frame with the most people. count: stop after so many images and frames.
+    progress: draw a bar on stderr.
+
+    Files that cannot be read are told in the outcome and skipped. Raises ValueError before any
+    work when an output would overwrite an input or another output.
+    """
+    if wanted.gif:
+        import_pillow()
+    output.mkdir(parents=True, exist_ok=True)
+    _refuse_to_overwrite(sources, output, wanted)
+    with ExitStack() as stack:
+        results = None
+        if wanted.json:
+            path = output / RESULTS_NAME
+            results = stack.enter_context(ResultsFile(path, _skeleton(loop), info or {}))
+        advance = stack.enter_context(_progress_bar(sources, count, progress))
+        work = _Work(loop, output, wanted, results, count, advance)
+        for source in sources:
+            if work.done:
+                break
+            try:
+                work.image(source) if isinstance(source, ImageSource) else work.video(source)
+            except (UnreadableImageError, UnreadableVideoError) as error:
+                work.outcome.failures.append(str(error))
+            except OSError as error:
+                # Of the file that is read, such as one without permission; not a full disk.
+                if error.filename != str(source.path):
+                    raise
+                work.outcome.failures.append(f"{source.path}: {error.strerror}")
+    return work.outcome
+
+
+@dataclass
+class _Work:
+    loop: BMPLoop
+    output: Path
+    wanted: Wanted
+    results: ResultsFile | None
+    count: int | None
+    advance: Callable[[], object]
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def done(self) -> bool:
+        processed = self.outcome.images + self.outcome.frames
+        return self.count is not None and processed >= self.count
+
+    def image(self, source: ImageSource) -> None:
+        image = read_image(source.path)
+        people, trace = self._run(image)
+        if self.wanted.draw:
+            write_image(self.output / source.drawn_name, self._drawn(image, people))
+        if trace is not None:
+            write_gif(self.output / f"{source.path.name}.gif", list(stage_pictures(image, trace)))
+        self._keep(people, source.path.name)
+        self.outcome.images += 1
+
+    def video(self, source: VideoSource) -> None:
+        fullest: tuple[np.ndarray, Trace] | None = None
+        start = time.monotonic()
+        with ExitStack() as stack:
+            video = stack.enter_context(VideoFrames(source.path))
+            stack.enter_context(_interruptible(source))
+            writer = None
+            for image in video:
+                number = video.read - 1
+                people, trace = self._run(image)
+                if self.wanted.draw:
+                    if writer is None:
+                        height, width = image.shape[:2]
+                        path = self.output / source.drawn_name
+                        writer = VideoFile(path, video.fps, width, height)
+                        stack.callback(writer.close)
+                    writer.write(self._drawn(image, people))
+                if trace is not None and (fullest is None or len(people) > _found(fullest[1])):
+                    fullest = image, trace
+                camera = isinstance(source.path, int)
+                stamp = time.monotonic() - start if camera else number / video.fps
+                self._keep(people, source.name, frame=number, seconds=round(stamp, 4))
+                self.outcome.frames += 1
+                if self.done:
+                    break
+        if fullest is not None:
+            write_gif(self.output / f"{source.name}.gif", list(stage_pictures(*fullest)))
+        self._complain_if_cut_short(source, video)
+
+    def _run(self, image: np.ndarray) -> tuple[People, Trace | None]:
+        if not self.wanted.gif:
+            return self.loop(image), None
+        trace = self.loop.trace(image)
+        assert trace.people is not None
+        return trace.people, trace
+
+    def _drawn(self, image: np.ndarray, people: People) -> np.ndarray:
+        wanted = self.wanted
+        return draw_people(
+            image, people, boxes=wanted.boxes, masks=wanted.masks, keypoints=wanted.keypoints
+        )
+
+    def _keep(self, people: People, file_name: str, **facts: Any) -> None:
+        if self.results is not None:
+            self.results.add(people, file_name, **facts)
+        self.outcome.people += len(people)
+        self.advance()
+
+    def _complain_if_cut_short(self, source: VideoSource, video: VideoFrames) -> None:
+        if self.done or isinstance(source.path, int):
+            return
+        if video.read == 0:
+            raise UnreadableVideoError(f"{source.path} opens as a video and gives no frame")
+        if video.expected is not None and video.read < _WHOLE * video.expected:
+            raise UnreadableVideoError(
+                f"{source.path} broke off after {video.read} of {video.expected} frames; what was "
+                "read has been processed"
+            )
+
+
+def _found(trace: Trace) -> int:
+    return 0 if trace.people is None else len(trace.people)
+
+
+def _skeleton(loop: BMPLoop) -> Any:
+    return loop.pose_estimator.skeleton
+
+
+def _refuse_to_overwrite(sources: Sequence[Source], output: Path, wanted: Wanted) -> None:
+    """Compare files, not names: links and other spellings of a path lead to the same file."""
+    inputs = {
+        _identity(source.path): source.path
+        for source in sources
+        if isinstance(source.path, Path) and source.path.is_file()
+    }
+    names = [name for source in sources for name in wanted.outputs(source)]
+    names += [RESULTS_NAME] * wanted.json
+    for name in names:
+        path = output / name
+        if path.exists() and _identity(path) in inputs:
+            raise ValueError(
+                f"{path} is the input {inputs[_identity(path)]} itself and would be overwritten; "
+                "choose another --output"
+            )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"two inputs would both be written to {output / twice[0]}; process them one by one"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+@contextmanager
+def _interruptible(source: VideoSource) -> Iterator[None]:
+    """A camera has no end: Ctrl-C is how one ends it, not a failure."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not isinstance(source.path, int):
+            raise
+
+
+@contextmanager
+def _progress_bar(
+    sources: Sequence[Source], count: int | None, wanted: bool
+) -> Iterator[Callable[[], object]]:
+    """Count images and frames on stderr, where that is a terminal and tqdm is installed."""
+    bar: AbstractContextManager[Any] = nullcontext()
+    if wanted and sys.stderr.isatty():
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            pass
+        else:
+            lengths = [source.length() for source in sources]
+            known = [length for length in lengths if length is not None]
+            total = sum(known) if len(known) == len(lengths) else None
+            if count is not None:
+                total = count if total is None else min(count, total)
+            bar = tqdm(desc="processing", total=total, unit="frame")
+    with bar as drawn:
+        yield (lambda: None) if drawn is None else drawn.update
