@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -133,6 +133,7 @@ def render_clip(
     seconds: float,
     fps: float,
     *,
+    times: Sequence[float] | None = None,
     assets: str = "test",
     width: int = 640,
     height: int = 480,
@@ -140,6 +141,7 @@ def render_clip(
     """Frames of a moving scene: two people meet and hug, others cross and stand about.
 
     Identities stay the same over the clip; ``Sample.stamp`` is the time in seconds.
+    times: seconds at which frames are wanted, instead of all of ``fps``.
     assets: "train" or "test" people, clothes and textures.
     """
     random = np.random.default_rng((CLIP_CODE, seed))
@@ -154,8 +156,9 @@ def render_clip(
     )
     drawn, materials = things.finish(), tuple(things.materials)
     pan = random.uniform(0.0, 0.05)
-    for number in range(round(seconds * fps)):
-        time = number / fps
+    if times is None:
+        times = [number / fps for number in range(round(seconds * fps))]
+    for number, time in enumerate(times):
         bodies = [pose_person(actor.person, actor.stance(time)) for actor in actors]
         bodies += meeting.bodies(time)
         camera = _camera(width, height, pan * np.sin(time * 0.5))
