@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``bmp infer``: exit codes, messages, and what lies in the folder afterwards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+for folder in ("evaluation", "loop"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
+
+from numbered import numbered_image, numbered_loop  # noqa: E402
+from scripted import Actor  # noqa: E402
+
+import bmp_ros.engines  # noqa: E402
+from bmp_ros.cli.main import main  # noqa: E402
+from bmp_ros.offline.image_files import write_image  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """A loop that finds one person in picture 120 in place of one with networks."""
+    asked: list[tuple] = []
+
+    def build_loop(preset: str, device: str, **options: object) -> object:
+        asked.append((preset, device, options))
+        return numbered_loop({120: [[Actor((10, 10, 60, 110))]]})
+
+    monkeypatch.setattr(bmp_ros.engines, "build_loop", build_loop)
+    return asked
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "Bild 人.png"
+    path.parent.mkdir()
+    write_image(path, numbered_image(120))
+    return path
+
+
+def test_image(
+    image: Path, built: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "Ausgabe"
+    arguments = ["--source", str(image), "--output", str(output), "--preset", "p.yaml"]
+    assert main(["infer", *arguments, "--device", "cpu", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"1 images and 0 video frames, 1 people: {output}\n"
+    assert printed.err == ""
+    assert built == [("p.yaml", "cpu", {"precision": "fp32"})]
+    assert sorted(path.name for path in output.iterdir()) == ["Bild 人.png", "results.json"]
+    info = json.loads((output / "results.json").read_text(encoding="utf-8"))["info"]
+    assert info["preset"] == "p.yaml" and info["source"] == str(image)
+
+
+def test_unreadable_files_make_the_exit_code_1(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image.parent / "broken.jpg").write_bytes(b"x")
+    output = tmp_path / "out"
+    assert main(["infer", "--source", str(image.parent), "--output", str(output)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("1 images and 0 video frames")
+    assert printed.err.startswith("bmp infer: ") and printed.err.count("\n") == 1
+    assert "broken.jpg (1 bytes) is no image" in printed.err
+    assert [path.name for path in output.iterdir()] == ["Bild 人.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--no-draw"], "--no-draw without --json or --gif would write nothing"),
+        (["--count", "0"], "--count is 0, must be at least 1"),
+        (["--source", "gone.png"], "source 'gone.png' is not there"),
+        (["--output", "IN"], "is the input"),
+    ],
+)
+def test_failures_are_one_line(
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    arguments = [str(image.parent) if word == "IN" else word for word in arguments]
+    before = image.read_bytes()
+    given = ["infer", "--source", str(image), "--output", str(tmp_path / "out"), *arguments]
+    assert main(given) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith("bmp infer: ") and message in printed.err
+    assert image.read_bytes() == before
+
+
+def test_source_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["infer"])
+    assert end.value.code == 2
+    assert "--source, --output" in capsys.readouterr().err

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files in, drawings and results out; what cannot be read, and what must not be overwritten."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numbered import HEIGHT, WIDTH, NumberedEngines, numbered_image, numbered_loop
+from scripted import Actor, rectangle_mask
+
+from bmp_ros.drawing import draw_people
+from bmp_ros.engines.protocols import Detections
+from bmp_ros.loop import BMPLoop, Frame, LoopSettings
+from bmp_ros.offline.image_files import read_image, write_image
+from bmp_ros.offline.infer_files import Outcome, Wanted, _interruptible, infer
+from bmp_ros.offline.sources import VideoSource, open_source
+from bmp_ros.offline.video import VideoFile, VideoFrames
+
+LEFT = Actor((10, 10, 60, 110), score=0.9)
+RIGHT = Actor((120, 10, 180, 110), score=0.8)
+# Numbers far apart, since videos lose a little: nobody, one person, two.
+SCRIPTS: dict[int, Any] = {60: [[]], 120: [[LEFT]], 180: [[LEFT], [RIGHT]]}
+JSON_ONLY = Wanted(draw=False, json=True)
+
+
+def run(
+    source: Path,
+    output: Path,
+    wanted: Wanted = JSON_ONLY,
+    loop: BMPLoop | None = None,
+    **more: Any,
+) -> Outcome:
+    loop = loop or numbered_loop(SCRIPTS)
+    return infer(loop, open_source(str(source)), output, wanted, **more)
+
+
+def write_images(folder: Path, numbers: dict[str, int]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, number in numbers.items():
+        write_image(folder / name, numbered_image(number))
+    return folder
+
+
+def write_video(path: Path, numbers: Sequence[int], fps: float = 10.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video = VideoFile(path, fps, WIDTH, HEIGHT)
+    for number in numbers:
+        video.write(numbered_image(number))
+    video.close()
+    return path
+
+
+def results(output: Path) -> dict[str, Any]:
+    document = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    assert not (output / "results.json.part").exists()
+    return document
+
+
+def people_by_image(document: dict[str, Any]) -> list[int]:
+    ids = [item["image_id"] for item in document["annotations"]]
+    return [ids.count(image["id"]) for image in document["images"]]
+
+
+def test_drawn_image_is_the_drawing_of_the_people(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "Bilder 人", {"zwei – ö.png": 180})
+    outcome = run(folder / "zwei – ö.png", tmp_path / "aus", Wanted())
+    assert (outcome.images, outcome.frames, outcome.people) == (1, 0, 2)
+    assert outcome.failures == []
+    image = numbered_image(180)
+    expected = draw_people(image, numbered_loop(SCRIPTS)(image))
+    np.testing.assert_array_equal(read_image(tmp_path / "aus" / "zwei – ö.png"), expected)
+    assert [path.name for path in (tmp_path / "aus").iterdir()] == ["zwei – ö.png"]
+
+
+@pytest.mark.parametrize("part", ["boxes", "masks", "keypoints"])
+def test_parts_of_the_drawing_can_be_left_out(tmp_path: Path, part: str) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120})
+    run(folder, tmp_path / "out", Wanted(**{part: False}))
+    image = numbered_image(120)
+    expected = draw_people(image, numbered_loop(SCRIPTS)(image), **{part: False})
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "a.png"), expected)
+
+
+def test_results_are_in_coco_style(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 60, "b ö.png": 180, "c.png": 120})
+    outcome = run(folder, tmp_path / "out", info={"preset": "mine"})
+    document = results(tmp_path / "out")
+    assert (outcome.images, outcome.people) == (3, 3)
+    assert document["info"] == {"preset": "mine"}
+    assert document["images"][1] == {
+        "id": 2, "file_name": "b ö.png", "width": WIDTH, "height": HEIGHT,
+    }  # fmt: skip
+    assert people_by_image(document) == [0, 2, 1]
+    first, second, _ = document["annotations"]
+    assert [item["id"] for item in document["annotations"]] == [1, 2, 3]
+    assert first["bbox"] == [10, 10, 50, 100] and second["bbox"] == [120, 10, 60, 100]
+    assert (first["score"], first["pose_score"], first["mask_score"]) == (0.9, 0.9, 0.8)
+    assert (first["iteration"], second["iteration"]) == (1, 2)
+    assert first["area"] == 50 * 100 and first["category_id"] == 1
+    assert "visibility" not in first and "presence" not in first, "the network has none"
+    keypoints = np.reshape(first["keypoints"], (17, 3))
+    np.testing.assert_allclose(keypoints[:, :2], LEFT.pose(17), atol=0.0006)
+    np.testing.assert_allclose(keypoints[:, 2], 0.9)
+    category = document["categories"][0]
+    assert category["keypoints"][0] == "nose" and [16, 14] in category["skeleton"]
+
+
+def test_pycocotools_reads_the_results(tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    folder = write_images(tmp_path / "in", {"a.png": 60, "b.png": 180})
+    run(folder, tmp_path / "out")
+    document = coco.COCO(str(tmp_path / "out" / "results.json"))
+    given = document.loadRes(document.dataset["annotations"])
+    annotations = given.loadAnns(given.getAnnIds(imgIds=[2]))
+    assert len(annotations) == 2
+    mask = given.annToMask(annotations[0]).astype(bool)
+    np.testing.assert_array_equal(mask, rectangle_mask(HEIGHT, WIDTH, LEFT.box))
+
+
+def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120, "d.png": 120})
+    (folder / "b – kaputt.png").write_bytes(b"no image")
+    (folder / "c.mp4").write_bytes(b"no video")
+    outcome = run(folder, tmp_path / "out", Wanted(json=True))
+    assert outcome.images == 2
+    assert len(outcome.failures) == 2
+    assert "b – kaputt.png (8 bytes) is no image" in outcome.failures[0]
+    assert "c.mp4 (8 bytes) is no video" in outcome.failures[1]
+    assert [image["file_name"] for image in results(tmp_path / "out")["images"]] == [
+        "a.png", "d.png",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.png", "d.png", "results.json",
+    ]  # fmt: skip
+
+
+def test_a_failure_of_the_loop_is_no_unreadable_file(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120})
+    with pytest.raises(AssertionError, match="no script"):
+        run(folder, tmp_path / "out", loop=numbered_loop({1: [[]]}))
+    assert results(tmp_path / "out")["images"] == [], "what there was until then"
+
+
+def test_input_is_never_overwritten(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120, "b.png": 60})
+    before = (folder / "a.png").read_bytes()
+    linked = tmp_path / "linked"
+    linked.symlink_to(folder, target_is_directory=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "b.png").hardlink_to(folder / "a.png")
+    for output in (folder, folder / ".." / "in", linked, elsewhere):
+        with pytest.raises(ValueError, match="is the input .* choose another --output"):
+            run(folder, output, Wanted())
+    assert (folder / "a.png").read_bytes() == before
+    video = write_video(tmp_path / "clips" / "a.mp4", [60])
+    with pytest.raises(ValueError, match="is the input"):
+        run(video, video.parent, Wanted())
+    run(folder, folder, JSON_ONLY)
+    assert len(results(folder)["images"]) == 2, "beside the input is fine, results are no input"
+
+
+def test_an_output_is_not_written_twice(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.ppm": 120})
+    (folder / "b.mov").write_bytes(b"x")
+    (folder / "b.mov.mp4").write_bytes(b"x")
+    with pytest.raises(ValueError, match="two inputs would both be written to .*b.mov.mp4"):
+        run(folder, tmp_path / "out", Wanted())
+
+
+def test_earlier_outputs_are_replaced(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120})
+    for _ in range(2):
+        run(folder, tmp_path / "out", Wanted(json=True))
+    assert people_by_image(results(tmp_path / "out")) == [1]
+
+
+def test_video_becomes_a_drawn_video(tmp_path: Path) -> None:
+    numbers = [60, 120, 180, 180, 120, 60]
+    video = write_video(tmp_path / "in" / "Zwei Leute 人.avi", numbers, fps=12.5)
+    outcome = run(video, tmp_path / "out", Wanted(json=True))
+    assert (outcome.images, outcome.frames, outcome.people) == (0, 6, 6)
+    document = results(tmp_path / "out")
+    assert people_by_image(document) == [0, 1, 2, 2, 1, 0]
+    assert [image["frame"] for image in document["images"]] == list(range(6))
+    assert [image["seconds"] for image in document["images"][:3]] == [0, 0.08, 0.16]
+    assert {image["file_name"] for image in document["images"]} == {"Zwei Leute 人.avi"}
+    with VideoFrames(tmp_path / "out" / "Zwei Leute 人.avi.mp4") as drawn:
+        assert drawn.fps == 12.5
+        changed = [int((np.abs(f.astype(int) - 127).max(axis=2) > 60).sum()) for f in drawn]
+    assert len(changed) == 6 and changed[0] < changed[1] < changed[2]
+
+
+class Watching(NumberedEngines):
+    """Counts how many pictures are alive when the detector is asked for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__(SCRIPTS)
+        self.seen: list[weakref.ref] = []
+        self.alive: list[int] = []
+
+    def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+        gc.collect()
+        self.alive.append(sum(reference() is not None for reference in self.seen))
+        self.seen.append(weakref.ref(frame.image))
+        return super().detect(frame, score_threshold=score_threshold)
+
+
+@pytest.mark.parametrize("wanted", [Wanted(json=True), Wanted(gif=True)], ids=["plain", "gif"])
+def test_video_is_streamed(tmp_path: Path, wanted: Wanted) -> None:
+    if wanted.gif:
+        pytest.importorskip("PIL", reason="Pillow is not installed")
+    video = write_video(tmp_path / "a.mp4", [120] * 12)
+    engines = Watching()
+    loop = BMPLoop(engines, engines, engines, LoopSettings(iterations=1))
+    assert run(video, tmp_path / "out", wanted, loop).frames == 12
+    # With a GIF the fullest frame so far is kept as well.
+    assert max(engines.alive) <= (2 if wanted.gif else 1)
+
+
+def test_interrupted_video_leaves_whole_files(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", [120] * 6)
+
+    class Interrupted(NumberedEngines):
+        asked = 0
+
+        def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+            self.asked += 1
+            if self.asked == 4:
+                raise KeyboardInterrupt
+            return super().detect(frame, score_threshold=score_threshold)
+
+    engines = Interrupted(SCRIPTS)
+    loop = BMPLoop(engines, engines, engines, LoopSettings(iterations=1))
+    with pytest.raises(KeyboardInterrupt):
+        run(video, tmp_path / "out", Wanted(json=True), loop)
+    assert people_by_image(results(tmp_path / "out")) == [1, 1, 1]
+    with VideoFrames(tmp_path / "out" / "a.mp4") as drawn:
+        assert len(list(drawn)) == 3
+
+
+def test_ctrl_c_ends_a_camera_and_interrupts_a_file() -> None:
+    with _interruptible(VideoSource(0)):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), _interruptible(VideoSource(Path("a.mp4"))):
+        raise KeyboardInterrupt
+
+
+def test_broken_off_video_is_named(tmp_path: Path) -> None:
+    """An AVI whose index promises 40 frames and whose data ends early."""
+    random = np.random.default_rng(0)
+    writer = VideoFile(tmp_path / "whole.avi", 10, WIDTH, HEIGHT)
+    for _ in range(40):  # noise, so that the file is more than its header
+        image = random.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        image[:16, :16] = numbered_image(60)[:16, :16]
+        image[:8, 8:16, 0] = image[8:16, :16, 0] = 60
+        writer.write(image)
+    writer.close()
+    content = (tmp_path / "whole.avi").read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(content[: len(content) // 2])
+    with VideoFrames(cut) as video:
+        expected, read = video.expected, len(list(video))
+    if expected is None or read >= 0.9 * expected:
+        pytest.skip(f"this FFmpeg promises {expected} frames of a cut file and reads {read}")
+    outcome = run(cut, tmp_path / "out")
+    assert outcome.frames == read
+    (failure,) = outcome.failures
+    assert f"cut.avi broke off after {read} of {expected} frames" in failure
+
+
+def test_count_limits_images_and_frames_together(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120, "b.png": 120})
+    write_video(folder / "c.mp4", [120] * 6)
+    outcome = run(folder, tmp_path / "out", Wanted(json=True), count=5)
+    assert (outcome.images, outcome.frames, outcome.failures) == (2, 3, [])
+    with VideoFrames(tmp_path / "out" / "c.mp4") as drawn:
+        assert len(list(drawn)) == 3
+
+
+def test_gifs_of_images_and_videos(tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    from PIL import Image
+
+    folder = write_images(tmp_path / "in", {"a.png": 120})
+    write_video(folder / "b.mp4", [60, 180, 120])
+    run(folder, tmp_path / "out", Wanted(draw=False, gif=True))
+    frames = {}
+    for name in ("a.png.gif", "b.mp4.gif"):
+        with Image.open(tmp_path / "out" / name) as gif:
+            frames[name] = gif.n_frames
+    # One person: four stages, a second look at an empty picture in two, the end. Two: 4 + 4 + 1.
+    assert frames == {"a.png.gif": 7, "b.mp4.gif": 9}
+    assert len(list((tmp_path / "out").iterdir())) == 2
