@@ -243,6 +243,7 @@ def test_catalogue_and_preset_name_the_same_weights(path):
     preset = yaml.safe_load(path.read_text())
     roles = [preset.get(role) or {} for role in ("detector", "pose_estimator", "segmenter")]
     named = {role["weights"] for role in roles if "weights" in role}
+    named = {name for name in named if not name.startswith("tiny/")}  # come with the package
     assert named == {weights.name for weights in ZOO.for_preset(path.stem)}
 
 
