@@ -50,7 +50,8 @@ def stage_pictures(image: np.ndarray, trace: Trace) -> Iterator[Stage]:
             known = _colored(step.survivors, colors).track_ids
             numbers = np.where(mine, known[rows] if len(known) else numbers, numbers)
     drawn = draw_people(image, replace(people, track_ids=numbers.astype(np.int32)))
-    yield f"found: {_count(len(people))}, {trace.report.iterations} iterations", drawn
+    looks = _count(trace.report.iterations, "look", "looks")
+    yield f"found: {_count(len(people), 'person', 'people')} in {looks}", drawn
 
 
 def _detections(step: IterationTrace, colors: dict[tuple[int, bytes], int]) -> Stage:
@@ -65,7 +66,7 @@ def _detections(step: IterationTrace, colors: dict[tuple[int, bytes], int]) -> S
         for x1, y1, x2, y2 in np.clip(step.detections.boxes[finite], 0, limits).astype(int):
             cv2.rectangle(drawn, (int(x1), int(y1)), (int(x2), int(y2)), _GREY, 1)
     found = _colored(step.detected, colors)
-    caption = f"{step.iteration}. detector: {said} boxes, {len(found)} after NMS"
+    caption = f"{step.iteration}. detector: {_count(said, 'box', 'boxes')}, {len(found)} after NMS"
     return caption, draw_people(drawn, found, keypoints=False)
 
 
@@ -87,7 +88,8 @@ def _masks(image: np.ndarray, step: IterationTrace, colors: dict[tuple[int, byte
     )
     _draw_prompts(drawn, step.prompts or [])
     points = sum(int(group.labels.size) for group in step.prompts or [])
-    return f"{step.iteration}. masks: {len(people)}, from {points} prompt points", drawn
+    prompts = _count(points, "prompt point", "prompt points")
+    return f"{step.iteration}. masks: {len(people)}, from {prompts}", drawn
 
 
 def _draw_prompts(drawn: np.ndarray, groups: list[PromptGroup]) -> None:
@@ -109,8 +111,8 @@ def _colored(people: People, colors: dict[tuple[int, bytes], int]) -> People:
     return replace(people, track_ids=np.array(numbers, np.int32))
 
 
-def _count(people: int) -> str:
-    return f"{people} {'person' if people == 1 else 'people'}"
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def captioned(caption: str, image: np.ndarray, width: int) -> np.ndarray:

@@ -33,14 +33,14 @@ def test_every_stage_of_every_iteration() -> None:
     captions = [caption for caption, _ in stages([LEFT], [RIGHT])]
     assert captions == [
         "1. detector sees: the image",
-        "1. detector: 1 boxes, 1 after NMS",
+        "1. detector: 1 box, 1 after NMS",
         "1. poses: 1",
         "1. masks: 1, from 6 prompt points",
         "2. detector sees: those found are painted out",
-        "2. detector: 1 boxes, 1 after NMS",
+        "2. detector: 1 box, 1 after NMS",
         "2. poses: 1",
         "2. masks: 1, from 6 prompt points",
-        "found: 2 people, 2 iterations",
+        "found: 2 people in 2 looks",
     ]
 
 
@@ -59,11 +59,11 @@ def test_nobody_and_duplicates() -> None:
     assert captions == [
         "1. detector sees: the image",
         "1. detector: 0 boxes, 0 after NMS",
-        "found: 0 people, 1 iterations",
+        "found: 0 people in 1 look",
     ]
     captions = [caption for caption, _ in stages([RIGHT], [DUPLICATE])]
     assert "2. poses: 0, 1 dropped as duplicates" in captions
-    assert "found: 1 person, 2 iterations" in captions
+    assert "found: 1 person in 2 looks" in captions
 
 
 def test_people_keep_their_colour() -> None:
@@ -74,9 +74,9 @@ def test_people_keep_their_colour() -> None:
 
     for changes in ({}, {"boxes_from_masks": True}):
         pictures = dict(stages([LEFT], [RIGHT], **changes))
-        first = pictures["1. detector: 1 boxes, 1 after NMS"]
-        second = pictures["2. detector: 1 boxes, 1 after NMS"]
-        final = pictures["found: 2 people, 2 iterations"]
+        first = pictures["1. detector: 1 box, 1 after NMS"]
+        second = pictures["2. detector: 1 box, 1 after NMS"]
+        final = pictures["found: 2 people in 2 looks"]
         assert has(first, 0) and not has(first, 1)
         assert has(second, 1) and not has(second, 0)
         assert has(final[:, :90], 0) and has(final[:, 100:], 1)
