@@ -6,7 +6,7 @@ ARGS ?=
 .PHONY: help setup demo test test-openmmlab lint format clean
 
 help:
-	@echo "make demo             see the node at work (sets up what it needs)"
+	@echo "make demo             see the node at work on a clip, over ROS 2 (sets up what it needs)"
 	@echo "make test             run the tests on ROS 2 (ARGS='-k masks' are passed on to pytest)"
 	@echo "make test-openmmlab   compare with OpenMMLab (compiles mmcv once, 15 to 25 minutes)"
 	@echo "make lint             ruff and mypy;  make format  lets ruff change the files"
@@ -16,8 +16,9 @@ help:
 setup:
 	@$(SET_UP) base ros
 
-demo: setup
-	@echo "make demo: the demo is not there yet" >&2; exit 1
+demo:
+	@$(SET_UP) base ros evaluate
+	@scripts/with_ros python -m bmp_ros demo $(ARGS)
 
 test:
 	@$(SET_UP) base ros torch synthetic dev

@@ -11,6 +11,7 @@ Stamps are the time of publication, as a camera's are that of exposure. Below it
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,12 +40,13 @@ TRUTH_DEPTH = 100
 _QOS = {"reliable": qos.profile(), "sensor": qos_profile_sensor_data}
 _DIAGNOSE_S = 1.0
 _WAIT_S = 0.1
+_DISCOVERY_S = 1.0
 
 
 class CameraNode(Node):
     """The camera. Raises InvalidParameterValueException for a source that cannot be shown.
 
-    counts: frames sent, and whether the source is over (only where it is not played in a loop).
+    counts: frames sent, and whether that was all (never, where a source is played in a loop).
     """
 
     def __init__(self, node_name: str = "camera", **options: Any) -> None:
@@ -54,6 +56,7 @@ class CameraNode(Node):
         self._shots: Iterator[Shot] = self._source.play()
         self._sent = 0
         self._over = False
+        self._since = time.monotonic()
         reliability = _QOS[self._parameter("qos")]
         self._images = self.create_publisher(Image, "image_raw", reliability)
         self._info = self._info_publisher(reliability)
@@ -101,8 +104,12 @@ class CameraNode(Node):
         declare("width", 0, "resize to this; 0: as it is", integer_range=pixels)
         declare("height", 0, "resize to this; 0: as it is", integer_range=pixels)
         declare(
-            "wait_for", 0, "begin when the images have so many subscribers",
+            "wait_for", 0, "begin a second after the images have so many subscribers",
             integer_range=[IntegerRange(from_value=0, to_value=1000, step=0)],
+        )  # fmt: skip
+        declare(
+            "images", 0, "stop after so many; 0: when the source is over",
+            integer_range=[IntegerRange(from_value=0, to_value=2**31 - 1, step=0)],
         )  # fmt: skip
         if self._parameter("qos") not in _QOS:
             raise InvalidParameterValueException(
@@ -134,6 +141,10 @@ class CameraNode(Node):
 
     def _await_subscribers(self) -> None:
         if self._images.get_subscription_count() < self._parameter("wait_for"):
+            self._since = time.monotonic()
+            return
+        # Whom we have discovered may not have discovered us yet, and would miss the beginning.
+        if self._parameter("wait_for") and time.monotonic() - self._since < _DISCOVERY_S:
             return
         self._timer.cancel()
         self._timer = self.create_timer(
@@ -145,7 +156,7 @@ class CameraNode(Node):
         if shot is None:
             self._over = True
             self._timer.cancel()
-            self.get_logger().info(f"{self._source.name} is over after {self._sent} images")
+            self.get_logger().info(f"{self._source.name}: that was all, {self._sent} images")
             self._diagnose()
             return
         image = shot.image if self._size is None else cv2.resize(shot.image, self._size)
@@ -161,6 +172,8 @@ class CameraNode(Node):
 
     def _next(self) -> Shot | None:
         """The next picture; None when the source is over and not to be played again."""
+        if 0 < self._parameter("images") <= self._sent:
+            return None
         shot = next(self._shots, None)
         if shot is None and self._parameter("loop"):
             self._shots = self._source.play()
@@ -189,7 +202,7 @@ class CameraNode(Node):
     def _diagnose(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        text = f"{self._source.name} {'is over' if self._over else 'plays'}"
+        text = f"{self._source.name} {'is over' if self._over else 'is shown'}"
         message.status.append(
             status(STATUS, self._source.name, DiagnosticStatus.OK, text, self.counts)
         )

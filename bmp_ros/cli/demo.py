@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""See the node at work on the demo clip, over ROS 2, and score what it says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Starts a camera that shows a clip and bmp_node, as two processes in a DDS domain of "
+        "their own, matches results to the clip's ground truth by stamp, and writes "
+        "summary.json, drawn pictures and a GIF."
+    )
+    parser.add_argument("--preset", default="tiny", help="networks and loop of the node")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--source",
+        default="clip",
+        help="clip (the demo clip), scenes (rendered live), or the path of a video, an image or "
+        "a folder of images",
+    )
+    parser.add_argument("--images", type=int, help="show so many; without it the whole source")
+    parser.add_argument("--rate", type=float, default=0.0, help="a second; 0: as it is meant")
+    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder")
+    parser.add_argument(
+        "--domain",
+        type=int,
+        help="ROS domain, to watch it with rviz2 or ros2 topic; without it one of its own",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.images is not None and args.images < 1:
+        raise ValueError(f"--images is {args.images}, needs at least 1")
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"the demo runs on ROS 2, which cannot be imported ({error}); run make demo, or "
+            "source a workspace with bmp_ros"
+        ) from error
+    from bmp_ros.ros.demo import DemoError, DemoSettings, run_demo
+
+    settings = DemoSettings(
+        preset=args.preset, device=args.device, source=args.source, images=args.images,
+        rate=args.rate, output=args.output, domain=args.domain,
+    )  # fmt: skip
+    try:
+        run_demo(settings)
+    except DemoError as error:  # several lines: the node's log belongs to it
+        print(f"bmp demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the camera and the node have ended", file=sys.stderr)
+        return 130
+    return 0

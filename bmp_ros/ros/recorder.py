@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Recorder``: listens to a camera and to ``bmp_node``, and matches them by stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from sensor_msgs.msg import Image
+
+from bmp_ros.ros import qos
+from bmp_ros.ros.camera_node import STATUS as CAMERA_STATUS
+from bmp_ros.ros.camera_node import TRUTH_DEPTH
+from bmp_ros.ros.image_messages import bgr_image
+from bmp_ros.ros.interfaces import PersonArray
+
+_ARRIVED_NS = 3 * 10**9
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
+_RECEIVED = "frames received"
+_DONE = (
+    "frames processed", "frames replaced by newer ones", "frames discarded", "frames refused",
+    "frames failed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the node said about one image.
+
+    stamp_ns: of the image. age_ms: of the image when the result was received.
+    truth: of the image, None where nobody knows it. jpeg: the image, None if it was lost.
+    """
+
+    stamp_ns: int
+    age_ms: float
+    people: PersonArray
+    truth: PersonArray | None
+    jpeg: bytes | None
+
+    @property
+    def image(self) -> np.ndarray | None:
+        """The image, BGR uint8 (H, W, 3)."""
+        if self.jpeg is None:
+            return None
+        return cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_COLOR)
+
+
+class Recorder(Node):
+    """Keeps what was said about every image, and the image; of images without a result nothing.
+
+    images: how many were received. last_stamp: of the newest of them, nanoseconds.
+    node, camera: values of their last diagnostics, empty before the first. engines: the same of
+    the node's networks. problem: why the node cannot configure, else empty.
+    """
+
+    def __init__(
+        self, *, image_topic: str, namespace: str, node_name: str, **options: Any
+    ) -> None:
+        super().__init__("recorder", **options)
+        self.images = 0
+        self.node: Mapping[str, str] = {}
+        self.camera: Mapping[str, str] = {}
+        self.engines: Mapping[str, str] = {}
+        self.problem = ""
+        self.last_stamp = 0
+        self._node_name = node_name
+        self._diagnosed = 0.0
+        self._people: dict[int, tuple[float, PersonArray]] = {}
+        self._truth: dict[int, PersonArray] = {}
+        self._waiting: dict[int, Image] = {}
+        self._jpegs: dict[int, bytes] = {}
+        base = image_topic.rpartition("/")[0]
+        many = QoSProfile(depth=TRUTH_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        self.create_subscription(PersonArray, f"{base}/ground_truth", self._keep_truth, many)
+        self.create_subscription(Image, image_topic, self._keep_image, qos.profile())
+        self.create_subscription(PersonArray, f"{namespace}/poses", self._keep_result, many)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._keep_diagnostics, 50)
+
+    @property
+    def count(self) -> int:
+        """How many results there are."""
+        return len(self._people)
+
+    def results(self) -> list[Result]:
+        """What was said, in the order of its arrival."""
+        return [
+            Result(stamp, age_ms, people, self._truth.get(stamp), self._jpegs.get(stamp))
+            for stamp, (age_ms, people) in self._people.items()
+        ]
+
+    @property
+    def frames_sent(self) -> int:
+        return int(self.camera.get("frames sent", 0))
+
+    @property
+    def camera_is_over(self) -> bool:
+        return self.camera.get("over") == "yes"
+
+    @property
+    def everything_is_answered(self) -> bool:
+        """Whether the node says that nothing is at work, after the last image."""
+        finished = sum(int(self.node.get(key, 0)) for key in _DONE)
+        if not self.node or finished != self.received or self.answered < self.count:
+            return False
+        if self.last_stamp in self._people:
+            return True
+        # Diagnostics come once a second; these were made after the last image had arrived.
+        return self._diagnosed > self.last_stamp + _ARRIVED_NS
+
+    @property
+    def received(self) -> int:
+        """Images that the node says to have received."""
+        return int(self.node.get(_RECEIVED, 0))
+
+    @property
+    def answered(self) -> int:
+        """Results that the node says to have published."""
+        return int(self.node.get("frames processed", 0))
+
+    def _keep_truth(self, message: PersonArray) -> None:
+        self._truth[_stamp(message)] = message
+
+    def _keep_image(self, message: Image) -> None:
+        self.images += 1
+        self.last_stamp = _stamp(message)
+        self._waiting[self.last_stamp] = message
+        self._compress()
+
+    def _keep_result(self, message: PersonArray) -> None:
+        stamp = _stamp(message)
+        age_ms = (self.get_clock().now().nanoseconds - stamp) / 1e6
+        self._people[stamp] = age_ms, message
+        self._compress()
+
+    def _compress(self) -> None:
+        """Keep images that have a result, forget those that will have none.
+
+        Either may come first: topics overtake each other.
+        """
+        for stamp in self._people.keys() & self._waiting.keys():
+            _, jpeg = cv2.imencode(".jpg", bgr_image(self._waiting.pop(stamp)), _JPEG)
+            self._jpegs[stamp] = bytes(jpeg)
+        # Results come in the order of their images.
+        newest = max(self._people, default=0)
+        for stamp in [other for other in self._waiting if other < newest]:
+            del self._waiting[stamp]
+
+    def _keep_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            if status.name == CAMERA_STATUS:
+                self.camera = values
+            elif status.name == f"{self._node_name}: engines":
+                self.problem = status.message if status.level == b"\2" else ""
+                self.engines = values
+            elif status.name.startswith(f"{self._node_name}: "):
+                self.node = values
+                self._diagnosed = Time.from_msg(message.header.stamp).nanoseconds
+
+
+def _stamp(message: Any) -> int:
+    return int(Time.from_msg(message.header.stamp).nanoseconds)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts a camera without hardware, bmp_node and rviz: everything to see, nothing to plug in.
+
+ros2 launch bmp_ros demo.launch.py
+ros2 launch bmp_ros demo.launch.py source:=scenes preset:=bmp_d3 rviz:=false
+ros2 launch bmp_ros demo.launch.py source:=/path/video.mp4
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchContext, LaunchDescription
+
+SHARE = Path(get_package_share_directory("bmp_ros"))
+CAMERA_NAMESPACE = "camera"
+YES_NO = ["true", "false"]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return all arguments, the camera, the node and rviz."""
+    arguments = [
+        DeclareLaunchArgument(
+            "preset",
+            default_value="tiny",
+            description="Networks and loop: tiny comes with the package and is made for CPUs; "
+            "bmp_d3, bmp_v2 … or the path of a YAML file.",
+        ),
+        DeclareLaunchArgument(
+            "device",
+            default_value="auto",
+            description="auto (a GPU if there is one), cpu, cuda or cuda:N.",
+        ),
+        DeclareLaunchArgument(
+            "source",
+            default_value="clip",
+            description="What the camera shows, again and again: clip (people who do not exist), "
+            "scenes (the same, rendered live), or the path of a video, an image or a folder.",
+        ),
+        DeclareLaunchArgument(
+            "rate",
+            default_value="0.0",
+            description="Images per second; 0.0: as the source is meant.",
+        ),
+        DeclareLaunchArgument(
+            "qos",
+            default_value="reliable",
+            choices=["reliable", "sensor"],
+            description="Of the camera; sensor: best effort, as drivers publish.",
+        ),
+        DeclareLaunchArgument(
+            "namespace", default_value="bmp", description="Of the node and its topics."
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="Least severe messages of the node that are logged.",
+        ),
+        DeclareLaunchArgument(
+            "rviz",
+            default_value="true",
+            choices=YES_NO,
+            description="Also start rviz2, where it is installed.",
+        ),
+        DeclareLaunchArgument(
+            "python",
+            default_value="",
+            description="Python that has the networks' packages, such as /path/venv/bin/python; "
+            "empty: the one that bmp_ros was installed with.",
+        ),
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list[object]:
+    """Make camera and node of resolved arguments."""
+
+    def given(name: str) -> str:
+        return str(context.perform_substitution(LaunchConfiguration(name))).strip()
+
+    camera = Node(
+        package="bmp_ros",
+        executable="bmp_camera",
+        name="camera",
+        namespace=CAMERA_NAMESPACE,
+        parameters=[
+            {"source": given("source"), "rate": float(given("rate")), "qos": given("qos")}
+        ],
+        prefix=given("python") or None,
+        output="screen",
+        emulate_tty=True,
+    )
+    rviz, notes = given("rviz"), []
+    if rviz == "true" and not is_installed("rviz2"):
+        rviz = "false"
+        notes = [LogInfo(msg="rviz2 is not installed; going on without it")]
+    node = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(SHARE / "launch" / "bmp.launch.py")),
+        launch_arguments={
+            "image_topic": f"/{CAMERA_NAMESPACE}/image_raw",
+            "preset": given("preset"),
+            "device": given("device"),
+            "namespace": given("namespace"),
+            "log_level": given("log_level"),
+            "python": given("python"),
+            "rviz": rviz,
+        }.items(),
+    )
+    return [*notes, camera, node]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a ROS package can be found."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
