@@ -126,9 +126,10 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
     if len(missing) == 1:
         raise missing[0]
     if missing:
+        known = any(choice is not None and choice.settings.weights in zoo for choice in choices)
+        remedy = f"; fetch them all with `bmp models download {preset.reference}`" if known else ""
         raise WeightsMissing(
-            f"preset {preset.name} needs weights that are not here; fetch them all with "
-            f"`bmp models download {preset.reference}`:\n"
+            f"preset {preset.name} needs weights that are not here{remedy}:\n"
             + "\n".join(f"  {error}" for error in missing)
         )
     return files

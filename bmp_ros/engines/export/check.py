@@ -22,8 +22,8 @@ class ExportRefused(RuntimeError):  # noqa: N818  (says what happened)
 def compare(source: GraphSource, path: Path) -> dict[str, float]:
     """Run a file and its module on all samples; return the smallest cosine of every output.
 
-    Raises ExportRefused when one is below `LEAST_COSINE`, or when shapes differ or values are not
-    finite.
+    Raises ExportRefused when one is below `LEAST_COSINE`, when shapes differ or values are not
+    finite, and when the graph does not run at all.
     """
     graph = Graph(path, Target("cpu"))
     least = dict.fromkeys(source.outputs, 1.0)
@@ -31,7 +31,14 @@ def compare(source: GraphSource, path: Path) -> dict[str, float]:
         with torch.inference_mode():
             wanted = source.module(*sample.values())
         wanted = (wanted,) if isinstance(wanted, torch.Tensor) else wanted
-        found = graph.run({name: value.numpy() for name, value in sample.items()})
+        inputs = {name: value.numpy() for name, value in sample.items()}
+        try:
+            found = graph.run(inputs)
+        except Exception as error:  # onnxruntime's own classes derive from Exception directly
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+            raise ExportRefused(
+                f"{path.name}: onnxruntime cannot run the graph on {shapes}: {error}"
+            ) from error
         for name, expected in zip(source.outputs, wanted, strict=True):
             cosine = cosine_similarity(expected.numpy(), found[name])
             if not cosine >= LEAST_COSINE:

@@ -6,11 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bmp_ros.engines.export.source import GraphSource, NetworkSource, sample_picture, weights_hash
+from bmp_ros.engines.export.source import (
+    GraphSource,
+    NetworkSource,
+    sample_picture,
+    sample_prompts,
+    weights_hash,
+)
 from bmp_ros.engines.onnx.card import PointSegmenterFacts
 from bmp_ros.engines.onnx.point_segmenter import FEATURES
 from bmp_ros.engines.point_canvas import point_letterbox, points_to_canvas, segmenter_input
@@ -75,15 +80,6 @@ def point_segmenter_source(
         {"max_hole_area": settings.max_hole_area, "max_speck_area": settings.max_speck_area},
         weights_hash(state_dict, facts),
     )
-
-
-def sample_prompts(people: int, points: int, width: int, height: int) -> tuple[np.ndarray, Tensor]:
-    """Return points (G, P, 2) float32 in image pixels and labels (G, P) int64, 1 and 0."""
-    rng = np.random.default_rng(people)
-    xy = rng.uniform(0, 1, (people, points, 2)) * (width, height)
-    labels = torch.from_numpy(rng.integers(0, 2, (people, points)))
-    labels[:, 0] = 1
-    return xy.astype(np.float32), labels
 
 
 class Encoder(nn.Module):

@@ -140,9 +140,16 @@ def _point_segmenter(settings: Any, state_dict: Any) -> NetworkSource:
     return point_segmenter_source(settings, state_dict)
 
 
+def _sam2(settings: Any, state_dict: Any) -> NetworkSource:
+    from bmp_ros.engines.export.sam2 import sam2_source
+
+    return sam2_source(settings, state_dict)
+
+
 _SOURCES: dict[str, Callable[[Any, Any], NetworkSource]] = {
     "rtmdet_ins": _rtmdet_ins,
     "vit_pose": _vit_pose,
     "conv_pose": _conv_pose,
     "point_segmenter": _point_segmenter,
+    "sam2": _sam2,
 }

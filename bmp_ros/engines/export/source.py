@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Inputs = dict[str, Tensor]
@@ -71,3 +72,12 @@ def sample_picture(height: int = 480, width: int = 640) -> np.ndarray:
         cv2.ellipse(image, centre, axes, float(rng.uniform(-30, 30)), 0, 360, colour, -1)
     noise = rng.integers(-12, 13, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def sample_prompts(people: int, points: int, width: int, height: int) -> tuple[np.ndarray, Tensor]:
+    """Return points (G, P, 2) float32 in image pixels and labels (G, P) int64, 1 and 0."""
+    rng = np.random.default_rng(people)
+    xy = rng.uniform(0, 1, (people, points, 2)) * (width, height)
+    labels = torch.from_numpy(rng.integers(0, 2, (people, points)))
+    labels[:, 0] = 1
+    return xy.astype(np.float32), labels

@@ -10,6 +10,7 @@ from bmp_ros.engines.onnx.graph import load_network
 from bmp_ros.engines.onnx.point_segmenter import OnnxPointSegmenter
 from bmp_ros.engines.onnx.pose_estimator import OnnxPoseEstimator
 from bmp_ros.engines.onnx.rtmdet_ins_detector import OnnxDetector
+from bmp_ros.engines.onnx.sam2_segmenter import OnnxSam2Segmenter
 from bmp_ros.engines.onnx.target import Target
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ def pose_estimator(settings: OnnxPoseSettings, path: Path, target: Target) -> On
 def segmenter(settings: OnnxSegmenterSettings, path: Path, target: Target) -> Segmenter:
     """Build the segmenter that a file is the first part of; raises what `load_network` raises."""
     graphs = load_network(path, "segmenter", target)
-    areas = {
-        "max_hole_area": settings.max_hole_area,
-        "max_speck_area": settings.max_speck_area,
-    }
-    return OnnxPointSegmenter(graphs, target.device, **areas)
+    engines: dict[str, type] = {"point_segmenter": OnnxPointSegmenter, "sam2": OnnxSam2Segmenter}
+    built: Segmenter = engines[graphs["encoder"].card.network](
+        graphs,
+        target.device,
+        max_hole_area=settings.max_hole_area,
+        max_speck_area=settings.max_speck_area,
+    )
+    return built

@@ -160,7 +160,8 @@ def select_mask(
     With ``dynamic_multimask`` an unstable mask 0, whose area changes by more than 2 % when the
     threshold moves from -0.05 to +0.05, gives way to the best-scored of the others.
     """
-    choice = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    people = logits.shape[0]  # not len(), which would be a constant in an exported graph
+    choice = torch.zeros(people, dtype=torch.long, device=logits.device)
     if dynamic_multimask:
         single = logits[:, 0].flatten(1)
         inner = (single > _STABILITY_DELTA).sum(1)
@@ -170,7 +171,7 @@ def select_mask(
         choice = torch.where(
             stability >= _STABILITY_THRESHOLD, choice, scores[:, 1:].argmax(1) + 1
         )
-    rows = torch.arange(len(logits), device=logits.device)
+    rows = torch.arange(people, device=logits.device)
     return logits[rows, choice], scores[rows, choice]
 
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ViTPose, PMPose and SAM 2.1, small ones with random weights, exported and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="compares with torch")
+pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
+from random_vit import random_state_dict  # noqa: E402
+from random_weights import drawn_image  # noqa: E402
+
+from bmp_ros.engines.export.check import compare  # noqa: E402
+from bmp_ros.engines.export.pose import vit_pose_source  # noqa: E402
+from bmp_ros.engines.export.source import NetworkSource  # noqa: E402
+from bmp_ros.engines.export.write import write_graph  # noqa: E402
+from bmp_ros.engines.onnx import build  # noqa: E402
+from bmp_ros.engines.onnx.card import Card, part_path  # noqa: E402
+from bmp_ros.engines.onnx.target import Target  # noqa: E402
+from bmp_ros.engines.settings import (  # noqa: E402
+    OnnxPoseSettings,
+    OnnxSegmenterSettings,
+    Sam2Settings,
+    VitPoseSettings,
+)
+from bmp_ros.engines.torch.vit_pose import VitPose  # noqa: E402
+from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator  # noqa: E402
+from bmp_ros.loop.frame import Frame  # noqa: E402
+from bmp_ros.loop.skeletons import COCO_17, MULTI_23  # noqa: E402
+
+
+def write(source: NetworkSource, path: Path, *, half_weights: bool = False) -> None:
+    for graph in source.graphs:
+        file = part_path(path, source.kind, graph.part)
+        card = Card(source.kind, graph.part, source.weights, source.facts)
+        write_graph(graph, card, file, half_weights=half_weights)
+        compare(graph, file)
+
+
+@pytest.mark.parametrize("head", ["heatmap", "pmpose"])
+@pytest.mark.parametrize("extra_keypoints", [False, True])
+def test_vit_pose(head: str, extra_keypoints: bool, tmp_path: Path) -> None:
+    weights = random_state_dict(width=384, depth=1, hidden=96, head=head)
+    settings = VitPoseSettings("x.pth", head=head, background_factor=0.75)
+    path = tmp_path / "pose.onnx"
+    write(vit_pose_source(settings, weights), path)
+
+    boxes = np.array([[10, 5, 60, 110], [50, 20.5, 150, 100]], np.float32)
+    masks = np.zeros((2, 120, 160), bool)
+    masks[0, 10:100, 20:90] = True  # the other one is empty: no mask
+    frame = Frame(drawn_image(120, 160, seed=3))
+    options = OnnxPoseSettings("x.onnx", extra_keypoints=extra_keypoints)
+    estimator = build.pose_estimator(options, path, Target())
+    found = estimator.estimate(frame, boxes, masks)
+    network = VitPose.from_state_dict(weights, head=head)
+    wanted = VitPoseEstimator(network, extra_keypoints=extra_keypoints).estimate(
+        frame, boxes, masks
+    )
+
+    assert estimator.skeleton is (MULTI_23 if extra_keypoints else COCO_17)
+    assert estimator.background_factor == 0.75
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-3)
+    assert np.unique(found.scores).size > 10
+    close = np.abs(found.keypoints - wanted.keypoints).max(axis=2) < 0.1
+    assert close.mean() > 0.9
+    for ours, theirs in (
+        (found.visibility, wanted.visibility),
+        (found.presence, wanted.presence),
+    ):
+        assert (ours is None) == (theirs is None) == (head == "heatmap")
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def sam2_network():
+    pytest.importorskip("sam2", reason="needs the sam2 package")
+    from random_sam2 import SMALL, SMALL_IMAGE_SIZE, small_random_sam2
+
+    from bmp_ros.engines.torch.sam2_network import Sam2Network, image_tensors
+
+    network = Sam2Network(SMALL, SMALL_IMAGE_SIZE)
+    network.load_state_dict(image_tensors(small_random_sam2().state_dict()), strict=True)
+    return network
+
+
+@pytest.mark.parametrize("dynamic_multimask", [False, True])
+@pytest.mark.parametrize("shape", [(90, 160), (400, 300)])
+def test_sam2(
+    sam2_network, dynamic_multimask: bool, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    from bmp_ros.engines.export.sam2 import network_source
+    from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
+
+    path = tmp_path / "segmenter.onnx"
+    settings = Sam2Settings("x.pt", dynamic_multimask=dynamic_multimask)
+    write(network_source(sam2_network, settings), path)
+    options = OnnxSegmenterSettings("x.onnx", max_hole_area=10, max_speck_area=50)
+    exported = build.segmenter(options, path, Target())
+    native = Sam2Segmenter(sam2_network, dynamic_multimask=dynamic_multimask)
+    image = drawn_image(*shape, seed=4)
+    ours, theirs = Frame(image), Frame(image)
+    rng = np.random.default_rng(1)
+    for people, points in ((4, 3), (1, 1), (2, 7)):
+        xy = (rng.uniform(0, 1, (people, points, 2)) * shape[::-1]).astype(np.float32)
+        labels = rng.integers(0, 2, (people, points)).astype(np.int32)
+        found = exported.segment(ours, xy, labels)
+        wanted = native.segment(theirs, xy, labels)
+        assert found.masks.shape == (people, *shape) and 0 < found.masks.mean() < 1
+        assert (found.masks ^ wanted.masks).mean() < 5e-3
+        np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-3)
+    assert len(ours._store) == 1, "one embedding for all prompts"
+
+
+@pytest.mark.slow
+def test_sam2_in_half_precision_passes_the_gate(sam2_network, tmp_path: Path) -> None:
+    from bmp_ros.engines.export.sam2 import network_source
+
+    source = network_source(sam2_network, Sam2Settings("x.pt"))
+    write(source, tmp_path / "half.onnx", half_weights=True)
+    write(source, tmp_path / "full.onnx")
+    half, full = ((tmp_path / f"{name}.onnx").stat().st_size for name in ("half", "full"))
+    assert half < 0.6 * full
