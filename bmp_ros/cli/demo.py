@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
             f"the demo runs on ROS 2, which cannot be imported ({error}); run make demo, or "
             "source a workspace with bmp_ros"
         ) from error
-    from bmp_ros.ros.demo import DemoError, DemoSettings, run_demo
+    from bmp_ros.ros.demo import DemoSettings, run_demo
+    from bmp_ros.ros.node_process import ProcessError
 
     settings = DemoSettings(
         preset=args.preset, device=args.device, source=args.source, images=args.images,
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     try:
         run_demo(settings)
-    except DemoError as error:  # several lines: the node's log belongs to it
+    except ProcessError as error:  # several lines: the node's log belongs to it
         print(f"bmp demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -54,36 +54,27 @@ class Summary:
 def summarize(recorder: Recorder, preset: str, source: str) -> Summary:
     """Compute the figures. Raises ModuleNotFoundError without pycocotools."""
     results = recorder.results()
+    said = recorder.diagnostics
     ages = [result.age_ms for result in results]
     known = [result for result in results if result.truth is not None]
     scored = scores(known)
     return Summary(
         preset=preset,
-        device=recorder.engines.get("device", ""),
+        device=said.engines.get("device", ""),
         source=source,
-        frames_sent=recorder.frames_sent,
-        frames_received=recorder.received,
-        frames_processed=recorder.answered,
+        frames_sent=said.sent,
+        frames_received=said.received,
+        frames_processed=said.processed,
         results_received=len(results),
         people_mean=float(np.mean([len(r.people.people) for r in results] or [0])),
         age_ms_p50=float(np.percentile(ages, 50)) if ages else None,
         age_ms_p95=float(np.percentile(ages, 95)) if ages else None,
-        stage_ms_median=stage_medians(recorder.node),
+        stage_ms_median=said.stages(),
         frames_scored=len(known),
         box_ap50=scored.boxes.ap50 if scored.boxes else None,
         mask_ap50=scored.masks.ap50 if scored.masks else None,
         keypoint_ap=scored.keypoints.ap if scored.keypoints else None,
     )
-
-
-def stage_medians(values: Mapping[str, str]) -> dict[str, float]:
-    """Milliseconds of each stage from the diagnostics of a camera."""
-    ending = " p50 (ms)"
-    return {
-        key.removesuffix(ending): float(value)
-        for key, value in values.items()
-        if key.endswith(ending) and not key.startswith("age")
-    }
 
 
 def scores(results: Sequence[Result]) -> ResultScores:

@@ -3,31 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from bmp_ros.ros import qos
-from bmp_ros.ros.camera_node import STATUS as CAMERA_STATUS
 from bmp_ros.ros.camera_node import TRUTH_DEPTH
+from bmp_ros.ros.diagnostics_listener import DiagnosticsListener
 from bmp_ros.ros.image_messages import bgr_image
 from bmp_ros.ros.interfaces import PersonArray
 
 _ARRIVED_NS = 3 * 10**9
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
-_RECEIVED = "frames received"
-_DONE = (
-    "frames processed", "frames replaced by newer ones", "frames discarded", "frames refused",
-    "frames failed",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,7 @@ class Recorder(Node):
     """Keeps what was said about every image, and the image; of images without a result nothing.
 
     images: how many were received. last_stamp: of the newest of them, nanoseconds.
-    node, camera: values of their last diagnostics, empty before the first. engines: the same of
-    the node's networks. problem: why the node cannot configure, else empty.
+    diagnostics: of the node and of the camera.
     """
 
     def __init__(
@@ -65,13 +57,7 @@ class Recorder(Node):
     ) -> None:
         super().__init__("recorder", **options)
         self.images = 0
-        self.node: Mapping[str, str] = {}
-        self.camera: Mapping[str, str] = {}
-        self.engines: Mapping[str, str] = {}
-        self.problem = ""
         self.last_stamp = 0
-        self._node_name = node_name
-        self._diagnosed = 0.0
         self._people: dict[int, tuple[float, PersonArray]] = {}
         self._truth: dict[int, PersonArray] = {}
         self._waiting: dict[int, Image] = {}
@@ -81,7 +67,7 @@ class Recorder(Node):
         self.create_subscription(PersonArray, f"{base}/ground_truth", self._keep_truth, many)
         self.create_subscription(Image, image_topic, self._keep_image, qos.profile())
         self.create_subscription(PersonArray, f"{namespace}/poses", self._keep_result, many)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._keep_diagnostics, 50)
+        self.diagnostics = DiagnosticsListener(self, node_name)
 
     @property
     def count(self) -> int:
@@ -96,33 +82,15 @@ class Recorder(Node):
         ]
 
     @property
-    def frames_sent(self) -> int:
-        return int(self.camera.get("frames sent", 0))
-
-    @property
-    def camera_is_over(self) -> bool:
-        return self.camera.get("over") == "yes"
-
-    @property
     def everything_is_answered(self) -> bool:
         """Whether the node says that nothing is at work, after the last image."""
-        finished = sum(int(self.node.get(key, 0)) for key in _DONE)
-        if not self.node or finished != self.received or self.answered < self.count:
+        said = self.diagnostics
+        if not said.nothing_at_work or said.processed < self.count:
             return False
         if self.last_stamp in self._people:
             return True
         # Diagnostics come once a second; these were made after the last image had arrived.
-        return self._diagnosed > self.last_stamp + _ARRIVED_NS
-
-    @property
-    def received(self) -> int:
-        """Images that the node says to have received."""
-        return int(self.node.get(_RECEIVED, 0))
-
-    @property
-    def answered(self) -> int:
-        """Results that the node says to have published."""
-        return int(self.node.get("frames processed", 0))
+        return said.stamp_ns > self.last_stamp + _ARRIVED_NS
 
     def _keep_truth(self, message: PersonArray) -> None:
         self._truth[_stamp(message)] = message
@@ -136,7 +104,8 @@ class Recorder(Node):
     def _keep_result(self, message: PersonArray) -> None:
         stamp = _stamp(message)
         age_ms = (self.get_clock().now().nanoseconds - stamp) / 1e6
-        self._people[stamp] = age_ms, message
+        # When it ends, the node clears displays with an empty array for the last image.
+        self._people.setdefault(stamp, (age_ms, message))
         self._compress()
 
     def _compress(self) -> None:
@@ -151,18 +120,6 @@ class Recorder(Node):
         newest = max(self._people, default=0)
         for stamp in [other for other in self._waiting if other < newest]:
             del self._waiting[stamp]
-
-    def _keep_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            values = {pair.key: pair.value for pair in status.values}
-            if status.name == CAMERA_STATUS:
-                self.camera = values
-            elif status.name == f"{self._node_name}: engines":
-                self.problem = status.message if status.level == b"\2" else ""
-                self.engines = values
-            elif status.name.startswith(f"{self._node_name}: "):
-                self.node = values
-                self._diagnosed = Time.from_msg(message.header.stamp).nanoseconds
 
 
 def _stamp(message: Any) -> int:
