@@ -22,7 +22,10 @@ SHARE = Path(get_package_share_directory("bmp_ros"))
 YES_NO = ["true", "false"]
 
 # Passed on to the node when they are given; empty leaves them to params_file.
-PARAMETERS = ("preset", "device", "image_transport", "autostart", "auto_download")
+PARAMETERS = (
+    "preset", "device", "image_transport", "depth_topic", "target_frame", "autostart",
+    "auto_download",
+)  # fmt: skip
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -38,6 +41,16 @@ def generate_launch_description() -> LaunchDescription:
             default_value="",
             choices=["", "raw", "compressed"],
             description="raw: image_topic itself; compressed: image_topic + /compressed.",
+        ),
+        DeclareLaunchArgument(
+            "depth_topic",
+            default_value="",
+            description="Depth images registered to image_topic: people in metres on poses_3d.",
+        ),
+        DeclareLaunchArgument(
+            "target_frame",
+            default_value="",
+            description="Frame of poses_3d, through tf; empty: the camera's optical frame.",
         ),
         DeclareLaunchArgument(
             "cameras",

@@ -23,21 +23,24 @@ GAP = 0.25
 the mask caught. A stretched arm fills the depths on its way; a wall behind the person does not."""
 STEP_PER_METRE = 0.02
 """How much wider gaps may be for each metre of distance: stereo depth gets coarser."""
+SPARSE = 0.02
+"""Share of a mask's pixels that must lie within a gap's depth to count as a part of the body."""
 WINDOW = 0.03
 """Half the side of the window around a joint in metres on the body."""
 WINDOW_PIXELS = (1, 12)
 """Limits of that half side in pixels."""
 LEAST_PIXELS = 3
 """Valid pixels of the person that a joint needs in its window."""
-SAMPLES = 2000
+SAMPLES = 1000
 """Pixels per person, at most about, from which bulk, centroid and distance are computed."""
 
 JOINT_INSET = np.array(
-    [0.01] + [0.02] * 2 + [0.04] * 2 + [0.07] * 2 + [0.045] * 2 + [0.03] * 2 + [0.10] * 2
-    + [0.06] * 2 + [0.045] * 2, np.float32
+    [0.0, 0.017, 0.017, 0.021, 0.021, 0.072, 0.072, 0.048, 0.048, 0.025, 0.025, 0.122, 0.122,
+     0.061, 0.061, 0.036, 0.036], np.float32
 )  # fmt: skip
 """(17,) metres from the surface that the camera sees to the joint inside, along the ray, in COCO's
-order: medians over visible joints of synthetic adults and children in clothes."""
+order: medians over visible joints of synthetic adults and children in clothes
+(benchmarks/depth_accuracy.py --inset)."""
 
 
 @dataclass(frozen=True)
@@ -121,25 +124,24 @@ def lift_people(
     spread = np.full((count, joints), np.nan, np.float32)
     sampled: list[np.ndarray] = []
     owners: list[np.ndarray] = []
+    grid = _Grid.of(depth, alignment, people.image_size)
     places = people.keypoints * alignment.scale + alignment.shift
     hidden = _on_somebody_else(people)
-    for row, rectangle in enumerate(mask_rectangles(people.masks)):
-        part = _own_part(people.masks[row], rectangle, depth, alignment)
-        if part is None:
-            continue
-        bulk = _bulk(part)
+    for row, rectangle in enumerate(people.mask_rectangles):
+        mask = people.masks[row]
+        y, x = grid.sample_places(rectangle)
+        metres = grid.metres(mask, y[:, None], x)
+        bulk = _bulk(metres)
         if bulk is None:
             continue
-        own = np.where((part.metres >= bulk[0]) & (part.metres <= bulk[1]), part.metres, np.nan)
-        middle = float(np.nanmedian(own[part.samples]))
-        half = WINDOW * camera.matrix[0, 0] * alignment.scale[0] / middle
+        own = (metres >= bulk[0]) & (metres <= bulk[1])
+        depths = metres[own]
+        half = WINDOW * camera.matrix[0, 0] * alignment.scale[0] / float(np.median(depths))
         radius = int(np.clip(round(half), *WINDOW_PIXELS))
-        z[row], spread[row] = _window_medians(own, places[row] - part.origin, radius)
-        y, x = np.nonzero(np.isfinite(own[part.samples]))
-        step = part.samples[0].step
-        pixels = np.stack([x, y], axis=1) * step + part.origin - alignment.shift
-        depths = own[part.samples][y, x]
-        sampled.append(np.column_stack([pixels / alignment.scale, depths]))
+        z[row], spread[row] = _window_medians(grid, mask, places[row], radius, bulk)
+        own_y, own_x = np.nonzero(own)
+        pixels = (np.stack([x[own_x], y[own_y]], axis=1) - alignment.shift) / alignment.scale
+        sampled.append(np.column_stack([pixels, depths]))
         owners.append(np.full(len(depths), row))
     z[hidden] = spread[hidden] = np.nan
     if joint_inset and joints >= len(JOINT_INSET):
@@ -188,85 +190,103 @@ def depth_without_people(depth: np.ndarray, masks: np.ndarray, margin: int) -> n
 
 
 @dataclass(frozen=True)
-class _Part:
-    """metres: (h, w) float32, NaN off the person. origin: (2,) x y in the depth image.
+class _Grid:
+    """The depth image, and for its rows and columns those of the masks.
 
-    samples: two slices that thin the part out to about ``SAMPLES`` pixels of the person.
+    is_shown: all of it lies in the image.
+    Only what is looked at is converted to metres: a few thousand pixels per person.
     """
 
-    metres: np.ndarray
-    origin: np.ndarray
-    samples: tuple[slice, slice]
+    depth: np.ndarray
+    mask_rows: np.ndarray
+    mask_columns: np.ndarray
+    alignment: Alignment
+    is_shown: bool
+
+    @classmethod
+    def of(cls, depth: np.ndarray, alignment: Alignment, image_size: tuple[int, int]) -> _Grid:
+        rows, columns = (
+            np.rint((np.arange(depth.shape[1 - axis]) - alignment.shift[axis])
+                    / alignment.scale[axis]).astype(np.intp)
+            for axis in (1, 0)
+        )  # fmt: skip
+        # What the image does not show belongs to nobody: -1.
+        rows[(rows < 0) | (rows >= image_size[0])] = -1
+        columns[(columns < 0) | (columns >= image_size[1])] = -1
+        is_shown = bool(rows.min() >= 0 and columns.min() >= 0)
+        return cls(depth, rows, columns, alignment, is_shown)
+
+    def sample_places(self, rectangle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the depth image that thin out a rectangle of the image."""
+        low, size = rectangle[:2].astype(float), rectangle[2:].astype(float)
+        first = (low - 0.5) * self.alignment.scale + self.alignment.shift
+        last = (low + size - 0.5) * self.alignment.scale + self.alignment.shift
+        limit = np.array(self.depth.shape[::-1])
+        start = np.clip(np.ceil(first), 0, limit).astype(int)
+        stop = np.clip(np.ceil(last), 0, limit).astype(int)
+        step = max(1, int(np.sqrt(np.prod(stop - start) / SAMPLES)))
+        return np.arange(start[1], stop[1], step), np.arange(start[0], stop[0], step)
+
+    def metres(self, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Depth in metres, float32, at places inside the depth image; NaN off the mask.
+
+        rows, columns: indices that broadcast. Also NaN where the depth is out of its limits.
+        """
+        metres = self.depth[rows, columns].astype(np.float32)
+        if self.depth.dtype.kind == "u":
+            metres *= np.float32(0.001)
+        mask_rows, mask_columns = self.mask_rows[rows], self.mask_columns[columns]
+        own = mask[mask_rows, mask_columns]
+        if not self.is_shown:
+            own = own & (mask_rows >= 0) & (mask_columns >= 0)
+        # Comparisons with NaN are false, so NaN goes the way of what is out of range.
+        metres[~(own & (metres >= NEAREST) & (metres <= FARTHEST))] = np.nan
+        return metres
 
 
-def _own_part(
-    mask: np.ndarray, rectangle: np.ndarray, depth: np.ndarray, alignment: Alignment
-) -> _Part | None:
-    """The depth of one person in metres, in the mask's own rectangle; None without a pixel."""
-    x, y, width, height = (int(side) for side in rectangle)
-    limit = np.array(depth.shape[::-1])
-    low, high = np.array([x, y]), np.array([x + width, y + height])
-    if alignment.is_identity:
-        low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
-        own = mask[low[1] : high[1], low[0] : high[0]]
-    else:
-        low = np.ceil((low - 0.5) * alignment.scale + alignment.shift).astype(int)
-        high = np.ceil((high - 0.5) * alignment.scale + alignment.shift).astype(int)
-        low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
-        back = [
-            np.rint((np.arange(low[i], high[i]) - alignment.shift[i]) / alignment.scale[i])
-            for i in (0, 1)
-        ]
-        columns = np.clip(back[0].astype(int), 0, mask.shape[1] - 1)
-        rows = np.clip(back[1].astype(int), 0, mask.shape[0] - 1)
-        own = mask[rows[:, None], columns]
-    area = np.count_nonzero(own)
-    if area == 0:
+def _bulk(metres: np.ndarray) -> tuple[float, float] | None:
+    """The nearest and farthest depth of the person: the longest dense run of the sorted depths.
+
+    A run ends where ``SPARSE`` of all pixels are spread over more than a gap. So a strip of floor
+    along a mask that is a little late, which leads from the feet to the wall without a gap, is
+    left out: few pixels cover many depths. None where too few depths are known.
+    """
+    values = np.sort(metres[np.isfinite(metres)])
+    count = len(values)
+    if count < LEAST_PIXELS:
         return None
-    crop = depth[low[1] : high[1], low[0] : high[0]]
-    metres = crop.astype(np.float32)
-    if depth.dtype.kind == "u":
-        metres *= np.float32(0.001)
-    # Comparisons with NaN are false, so NaN goes the way of what is out of range.
-    metres[~(own & (metres >= NEAREST) & (metres <= FARTHEST))] = np.nan
-    step = max(1, int(np.sqrt(area / SAMPLES)))
-    return _Part(metres, low, (slice(None, None, step), slice(None, None, step)))
-
-
-def _bulk(part: _Part) -> tuple[float, float] | None:
-    """The nearest and farthest depth of the person: the largest run of depths without a gap."""
-    values = part.metres[part.samples]
-    values = np.sort(values[np.isfinite(values)])
-    if len(values) < LEAST_PIXELS:
-        return None
-    gap = GAP + STEP_PER_METRE * values[len(values) // 2]
-    ends = np.flatnonzero(np.diff(values) > gap) + 1
-    runs = np.split(values, ends)
-    largest = max(runs, key=len)
-    return float(largest[0]) - gap / 2, float(largest[-1]) + gap / 2
+    gap = GAP + STEP_PER_METRE * values[count // 2]
+    reach = max(1, int(SPARSE * count))
+    sparse = np.flatnonzero(values[reach:] - values[:-reach] > gap)
+    # Sample i to i + reach lie too far apart: cut between all of them.
+    cuts = np.zeros(count, np.intp)
+    cuts[sparse] += 1
+    cuts[sparse + reach] -= 1
+    edges = np.concatenate([[0], np.flatnonzero(np.cumsum(cuts)[:-1] > 0) + 1, [count]])
+    longest = int(np.diff(edges).argmax())
+    nearest, farthest = values[edges[longest]], values[edges[longest + 1] - 1]
+    return float(nearest - gap / 2), float(farthest + gap / 2)
 
 
 def _window_medians(
-    own: np.ndarray, places: np.ndarray, radius: int
+    grid: _Grid, mask: np.ndarray, places: np.ndarray, radius: int, bulk: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Median depth (K,) and spread (K,) of the person around each of ``places`` (K, 2).
 
-    own: (h, w) metres, NaN off the person. Windows are squares of 2 ``radius`` + 1 pixels, cut at
-    the border of ``own``.
+    places: x y in the depth image. Windows are squares of 2 ``radius`` + 1 pixels, of which about
+    nine rows and columns are looked at. bulk: depths of the person.
     """
-    reach = np.arange(-radius, radius + 1)
-    finite = np.isfinite(places).all(axis=1)
-    # Places far outside: any that is off by more than the window will do.
-    limit = np.array(own.shape[::-1]) + radius + 1
-    cells = np.where(finite[:, None], np.clip(places, -radius - 2, limit), -radius - 2)
-    cells = np.rint(cells).astype(int)
-    rows, columns = cells[:, 1, None] + reach, cells[:, 0, None] + reach
-    inside = ((rows >= 0) & (rows < own.shape[0]))[:, :, None]
-    inside = inside & ((columns >= 0) & (columns < own.shape[1]))[:, None, :]
-    values = own[
-        rows.clip(0, own.shape[0] - 1)[:, :, None], columns.clip(0, own.shape[1] - 1)[:, None, :]
-    ]
-    values = np.where(inside, values, np.nan).reshape(len(places), -1)
+    reach = np.arange(-radius, radius + 1, max(1, round(radius / 4)))
+    height, width = grid.depth.shape
+    outside = -radius - 1.0
+    cells = np.rint(np.nan_to_num(places, nan=outside, posinf=outside, neginf=outside))
+    cells = np.clip(cells, outside, max(height, width) + radius).astype(np.intp)
+    rows = (cells[:, 1, None] + reach)[:, :, None]
+    columns = (cells[:, 0, None] + reach)[:, None, :]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    values = grid.metres(mask, rows.clip(0, height - 1), columns.clip(0, width - 1))
+    values[~(inside & (values >= bulk[0]) & (values <= bulk[1]))] = np.nan
+    values = values.reshape(len(places), -1)
     median, number = _row_medians(values)
     deviation, _ = _row_medians(np.abs(values - median[:, None]))
     known = number >= LEAST_PIXELS

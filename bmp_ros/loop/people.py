@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, SupportsIndex
 
 import numpy as np
 
-from bmp_ros.loop.masks import decode_runs, encode_runs
+from bmp_ros.loop.masks import decode_runs, encode_runs, mask_rectangles
 from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton
 
 
@@ -151,6 +152,11 @@ class People:
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
         return int(self.masks.shape[1]), int(self.masks.shape[2])
+
+    @cached_property
+    def mask_rectangles(self) -> np.ndarray:
+        """(N, 4) int32 x, y, width, height around each of ``masks``; computed once."""
+        return mask_rectangles(self.masks)
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -10,10 +10,12 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image
 
 from bmp_ros.ros.camera_input import CameraInput
+from bmp_ros.ros.depth_input import DepthInput, NoDepthError
 from bmp_ros.ros.diagnostics import CameraStatistics
 from bmp_ros.ros.latest_frame import LatestFrames
 from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings
+from bmp_ros.ros.target_frame import TargetFrame
 
 DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""
@@ -27,6 +29,7 @@ class Camera:
     generation: changes at every `stop`; a frame that was begun before is not published after.
     enabled: whether images are looked at. message_type: of the images that wait.
     last_stamp: of the newest image in nanoseconds, 0 before the first.
+    depth: its depth images, None without. target_frame: where people are to be lifted into.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Camera:
         self.enabled = True
         self.last_stamp = 0
         self.input: CameraInput | None = None
+        self.depth: DepthInput | None = None
+        self.target_frame: TargetFrame | None = None
         self.message_type: type = Image
         self._node = node
         self._frames = frames
@@ -63,6 +68,8 @@ class Camera:
         if self.input is None:
             return None
         self.input.follow_publishers()
+        if self.depth is not None:
+            self.depth.follow_publishers()
         return self.input.remark_silence(timeout_s) if self.enabled else None
 
     def listen(self, settings: CameraSettings) -> None:
@@ -70,11 +77,19 @@ class Camera:
         self.input = CameraInput(self._node, settings, self._receive)
         self.message_type = self.input.message_type
         self.input.open()
+        if settings.depth_topic:
+            self._listen_to_depth(settings)
 
     def stop_listening(self) -> None:
         if self.input is not None:
             self.input.close()
             self.input = None
+        if self.depth is not None:
+            self.depth.close()
+            self.depth = None
+        if self.target_frame is not None:
+            self.target_frame.close()
+            self.target_frame = None
 
     def enable(self, enabled: bool) -> None:
         """Look at images from now on, or at none; displays are cleared then."""
@@ -94,12 +109,26 @@ class Camera:
         """Forget everything about images before; the next one is like the first."""
         self.last_stamp = 0
         self.statistics.clear()
+        if self.depth is not None:
+            self.depth.clear()
 
     def limit_rate(self, max_rate: float) -> None:
         """Let the next image be handed out no sooner than ``max_rate`` (Hz, 0: none) allows."""
         if max_rate > 0:
             # On the machine's clock: stamps and simulated time may stand still or jump.
             self._frames.hold(self.name, time.monotonic() + 1.0 / max_rate)
+
+    def _listen_to_depth(self, settings: CameraSettings) -> None:
+        """What is missing for depth costs depth, never the images."""
+        try:
+            depth = DepthInput(self._node, settings)
+            if settings.target_frame:
+                self.target_frame = TargetFrame(self._node, settings.target_frame)
+        except NoDepthError as error:
+            self._node.get_logger().warning(f"{self.name}: {error}")
+            return
+        depth.open()
+        self.depth = depth
 
     def _receive(self, serialised: bytes) -> None:
         if not self.enabled:

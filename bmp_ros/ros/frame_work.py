@@ -19,6 +19,7 @@ from std_msgs.msg import Header
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.ros.camera import Camera
+from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
 from bmp_ros.ros.image_messages import ImageError, bgr_image
 from bmp_ros.ros.interfaces import PersonArray
@@ -113,6 +114,9 @@ class FrameWork:
         camera.publishers.publish_times(elapsed_ms, age_s * 1e3)
         overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0)
         stages = {**report.stage_ms, "node overhead": overhead_ms}
+        lifted = self._lift(camera, header, people)
+        if lifted is not None:
+            stages["depth"] = lifted.milliseconds
         camera.statistics.add(age_s, stages, len(people), report.not_finite)
         camera.publishers.publish_wanted(
             header,
@@ -121,8 +125,29 @@ class FrameWork:
             run=self._parameters.run(),
             score_threshold=self._loop.settings.confidence_threshold,
             camera_info=camera.camera_info,
+            lifted=lifted,
             on_no_markers=lambda reason: self._say_once(f"{camera.name}: no markers: {reason}"),
         )
+
+    def _lift(self, camera: Camera, header: Header, people: People) -> Lifted | None:
+        """Publish the people in space, if there is depth and somebody wants to know."""
+        if camera.depth is None or not camera.publishers.wants_depth:
+            return None
+        run = self._parameters.run()
+        lifted = lift(
+            header,
+            people,
+            camera.depth,
+            camera.camera_info,
+            camera.target_frame,
+            run,
+            lambda reason: self._warn(
+                f"{camera.name} depth", f"{camera.name}: no depth: {reason}"
+            ),
+        )
+        if lifted is not None:
+            camera.publishers.publish_lifted(people, lifted, run)
+        return lifted
 
     def _age_s(self, header: Header) -> float:
         stamp = Time.from_msg(header.stamp)

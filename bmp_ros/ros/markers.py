@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from bmp_ros.loop.depth import People3D
 from bmp_ros.loop.people import People
 
 _LIFETIME = Duration(sec=1)  # so that a node that ends leaves no ghosts
@@ -26,15 +27,24 @@ def skeleton_markers(
     camera_info: CameraInfo,
     distance: float,
     score_threshold: float,
+    *,
+    in_space: People3D | None = None,
 ) -> MarkerArray:
-    """Draw every person as lines in the plane ``distance`` metres in front of the camera.
+    """Draw every person as lines, in the plane ``distance`` metres in front of the camera.
 
-    Edges with a keypoint of a score up to ``score_threshold`` are left out. The first marker
-    deletes those of the image before.
+    in_space: the same people in the camera's optical frame, who are drawn where they are then;
+    somebody without any known depth is drawn in the plane. Edges with a keypoint of a score up to
+    ``score_threshold``, or of unknown place, are left out. The first marker deletes those of the
+    image before.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     points = keypoints_in_plane(people.keypoints, camera_info, distance)
     found = people.keypoint_scores > score_threshold
+    if in_space is not None:
+        known = np.isfinite(in_space.keypoints).all(axis=2)
+        placed = known.any(axis=1)
+        points[placed] = in_space.keypoints[placed]
+        found = found & (known | ~placed[:, None])
     edges = np.array(people.skeleton.edges, np.int64).reshape(-1, 2)
     for index in range(len(people)):
         drawn = edges[found[index][edges].all(axis=1)]

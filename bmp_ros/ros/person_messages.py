@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from std_msgs.msg import Header
 
-from bmp_ros.loop.masks import decode_runs, encode_runs, mask_rectangles
+from bmp_ros.loop.masks import decode_runs, encode_runs
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import Skeleton
 from bmp_ros.ros.interfaces import BoundingBox, Keypoint, Mask, Person, PersonArray
@@ -41,7 +41,7 @@ def person_array(header: Header, people: People) -> PersonArray:
         corners,
         per_keypoint,
         people.masks,
-        mask_rectangles(people.masks),
+        people.mask_rectangles,
         strict=True,
     )
     return PersonArray(

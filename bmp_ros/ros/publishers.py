@@ -15,9 +15,11 @@ from visualization_msgs.msg import Marker, MarkerArray
 from bmp_ros.drawing import draw_people
 from bmp_ros.loop.people import People
 from bmp_ros.ros import markers, qos
+from bmp_ros.ros.depth_messages import depth_message, person_array_3d
+from bmp_ros.ros.depth_work import Lifted, people_free_depth
 from bmp_ros.ros.detection_messages import detection_array, detections_available
 from bmp_ros.ros.image_messages import image_message, jpeg_message
-from bmp_ros.ros.interfaces import PersonArray
+from bmp_ros.ros.interfaces import PersonArray, PersonArray3D
 from bmp_ros.ros.person_messages import person_array
 from bmp_ros.ros.settings import RunSettings
 
@@ -42,9 +44,12 @@ class CameraPublishers:
         self._debug_jpeg = publisher(CompressedImage, "debug_image/compressed")
         self._label_image = publisher(Image, "label_image")
         self._markers = publisher(MarkerArray, "markers")
+        self._poses_3d = publisher(PersonArray3D, "poses_3d")
+        self._empty_depth = publisher(Image, "depth_without_people")
         self._all = [
             self._poses, self._processing_time, self._latency, self._debug_image,
-            self._debug_jpeg, self._label_image, self._markers,
+            self._debug_jpeg, self._label_image, self._markers, self._poses_3d,
+            self._empty_depth,
         ]  # fmt: skip
         self._detections = None
         if detections_available():
@@ -80,6 +85,19 @@ class CameraPublishers:
         self._processing_time.publish(Float64(data=processing_ms))
         self._latency.publish(Float64(data=latency_ms))
 
+    @property
+    def wants_depth(self) -> bool:
+        """Whether anything that needs depth has subscribers."""
+        return any(map(_is_wanted, (self._poses_3d, self._empty_depth, self._markers)))
+
+    def publish_lifted(self, people: People, lifted: Lifted, run: RunSettings) -> None:
+        """Publish people in space and the depth without them, as far as somebody subscribes."""
+        if _is_wanted(self._poses_3d):
+            self._poses_3d.publish(person_array_3d(lifted.header, people, lifted.people))
+        if _is_wanted(self._empty_depth):
+            depth = people_free_depth(lifted, people, run.people_margin)
+            self._empty_depth.publish(depth_message(lifted.message, depth))
+
     def publish_wanted(
         self,
         header: Header,
@@ -89,9 +107,14 @@ class CameraPublishers:
         run: RunSettings,
         score_threshold: float,
         camera_info: CameraInfo | None,
+        lifted: Lifted | None,
         on_no_markers: Callable[[str], None],
     ) -> None:
-        """Publish what has subscribers. on_no_markers: told why markers cannot be drawn."""
+        """Publish what has subscribers.
+
+        lifted: the people in space, None without depth. on_no_markers: told why markers cannot be
+        drawn.
+        """
         self._publish_debug_image(header, image, people, run.jpeg_quality)
         if _is_wanted(self._label_image):
             self._label_image.publish(label_image(header, people))
@@ -104,7 +127,12 @@ class CameraPublishers:
                 return
             self._markers.publish(
                 markers.skeleton_markers(
-                    header, people, camera_info, run.marker_distance, score_threshold
+                    header,
+                    people,
+                    camera_info,
+                    run.marker_distance,
+                    score_threshold,
+                    in_space=lifted.optical if lifted is not None else None,
                 )
             )
 

@@ -55,7 +55,16 @@ class CameraSettings:
         text="reliability to subscribe with; auto follows the publishers",
     )  # fmt: skip
     camera_info_topic: str = word(
-        "", text="calibration, for the markers only; empty: camera_info beside image_topic"
+        "", text="calibration, for markers and depth; empty: camera_info beside image_topic"
+    )
+    depth_topic: str = word(
+        "", text="depth images registered to those of image_topic; empty: no depth"
+    )
+    depth_camera_info_topic: str = word(
+        "", text="calibration of the depth images; empty: camera_info beside depth_topic"
+    )
+    target_frame: str = word(
+        "", text="frame of poses_3d, through tf; empty: the camera's optical frame"
     )
 
 
@@ -77,6 +86,16 @@ class RunSettings:
     marker_distance: float = number(
         2.0, low=0.1, high=100.0, text="metres in front of the camera at which markers are drawn"
     )
+    depth_max_age: float = number(
+        0.05, low=0.0, high=10.0, text="seconds that image and depth image may be apart"
+    )
+    joint_inset: bool = switch(
+        False, text="keypoints of poses_3d inside the body instead of on its surface"
+    )
+    people_margin: int = number(
+        8, low=0, high=200, integer=True, text="pixels by which people are grown before they are "
+        "taken out of depth_without_people",
+    )  # fmt: skip
     jpeg_quality: int = number(80, low=1, high=100, integer=True, text="of debug_image/compressed")
 
 

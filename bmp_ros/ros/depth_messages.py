@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth between messages and NumPy: depth images, calibrations, people in space."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from geometry_msgs.msg import Point
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from bmp_ros.loop.camera_model import CameraModel
+from bmp_ros.loop.depth import People3D
+from bmp_ros.loop.people import People
+from bmp_ros.ros.compatibility import array_of_bytes
+from bmp_ros.ros.image_messages import ImageError
+from bmp_ros.ros.interfaces import Keypoint3D, Person3D, PersonArray3D
+from bmp_ros.ros.person_messages import skeleton_message
+
+_TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
+"""Encodings of REP 118: whole millimetres, or metres."""
+
+
+def depth_image(message: Image) -> np.ndarray:
+    """Return the depth of a message, (h, w): uint16 millimetres or float32 metres.
+
+    A view into the message where its bytes are in this machine's order; do not write to it.
+    Raises ImageError for another encoding and for sizes that do not fit.
+    """
+    if message.encoding not in _TYPES:
+        raise ImageError(
+            f"encoding {message.encoding!r} is no depth; use {', '.join(_TYPES)} (REP 118)"
+        )
+    kind = np.dtype(_TYPES[message.encoding])
+    height, width, step = message.height, message.width, message.step
+    row = width * kind.itemsize
+    if height == 0 or width == 0 or step < row or step % kind.itemsize:
+        raise ImageError(
+            f"depth of {width}x{height} pixels in {message.encoding} with a step of {step} "
+            f"bytes; a row needs at least {row}, in whole pixels"
+        )
+    if len(message.data) < step * (height - 1) + row:
+        raise ImageError(
+            f"depth of {width}x{height} pixels and step {step} has {len(message.data)} bytes, "
+            f"at least {step * (height - 1) + row} are needed"
+        )
+    ordered = kind.newbyteorder(">" if message.is_bigendian else "<")
+    buffer = memoryview(message.data).cast("B")
+    view: np.ndarray = np.ndarray((height, width), ordered, buffer, strides=(step, kind.itemsize))
+    return view if ordered.isnative else view.astype(kind)
+
+
+def depth_message(like: Image, depth: np.ndarray) -> Image:
+    """A depth image with header and encoding of ``like``; one copy."""
+    depth = np.ascontiguousarray(depth)
+    message = Image(header=like.header, encoding=like.encoding)
+    message.height, message.width = depth.shape
+    message.step = depth.strides[0]
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.data = array_of_bytes(depth.view(np.uint8))
+    return message
+
+
+def camera_model(info: CameraInfo) -> CameraModel:
+    """The camera of a calibration. Raises ValueError when it is none (K is 0, unknown model)."""
+    return CameraModel(
+        np.array(info.k, np.float64).reshape(3, 3),
+        info.width,
+        info.height,
+        np.array(info.d, np.float64),
+        info.distortion_model,
+    )
+
+
+def person_array_3d(header: Header, people: People, found: People3D) -> PersonArray3D:
+    """Make the message of everybody in space, in the frame that ``header`` names."""
+    values = np.concatenate([found.keypoints, people.keypoint_scores[..., None]], axis=2).tolist()
+    spreads = found.spread.tolist()
+    rows = zip(
+        people.track_ids.tolist(),
+        values,
+        spreads,
+        found.centroids.astype(float).tolist(),
+        found.distances.tolist(),
+        strict=True,
+    )
+    return PersonArray3D(
+        header=header,
+        skeleton=skeleton_message(people.skeleton),
+        people=[
+            Person3D(
+                track_id=track,
+                index=index,
+                keypoints=[
+                    Keypoint3D(x=x, y=y, z=z, score=score, spread=spread)
+                    for (x, y, z, score), spread in zip(keypoints, spread_row, strict=True)
+                ],
+                centroid=Point(x=centroid[0], y=centroid[1], z=centroid[2]),
+                distance=distance,
+            )
+            for index, (track, keypoints, spread_row, centroid, distance) in enumerate(rows)
+        ],
+    )
