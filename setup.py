@@ -57,6 +57,7 @@ setup(
     install_requires=["numpy", "opencv-python-headless", "PyYAML"],
     extras_require={
         "onnx": ["onnxruntime", "tqdm"],
+        "export": ["onnx", "onnxruntime", "torch"],
         "torch": ["torch", "torchvision", "tqdm"],
         "hub": ["huggingface_hub"],
         "evaluate": ["pycocotools", "pillow", "tqdm"],

@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
         Install("torch.txt", note="5 GB, minutes"),
         Install("sam2.txt", NO_ISOLATION, {"SAM2_BUILD_CUDA": "0"}),
     ),
+    "export": (Install("export.txt"),),
     "synthetic": (Install("synthetic.txt"),),
     "evaluate": (Install("evaluate.txt"),),
     "dev": (Install("dev.txt"),),
@@ -71,6 +72,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
 }
 NEEDS = {
     "torch": ("base",),
+    "export": ("base", "torch"),
     "synthetic": ("base",),
     "evaluate": ("base",),
     "dev": ("base",),

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))  # the random netwo
 def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a preset with engines rtmdet_ins, conv_pose, point_segmenter; weights beside."""
     torch = pytest.importorskip("torch", reason="exports come from torch")
+    torch.set_num_threads(1)  # networks this small lose more to waiting threads than they gain
     pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
     from random_tiny import random_conv_pose, random_point_segmenter
     from random_weights import SMALL, random_rtmdet_ins
