@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bmp_ros.cli import bench_node
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -39,9 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--threads", type=int, help="CPU threads of torch and OpenCV")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    what = parser.add_subparsers(dest="what", metavar="WHAT", title="what else can be timed")
+    bench_node.add_arguments(what.add_parser("node", help="bmp_node, from a second process"))
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.what == "node":
+        return bench_node.run(args)
     import cv2
     import torch
 

@@ -20,6 +20,10 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, for what shall stay."""
         if self._live and self._shown >= 0:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
