@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bmp_ros.cli import bench_node
+
+if TYPE_CHECKING:
+    from bmp_ros.benchmark.scripted import Scene
+    from bmp_ros.loop.presets import Preset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "processed."
     )
     parser.add_argument(
-        "--preset", default="bmp_d3", help="preset of native engines (%(default)s)"
+        "--preset", default="bmp_d3", help="preset of native or ONNX engines (%(default)s)"
     )
     parser.add_argument(
         "--random-weights",
@@ -39,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16 (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch and OpenCV")
+    parser.add_argument("--threads", type=int, help="CPU threads of networks and OpenCV")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     what = parser.add_subparsers(dest="what", metavar="WHAT", title="what else can be timed")
     bench_node.add_arguments(what.add_parser("node", help="bmp_node, from a second process"))
@@ -49,13 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "node":
         return bench_node.run(args)
     import cv2
-    import torch
 
-    from bmp_ros.benchmark.measure import measure
     from bmp_ros.benchmark.scripted import crowd
-    from bmp_ros.benchmark.untrained import untrained_loop
-    from bmp_ros.engines import build_loop
-    from bmp_ros.engines.torch.devices import torch_device
     from bmp_ros.loop import load_preset
 
     width, height = _size(args.size)
@@ -65,24 +65,72 @@ def run(args: argparse.Namespace) -> int:
             f"{args.warm_up}: needs 0 <= later < people, and frames and warm-up of at least 1"
         )
     if args.threads:
-        torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
-    device = str(torch_device(args.device))
-    # fp32 means fp32 for both sides: by default PyTorch lets convolutions use TF32, products not.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    if args.random_weights:
-        loop = untrained_loop(load_preset(args.preset), device, args.precision, args.compile)
-    else:
-        loop = build_loop(args.preset, device, precision=args.precision, compile=args.compile)
+    preset = load_preset(args.preset)
+    choices = [preset.detector, preset.pose_estimator, preset.segmenter]
+    through_onnxruntime = all(choice is None or choice.engine == "onnx" for choice in choices)
     scene = crowd(args.people, width, height, later=args.later)
-    result = measure(loop, scene, args.frames, args.warm_up)
+    time_it = _time_onnx if through_onnxruntime else _time_torch
+    result = time_it(args, preset, scene)
     result["preset"] = args.preset
     result["weights"] = "untrained" if args.random_weights else "as in the preset"
-    result["device"], result["precision"] = device, args.precision
+    result["precision"] = args.precision
     _print(result)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _time_torch(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, Any]:
+    import torch
+
+    from bmp_ros.benchmark.measure import measure
+    from bmp_ros.benchmark.untrained import untrained_loop
+    from bmp_ros.engines import build_loop
+    from bmp_ros.engines.torch.devices import torch_device
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = str(torch_device(args.device))
+    # fp32 means fp32 for both sides: by default PyTorch lets convolutions use TF32, products not.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if args.random_weights:
+        loop = untrained_loop(preset, device, args.precision, args.compile)
+    else:
+        loop = build_loop(args.preset, device, precision=args.precision, compile=args.compile)
+    result = measure(loop, scene, args.frames, args.warm_up)
+    threads = f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}"
+    return {**result, "device": device, "backend": threads}
+
+
+def _time_onnx(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, Any]:
+    from bmp_ros.benchmark.onnx_loop import measure_onnx
+    from bmp_ros.engines import build_loop
+
+    if args.random_weights or args.compile:
+        raise ValueError(
+            f"preset {preset.name} runs ONNX files: --random-weights and --compile are for "
+            "presets of native engines"
+        )
+    threads = args.threads or len(os.sched_getaffinity(0))
+    each = {"threads": threads}
+    loop = build_loop(
+        args.preset,
+        args.device,
+        precision=args.precision,
+        detector=each,
+        pose_estimator=each,
+        segmenter=each if preset.segmenter is not None else None,
+    )
+    result = measure_onnx(loop, scene, args.frames, args.warm_up)
+    import onnxruntime
+
+    backend = f"{threads} CPU threads, onnxruntime {onnxruntime.__version__}"
+    return {
+        **result,
+        "device": str(getattr(loop.detector, "device", args.device)),
+        "backend": backend,
+    }
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -97,7 +145,7 @@ def _print(result: dict[str, Any]) -> None:
     where = machine.get("gpu") if result["device"].startswith("cuda") else machine["processor"]
     print(
         f"{result['preset']} ({result['weights']}), {result['precision']} on {where}, "
-        f"{machine['torch_threads']} CPU threads, torch {machine['torch']}"
+        f"{result['backend']}"
     )
     print(
         f"{picture['width']}x{picture['height']}, {picture['people'][0]} people "
@@ -110,9 +158,10 @@ def _print(result: dict[str, Any]) -> None:
         other = published["median_ms"].get(stage, 0.0)
         ratio = f"{other / own:.2f}" if own > 0 else "-"
         print(f"{stage:<18}{own:>10.1f}{other:>14.1f}{ratio:>8}")
+    ratio = f"{result['ratio']:.2f} times as fast as the published order of work"
+    if "arithmetic_bound" not in result:
+        print(f"\n{ratio}")
+        return
     print(f"{'networks, GFLOP':<18}{ours['gflop']:>10.0f}{published['gflop']:>14.0f}", end="")
     print(f"{result['arithmetic_bound']:>8.2f}")
-    print(
-        f"\n{result['ratio']:.2f} times as fast as the published order of work; saved arithmetic "
-        f"alone would give {result['arithmetic_bound']:.2f}"
-    )
+    print(f"\n{ratio}; saved arithmetic alone would give {result['arithmetic_bound']:.2f}")
