@@ -1,0 +1,28 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Print who is seen: the smallest subscriber of /bmp/poses."""
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+
+from bmp_msgs.msg import PersonArray
+
+
+def show(message: PersonArray) -> None:
+    stamp = message.header.stamp
+    print(f"{stamp.sec}.{stamp.nanosec:09}: {len(message.people)} people", flush=True)
+    names = message.skeleton.keypoint_names
+    for person in message.people:
+        box, area = person.bbox, sum(person.mask.counts[1::2])
+        seen = [name for name, k in zip(names, person.keypoints, strict=True) if k.score > 0.5]
+        print(f"  {person.score:.2f} at {box.x:.0f} {box.y:.0f}, {area} px:", *seen, flush=True)
+
+
+if __name__ == "__main__":
+    rclpy.init()
+    node = rclpy.create_node("print_people")
+    node.create_subscription(PersonArray, "/bmp/poses", show, 5)
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python examples as processes, over DDS, against published messages."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOW_TO_RUN = "run it with `make test` or `scripts/with_ros python -m pytest test/examples`"
+rclpy = pytest.importorskip("rclpy", reason=f"rclpy is not there; {HOW_TO_RUN}")
+interfaces = pytest.importorskip(
+    "bmp_ros.ros.interfaces", reason=f"bmp_msgs is not there; {HOW_TO_RUN}", exc_type=ImportError
+)
+
+from geometry_msgs.msg import Point, Twist  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+
+from bmp_ros.ros.child_process import ChildProcess, private_domain  # noqa: E402
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LIMIT_S = 60.0
+STILL = (0.0, 0.0)
+NAMES = ["nose", "left_eye", "right_eye"]
+
+
+class Peer:
+    """A node of the test, spun while it waits. Publishes on ``topic`` once somebody listens."""
+
+    def __init__(self, context: Context, topic: str, kind: type) -> None:
+        self.node = Node("peer", context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.publisher = self.node.create_publisher(kind, topic, 5)
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> None:
+        until = time.monotonic() + LIMIT_S
+        while not condition():
+            assert time.monotonic() < until, f"waited {LIMIT_S:.0f} s for {what}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def publish(self, message: Any) -> None:
+        self.wait_for(lambda: self.publisher.get_subscription_count() > 0, "the example")
+        self.publisher.publish(message)
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    with private_domain() as domain:
+        context = Context()
+        rclpy.init(context=context, domain_id=domain)
+        yield context
+        context.try_shutdown()
+
+
+def example(name: str, folder: Path, *arguments: str) -> ChildProcess:
+    return ChildProcess(name, [str(EXAMPLES / name), *arguments], folder / f"{name}.log")
+
+
+def people_at(*places: tuple[float, float]) -> Any:
+    """People at (x to the right, z ahead) metres in the camera's optical frame; NaN: unknown."""
+    return interfaces.PersonArray3D(
+        people=[
+            interfaces.Person3D(centroid=Point(x=x, y=0.0, z=z), distance=math.hypot(x, z))
+            for x, z in places
+        ]
+    )
+
+
+class Robot:
+    """``commands``: (forward, turn) of every Twist that arrived."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.commands: list[tuple[float, float]] = []
+        topic = peer.node.create_subscription(
+            Twist, "/cmd_vel", lambda m: self.commands.append((m.linear.x, m.angular.z)), 50
+        )
+        peer.wait_for(lambda: topic.get_publisher_count() > 0, "a publisher of /cmd_vel")
+
+    def answer_to(self, message: Any) -> tuple[float, float]:
+        """The command that follows a message; the only one, while no clock runs."""
+        before = len(self.commands)
+        self.peer.publish(message)
+        self.peer.wait_for(lambda: len(self.commands) > before, "a command")
+        assert len(self.commands) == before + 1
+        return self.commands[-1]
+
+
+def test_follows_the_nearest_and_stops_for_nobody(context: Context, tmp_path: Path) -> None:
+    peer = Peer(context, "/bmp/poses_3d", interfaces.PersonArray3D)
+    # Simulated time that nobody publishes: the watchdog sleeps, every command answers a message.
+    frozen = ["--ros-args", "-p", "use_sim_time:=true"]
+    with example("follow_nearest.py", tmp_path, *frozen) as running:
+        robot = Robot(peer)
+        far_left, near_right = (-2.0, 6.0), (1.0, 2.5)
+        forward, turn = robot.answer_to(people_at(far_left, near_right))
+        assert 0 < forward <= 0.4 and turn == pytest.approx(-math.atan2(1.0, 2.5))
+        forward, turn = robot.answer_to(people_at(far_left))
+        assert forward == pytest.approx(0.4) and turn > 0
+        forward, turn = robot.answer_to(people_at((-0.2, 0.5)))
+        assert forward == 0 and turn > 0, "it turns to who is close and does not back away"
+        assert robot.answer_to(people_at()) == STILL
+        unknown = (math.nan, math.nan)
+        assert robot.answer_to(people_at(unknown)) == STILL
+        assert robot.answer_to(people_at(unknown, far_left))[0] > 0
+        assert running.end() == 0, running.last_words()
+
+
+def test_stops_when_no_messages_come_any_more(context: Context, tmp_path: Path) -> None:
+    peer = Peer(context, "/bmp/poses_3d", interfaces.PersonArray3D)
+    with example("follow_nearest.py", tmp_path):
+        robot = Robot(peer)
+
+        def goes() -> bool:
+            peer.publish(people_at((0.0, 4.0)))
+            return any(command != STILL for command in robot.commands)
+
+        peer.wait_for(goes, "the robot to go")
+        peer.wait_for(lambda: robot.commands[-1] == STILL, "the robot to stop")
+
+
+def test_prints_people(context: Context, tmp_path: Path) -> None:
+    peer = Peer(context, "/bmp/poses", interfaces.PersonArray)
+    message = interfaces.PersonArray(height=48, width=64)
+    message.header.stamp.sec, message.header.stamp.nanosec = 12, 34
+    message.skeleton.keypoint_names = NAMES
+    person = interfaces.Person(score=0.75)
+    person.bbox.x, person.bbox.y = 10.0, 20.0
+    person.keypoints = [interfaces.Keypoint(score=score) for score in (0.9, 0.1, 0.8)]
+    person.mask = interfaces.Mask(width=3, height=2, counts=[1, 4, 1])
+    message.people = [person]
+    with example("print_people.py", tmp_path) as running:
+
+        def printed() -> str:
+            return running.log.read_text(encoding="utf-8")
+
+        def shows() -> bool:
+            peer.publish(message)
+            return "right_eye" in printed()
+
+        peer.wait_for(shows, "the example to print somebody")
+        assert printed().startswith(
+            "12.000000034: 1 people\n  0.75 at 10 20, 4 px: nose right_eye\n"
+        )
+        assert running.end() == 0, running.last_words()
