@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry
+from bmp_ros.engines.torch.conv_pose import PEAK_SIGMA
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.pictures import Picture, recolour
 from bmp_ros.training.rough_masks import rough_mask
@@ -16,8 +17,6 @@ from bmp_ros.training.rough_masks import rough_mask
 BACKGROUND_FACTOR = 0.5
 """Brightness left to the background, as presets must say: darker than MaskPose's 0.75, since a
 small network needs a plain hint."""
-SIGMA = 1.5
-"""Standard deviation of the target peaks in heatmap cells."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ def joint_heatmaps(
     width, height = heatmap_size
     scale = (np.array(heatmap_size) - 1) / (np.array(input_size) - 1)
     cells = joints * scale
-    x = np.exp(-((np.arange(width) - cells[:, :1]) ** 2) / (2 * SIGMA**2))
-    y = np.exp(-((np.arange(height) - cells[:, 1:]) ** 2) / (2 * SIGMA**2))
+    x = np.exp(-((np.arange(width) - cells[:, :1]) ** 2) / (2 * PEAK_SIGMA**2))
+    y = np.exp(-((np.arange(height) - cells[:, 1:]) ** 2) / (2 * PEAK_SIGMA**2))
     inside = ((cells > -0.5) & (cells < np.array(heatmap_size) - 0.5)).all(axis=1)
     there = inside & (visibility > 0)
     maps = (y[:, :, None] * x[:, None, :] * there[:, None, None]).astype(np.float32)

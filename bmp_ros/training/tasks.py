@@ -23,7 +23,7 @@ from bmp_ros.training.detector_samples import (
     fitted_detector_sample,
 )
 from bmp_ros.training.pictures import Picture, PictureFolder
-from bmp_ros.training.pose_loss import heatmap_loss
+from bmp_ros.training.pose_loss import location_loss
 from bmp_ros.training.pose_samples import PoseSamples, pose_samples
 from bmp_ros.training.segmenter_loss import segmenter_loss
 from bmp_ros.training.segmenter_samples import SegmenterSample, segmenter_sample
@@ -129,10 +129,11 @@ class PoseTask:
     def losses(
         self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]
     ) -> dict[str, Tensor]:
+        assert isinstance(network, ConvPose)
         crops, heatmaps, weights = batch
         if not len(crops):  # only empty scenes
-            return {"heatmap": sum(p.sum() for p in network.parameters()) * torch.tensor(0.0)}
-        return {"heatmap": heatmap_loss(network(crops), heatmaps, weights)}
+            return {"location": sum(p.sum() for p in network.parameters()) * torch.tensor(0.0)}
+        return {"location": location_loss(network.logits(crops), heatmaps, weights)}
 
 
 @dataclass

@@ -19,7 +19,7 @@ from bmp_ros.training.detector_loss import (
     pairwise_iou,
     quality_focal_loss,
 )
-from bmp_ros.training.pose_loss import heatmap_loss
+from bmp_ros.training.pose_loss import location_loss
 from bmp_ros.training.segmenter_loss import segmenter_loss
 
 PRIORS = torch.from_numpy(grid_priors((128, 96)))
@@ -104,13 +104,20 @@ def test_dice_is_zero_for_equal_masks_and_one_for_disjoint_ones() -> None:
     assert dice_loss(1 - mask, mask).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_heatmap_loss_weighs_joints() -> None:
-    maps = torch.zeros(1, 2, 4, 4)
-    targets = torch.zeros(1, 2, 4, 4)
-    targets[0, 1] = 1
-    full = heatmap_loss(maps, targets, torch.tensor([[1.0, 1.0]]))
-    ignored = heatmap_loss(maps, targets, torch.tensor([[1.0, 0.0]]))
-    assert full.item() == pytest.approx(500) and ignored.item() == 0
+def test_the_pose_loss_is_zero_for_the_target_itself_and_weighs_joints() -> None:
+    targets = torch.zeros(1, 3, 4, 4)
+    targets[0, 0, 1:3, 1:3] = 1  # the third joint is not there
+    targets[0, 1, 3, 3] = 1
+    right = (targets / targets.sum(dim=(2, 3), keepdim=True).clamp(min=1) + 1e-9).log()
+    right[0, 2] = 0
+    weights = torch.ones(1, 3)
+    assert location_loss(right, targets, weights).item() == pytest.approx(0, abs=1e-5)
+    wrong = right.clone()
+    wrong[0, 1] = right[0, 1].flip(0)
+    assert location_loss(wrong, targets, weights) > 1
+    assert location_loss(wrong, targets, torch.tensor([[1.0, 0.0, 1.0]])).item() == pytest.approx(
+        0, abs=1e-5
+    )
 
 
 def test_segmenter_scores_learn_the_overlap() -> None:

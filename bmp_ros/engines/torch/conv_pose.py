@@ -8,6 +8,7 @@ transformer, because a CPU does them best at this size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -22,8 +23,17 @@ CONV_POSE_SIZE = PyramidSize(
 """The tiny network that comes with the package: 1.2 M parameters."""
 
 
+PEAK_SIGMA = 1.5
+"""Standard deviation, in heatmap cells, of the distribution that a joint seen plainly has."""
+
+
 class ConvPose(nn.Module):
-    """Crops (N, 3, 192, 144), RGB normalised as in `crops` -> heatmaps (N, K, 48, 36)."""
+    """Crops (N, 3, 192, 144), RGB normalised as in `crops` -> heatmaps (N, K, 48, 36).
+
+    The network predicts where a joint is as a distribution over the cells. Its heatmap is that
+    distribution, scaled so that a joint as certain as the training targets has a peak of 1; one
+    that may be in many places, or is not there, has a low one.
+    """
 
     input_size = (144, 192)
     """Width and height of a crop."""
@@ -59,7 +69,13 @@ class ConvPose(nn.Module):
         """Compute in ``dtype``; heatmaps are returned in float32 whatever it is."""
         return self.to(dtype)
 
-    def forward(self, crops: Tensor) -> Tensor:
+    def logits(self, crops: Tensor) -> Tensor:
+        """Crops -> unnormalised log-probabilities (N, K, 48, 36) float32 of the cells."""
         fine, _, _ = self.pyramid(crops.to(self.head[1].weight.dtype))
-        heatmaps: Tensor = self.head(fine).float()
-        return heatmaps
+        logits: Tensor = self.head(fine).float()
+        return logits
+
+    def forward(self, crops: Tensor) -> Tensor:
+        logits = self.logits(crops)
+        shares = logits.flatten(2).softmax(dim=2).view_as(logits)
+        return (shares * (2 * math.pi * PEAK_SIGMA**2)).clamp(max=1)

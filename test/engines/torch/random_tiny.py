@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random weights of the small pose network and segmenter whose answers depend on what they see.
 
-Every batch norm is calibrated on a picture, and the last layers are scaled so that heatmaps are of
-order one and masks have foreground and background.
+Every batch norm is calibrated on a picture, and the last layers are scaled so that heatmaps have
+peaks and masks have foreground and background.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ def random_conv_pose(
         network = ConvPose(size, num_keypoints)
         crops = _smooth_noise(4, 192, 144)
         _calibrate(network, lambda: network(crops))
-        heatmaps = network(crops)
         last = network.head[1]
-        last.weight.div_(heatmaps.std())
+        last.weight.div_(0.4 * network.logits(crops).std())
         last.bias.zero_()
     return network.state_dict()
 
