@@ -57,8 +57,8 @@ def report(depth: str, scenes: str, pairs: Iterator[tuple[Sample, np.ndarray]]) 
     for sample, image in pairs:
         people, camera = people_of(sample.people, sample.depth.shape), camera_of(sample)
         # As everywhere in the splits: nobody could label a person of fewer pixels.
-        rows = np.flatnonzero(people.masks.sum(axis=(1, 2)) >= LEAST_AREA)
-        people, sample = people[rows], replace(sample, people=chosen(sample.people, rows))
+        large = np.flatnonzero(people.masks.sum(axis=(1, 2)) >= LEAST_AREA)
+        people, sample = people[large], replace(sample, people=only(sample.people, large))
         found = lift_people(people, image, camera)
         inside = lift_people(people, image, camera, joint_inset=True)
         truth = truth_points(sample, people, camera)
@@ -80,7 +80,7 @@ def report(depth: str, scenes: str, pairs: Iterator[tuple[Sample, np.ndarray]]) 
     )
 
 
-def chosen(truth: PeopleTruth, rows: np.ndarray) -> PeopleTruth:
+def only(truth: PeopleTruth, rows: np.ndarray) -> PeopleTruth:
     return PeopleTruth(**{f.name: getattr(truth, f.name)[rows] for f in fields(PeopleTruth)})
 
 
