@@ -46,7 +46,8 @@ _DISCOVERY_S = 1.0
 class CameraNode(Node):
     """The camera. Raises InvalidParameterValueException for a source that cannot be shown.
 
-    counts: frames sent, and whether that was all (never, where a source is played in a loop).
+    counts: frames sent, how many a second, and whether that was all (never, where a source is
+    played in a loop).
     """
 
     def __init__(self, node_name: str = "camera", **options: Any) -> None:
@@ -56,6 +57,7 @@ class CameraNode(Node):
         self._shots: Iterator[Shot] = self._source.play()
         self._sent = 0
         self._over = False
+        self._first = self._last = 0.0
         self._since = time.monotonic()
         reliability = _QOS[self._parameter("qos")]
         self._images = self.create_publisher(Image, "image_raw", reliability)
@@ -77,7 +79,12 @@ class CameraNode(Node):
 
     @property
     def counts(self) -> dict[str, object]:
-        return {"frames sent": self._sent, "over": "yes" if self._over else "no"}
+        seconds = self._last - self._first
+        return {
+            "frames sent": self._sent,
+            "frames per second": f"{(self._sent - 1) / seconds if seconds > 0 else 0.0:.2f}",
+            "over": "yes" if self._over else "no",
+        }
 
     def close(self, timeout: float | None = None) -> bool:
         """Nothing is at work between callbacks: always True."""
@@ -169,6 +176,8 @@ class CameraNode(Node):
             self._info.publish(self._calibration(header, image, shot.image))
         self._images.publish(image_message(header, image, "bgr8"))
         self._sent += 1
+        self._last = time.monotonic()
+        self._first = self._first or self._last
 
     def _next(self) -> Shot | None:
         """The next picture; None when the source is over and not to be played again."""

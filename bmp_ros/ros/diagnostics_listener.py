@@ -41,6 +41,11 @@ class DiagnosticsListener:
         return int(self.camera.get("frames sent", 0))
 
     @property
+    def camera_rate(self) -> float:
+        """Images per second that the camera has sent."""
+        return float(self.camera.get("frames per second", 0.0))
+
+    @property
     def camera_is_over(self) -> bool:
         return self.camera.get("over") == "yes"
 

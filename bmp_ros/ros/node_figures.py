@@ -53,7 +53,8 @@ class Run:
 
     ages_ms: of each image when its result came. times: of these arrivals, seconds.
     calls_ms: how long services took. overhead_ms: of the scripted node, per image.
-    loop_ms: median and 95th percentile of the loop. sent, received: images.
+    loop_ms: median and 95th percentile of the loop. sent, received: images. camera_rate: images
+    per second that were sent.
     """
 
     ages_ms: np.ndarray
@@ -63,6 +64,7 @@ class Run:
     loop_ms: tuple[float, float]
     sent: int
     received: int
+    camera_rate: float
 
 
 def overhead_figures(run: Run, size: tuple[int, int]) -> list[Figure]:
@@ -83,8 +85,9 @@ def stream_figures(run: Run) -> list[Figure]:
     call, call_high = _percentiles(run.calls_ms)
     # The images that come while one is worked on cost a period, not a queue.
     allowance = 1e3 / RATE + AGE_ALLOWANCE_MS
-    possible = min(RATE, 1e3 / loop)
+    possible = min(run.camera_rate, 1e3 / loop)
     return [
+        Figure("camera", run.camera_rate, "per s"),
         Figure("loop, median", loop, "ms"),
         Figure("loop, p95", loop_high, "ms"),
         Figure("age of results, median", age, "ms", loop + allowance),

@@ -25,7 +25,7 @@ def value(figures: list[Figure], name: str) -> Figure:
 def test_node_is_measured_from_outside(tmp_path: Path) -> None:
     said: list[str] = []
     run = run_once(
-        PRESET, "auto", (320, 240), 20.0, 3.0, tmp_path, SCRIPTED_COMMAND, said.append
+        PRESET, "auto", (320, 240), 20.0, "reliable", 3.0, tmp_path, SCRIPTED_COMMAND, said.append
     )  # fmt: skip
     assert run.sent == 60
     assert 0 < run.received <= 60
@@ -45,7 +45,7 @@ def test_figures_of_a_stream() -> None:
     """Results at 10 per second for a loop of 80 ms, each 100 ms old."""
     run = Run(
         ages_ms=np.full(50, 100.0), times=np.arange(50) / 10, calls_ms=np.array([5.0, 150.0]),
-        overhead_ms=np.zeros(0), loop_ms=(80.0, 90.0), sent=150, received=148,
+        overhead_ms=np.zeros(0), loop_ms=(80.0, 90.0), sent=150, received=148, camera_rate=30.0,
     )  # fmt: skip
     figures = stream_figures(run)
     age = value(figures, "age of results, p95")
@@ -63,7 +63,7 @@ def test_figures_of_a_stream() -> None:
 
 def test_figures_without_a_result_are_unknown() -> None:
     nothing = np.zeros(0)
-    run = Run(nothing, nothing, nothing, nothing, (np.nan, np.nan), 10, 0)
+    run = Run(nothing, nothing, nothing, nothing, (np.nan, np.nan), 10, 0, 30.0)
     for figures in (overhead_figures(run, (640, 480)), stream_figures(run)):
         unknown = [figure for figure in figures if np.isnan(figure.value)]
         assert unknown and all(figure.held is None for figure in unknown)
