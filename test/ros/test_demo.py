@@ -30,6 +30,7 @@ def settings(folder: Path, node: Sequence[str] = BY_HEART, **changed: object) ->
     return DemoSettings(**{"preset": PRESET, "output": folder, "node_command": node} | changed)
 
 
+@pytest.mark.slow
 def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
     """Whatever camera, messages, matching by stamp and scoring did wrong would cost points."""
     lines: list[str] = []
@@ -60,6 +61,7 @@ def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
     assert "240 sent" in text and str(tmp_path / "demo.gif") in text and "machine" in text
 
 
+@pytest.mark.slow
 def test_nobody_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MISS", "1")
     with pytest.raises(ProcessError, match="results, and nobody was found in any image"):
@@ -89,6 +91,7 @@ def test_source_that_is_not_there(tmp_path: Path) -> None:
     assert "'nothing.mp4' is no file or folder" in str(failure.value)
 
 
+@pytest.mark.slow
 def test_source_without_truth(tmp_path: Path) -> None:
     """Any video works; only the scores are missing."""
     video = tmp_path / "plain.mp4"

@@ -22,6 +22,7 @@ def value(figures: list[Figure], name: str) -> Figure:
     return next(figure for figure in figures if figure.name == name)
 
 
+@pytest.mark.slow
 def test_node_is_measured_from_outside(tmp_path: Path) -> None:
     said: list[str] = []
     run = run_once(
@@ -81,6 +82,7 @@ def test_profile_is_for_the_measurement_only(monkeypatch: pytest.MonkeyPatch) ->
     assert os.environ[first] == "mine.xml" and second not in os.environ
 
 
+@pytest.mark.slow
 def test_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
