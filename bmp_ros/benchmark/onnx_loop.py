@@ -22,22 +22,18 @@ from bmp_ros.loop.bmp_loop import BMPLoop
 
 
 def measure_onnx(loop: BMPLoop, scene: Scene, frames: int, warm_up: int) -> dict[str, Any]:
-    """Time ``loop`` against the published order of work on the same engines.
-
-    Raises ValueError for a loop without a segmenter: the published order is that of all three.
-    """
-    if loop.segmenter is None:
-        raise ValueError("the published schedule needs a preset with a segmenter, such as tiny")
+    """Time ``loop``, with or without a segmenter, against the published order of work."""
+    segmenter = None if loop.segmenter is None else ScriptedSegmenter(loop.segmenter, scene)
     ours = BMPLoop(
         ScriptedDetector(loop.detector, scene),
         ScriptedPoseEstimator(loop.pose_estimator, scene),
-        ScriptedSegmenter(loop.segmenter, scene),
+        segmenter,
         loop.settings,
     )
     published = PublishedLoop(
         ScriptedDetector(FullSizeMasksDetector(loop.detector), scene),
         ScriptedPoseEstimator(OneByOneEstimator(loop.pose_estimator), scene),
-        OneByOneSegmenter(ScriptedSegmenter(loop.segmenter, scene)),
+        None if segmenter is None else OneByOneSegmenter(segmenter),
         loop.settings,
     )
     return alternate(

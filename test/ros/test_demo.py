@@ -39,7 +39,8 @@ def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
     assert summary["frames_sent"] == 240
     # On a machine that is busy with other things, DDS may lose results.
     assert 100 < summary["results_received"] <= summary["frames_processed"] <= 240
-    assert summary["frames_scored"] == summary["results_received"]
+    # So it may lose the ground truth of some.
+    assert 100 < summary["frames_scored"] <= summary["results_received"]
     assert summary["box_ap50"] == summary["mask_ap50"] == 1
     # COCO counts the pose of an arm that reaches into the picture as false, right as it is.
     assert summary["keypoint_ap"] > 0.99
@@ -119,6 +120,8 @@ def test_interrupted_demo_ends_everything(tmp_path: Path, number: signal.Signals
     running = subprocess.Popen(
         [sys.executable, "-c", code, "demo", "--preset", PRESET, "--output", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        # A shell starts background jobs with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         log = tmp_path / "camera.log"
