@@ -147,7 +147,9 @@ def missing_pins(file: Path) -> list[str]:
     """
     query = (
         "import importlib.metadata as m, json; print(json.dumps("
-        "{d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}))"
+        # Of two versions on the path the first one counts: it has to be written last.
+        "{d.metadata['Name'].lower().replace('_', '-'): d.version "
+        "for d in reversed(list(m.distributions()))}))"
     )
     installed = json.loads(output([str(PYTHON), "-c", query]))
     pins = re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)\s*(;.*)?", file.read_text(), re.M)
