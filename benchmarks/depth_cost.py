@@ -21,8 +21,9 @@ import numpy as np  # noqa: E402
 
 from bmp_ros.benchmark.machine import machine_line  # noqa: E402
 from bmp_ros.loop.camera_model import CameraModel  # noqa: E402
-from bmp_ros.loop.depth import depth_without_people, lift_people  # noqa: E402
+from bmp_ros.loop.depth import lift_people  # noqa: E402
 from bmp_ros.loop.people import People  # noqa: E402
+from bmp_ros.loop.people_free_depth import depth_without_people  # noqa: E402
 
 HEIGHT, WIDTH, PEOPLE, RUNS = 720, 1280, 10, 200
 GOAL_MS = 5.0

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmp_ros.loop.camera_model import CameraModel
-from bmp_ros.loop.depth import JOINT_INSET, Alignment, depth_without_people, lift_people
+from bmp_ros.loop.depth import JOINT_INSET, Alignment, lift_people
 from bmp_ros.loop.people import People
+from bmp_ros.loop.people_free_depth import depth_without_people
 
 HEIGHT, WIDTH = 120, 160
 CAMERA = CameraModel(np.array([[140.0, 0, 79.5], [0, 140, 59.5], [0, 0, 1]]), WIDTH, HEIGHT)
