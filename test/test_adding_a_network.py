@@ -98,10 +98,10 @@ def test_nodes_hook_is_as_shown() -> None:
 def test_preset(registered: None, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     from bmp_ros.engines.torch.conv_pose import ConvPose
-    from bmp_ros.engines.torch.top_down_pyramid import PyramidSize
+    from bmp_ros.engines.torch.residual_pyramid import PyramidSize
 
     size = PyramidSize(
-        channels=(8, 8, 8, 16, 16, 24), depths=(1, 1, 1, 1), widths=(16, 16, 24)
+        channels=(8, 8, 16, 16, 24), depths=(1, 1, 1, 1), widths=(16, 16, 24)
     )  # a small one
     torch.save(ConvPose(size, 17).state_dict(), tmp_path / "pose.pth")
     np.save(tmp_path / "hog.npy", cv2.HOGDescriptor_getDefaultPeopleDetector())

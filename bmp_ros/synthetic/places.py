@@ -12,6 +12,13 @@ from bmp_ros.synthetic.surfaces import Kind, Material
 from bmp_ros.synthetic.textures import texture_bank
 
 FLOORS = ("tiles", "wood", "carpet", "concrete")
+OUTDOORS = {"train": 0.42, "test": 0.22}
+"""Share of scenes under the sky: photographs have more than the pictures that we measure on."""
+FIELDS = (
+    ("plaster", ("f5f8fb", "e9eef5", "dfe6ee")), ("concrete", ("c9a878", "a98558", "d8c09a")),
+    ("grass", ("ffffff", "dfe8c0", "b8cc90")), ("grass", None),
+)  # fmt: skip
+"""Textures and tints of open ground: snow, sand and earth, lawns."""
 WALLS = ("plaster", "plaster", "wallpaper", "bricks", "concrete", "tiles")
 
 
@@ -48,7 +55,7 @@ def build_place(
     """
     depth = float(taken[:, 1].max(initial=2.5)) + 0.5
     draw = random.random()
-    if draw < 0.58:
+    if draw < 0.80 - OUTDOORS[split]:
         return _room(random, split, things, depth, taken)
     if draw < 0.80:
         return _outdoors(random, split, things, depth)
@@ -158,13 +165,17 @@ def _outdoors(
     ground = textured(
         random, split, str(random.choice(["grass", "concrete", "tiles", "bricks"])), scale=0.4
     )
+    field = split == "train" and random.random() < 0.5  # snow, sand, lawn; nothing built on it
+    if field:
+        kind, tints = FIELDS[int(random.integers(len(FIELDS)))]
+        ground = textured(random, split, kind, scale=random.uniform(0.1, 0.5), tint=tints)
     things.quad(np.array([0, 20.0, 0]), x * 45, y * 35, ground)
     sky = textured(random, split, "sky", scale=4 / np.pi, tint=None, glowing=True)
     # The dome's texture runs four times around and once from the zenith to the horizon.
     things.ball(np.array([0, 10.0, 0]), np.full(3, 48.0), sky, lumps=0.0)
     for _ in range(random.integers(1, 9)):
         at = np.array([random.uniform(-28, 28), depth + random.uniform(2, 26), 0])
-        if random.random() < 0.5:
+        if random.random() < 0.5 and not field:
             half = np.array([random.uniform(2, 7), random.uniform(2, 5), random.uniform(1.5, 7)])
             facade = textured(random, split, "facade", scale=random.uniform(0.08, 0.25))
             things.box(at + [0, half[1], half[2]], half, random.uniform(-0.4, 0.4), facade)

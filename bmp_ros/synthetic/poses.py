@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from bmp_ros.synthetic.pose_templates import TEMPLATES, Template
+from bmp_ros.synthetic.pose_templates import TEMPLATES
 from bmp_ros.synthetic.skeleton import Pose
+from bmp_ros.synthetic.template import Template
 
 
 def sample_pose(random: np.random.Generator, split: str) -> tuple[Template, Pose]:

@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=_size, help="canvas, WIDTHxHEIGHT, multiples of 32")
     parser.add_argument("--start-from", type=Path, help="weights (.pth) to begin with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32",
+        help="of the computation; bf16 is twice as fast on processors with AVX512-BF16 or AMX",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
     parser.add_argument("--threads", type=int, help="of the computation (default: all cores)")
     args = parser.parse_args(arguments)
@@ -54,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             weights = torch.load(args.start_from, map_location="cpu", weights_only=True)
             task.network.load_state_dict(weights)
         schedule = replace(RECIPES[args.network].schedule, **given)
-        weights_file = train(task, schedule, args.output, device=args.device, workers=args.workers)
+        weights_file = train(
+            task, schedule, args.output, device=args.device, precision=args.precision,
+            workers=args.workers,
+        )  # fmt: skip
     except (FileNotFoundError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ from bmp_ros.engines.letterbox import PADDING_VALUE
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.dataset import mask_from_run_lengths
 from bmp_ros.synthetic.ground_truth import mask_box
+from bmp_ros.training.detections import Detected, read_detections
 
 HELD_OUT = 25
 """One picture in so many is for validation."""
@@ -26,12 +27,14 @@ class Picture:
 
     image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool. keypoints: (N, 17, 2) float32, x y with
     pixel centres at integers. visibility: (N, 17), COCO's 0, 1, 2; 0 also means "place unknown".
+    detected: N detections that fit the people (None: missed), or empty when nobody looked.
     """
 
     image: np.ndarray
     masks: np.ndarray
     keypoints: np.ndarray
     visibility: np.ndarray
+    detected: Sequence[Detected | None] = ()
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -49,18 +52,24 @@ class Picture:
             masks=self.masks[rows],
             keypoints=self.keypoints[rows],
             visibility=self.visibility[rows],
+            detected=[self.detected[row] for row in rows] if self.detected else (),
         )
 
 
 class PictureFolder:
     """A folder written by `bmp_ros.synthetic.dataset`; ``validation`` chooses the held-out part.
 
+    with_detections: read those of `bmp_ros.training.detections` too, where they are.
+
     Raises FileNotFoundError naming the command that fills the folder when it has no labels.
     """
 
-    def __init__(self, folder: Path, *, validation: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, validation: bool = False, with_detections: bool = False
+    ) -> None:
         files = sorted((folder / "labels").glob("*.json"))
         self._folder = folder
+        self.with_detections = with_detections
         self._files = [
             file for number, file in enumerate(files) if (number % HELD_OUT == 0) == validation
         ]
@@ -84,11 +93,13 @@ class PictureFolder:
         joints = np.array([person["keypoints"] for person in people], np.float32)
         joints = joints.reshape(-1, len(COCO_17), 3)
         masks = [mask_from_run_lengths(person["segmentation"]) for person in people]
+        seen = self._folder / "detections" / self._files[number].name
         return Picture(
             image,
             np.array(masks, bool).reshape(-1, *image.shape[:2]),
             joints[..., :2],
             joints[..., 2].astype(np.int64),
+            read_detections(seen) if self.with_detections and seen.is_file() else (),
         )
 
 
@@ -160,24 +171,60 @@ def warp(
         keypoints, visibility = keypoints[:, order], visibility[:, order]
     inside = ((keypoints >= -0.5) & (keypoints < np.array(size) - 0.5)).all(axis=2)
     visibility = np.where(inside, visibility, 0)
-    warped = Picture(image, masks, keypoints, visibility)
+    warped = Picture(image, masks, keypoints, visibility)  # detections stay behind
     return warped.only(np.flatnonzero(masks.sum(axis=(1, 2)) >= least_pixels))
 
 
 def recolour(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Change exposure, contrast, tint and saturation; now and then blur, noise or grey."""
+    """Change exposure, contrast, tint and saturation of (H, W, 3) uint8; now and then roughen the
+    surfaces, blur, sharpen, add noise, compress, or take the colours away.
+
+    Rendered surfaces are smoother than real ones: a network that never saw grain and artefacts
+    takes every texture of a photograph for something new.
+    """
     values = image.astype(np.float32)
+    if random.random() < 0.25:
+        values *= 1 + np.float32(random.uniform(0.03, 0.18)) * fractal_noise(random, image.shape)
     if random.random() < 0.8:
-        gain = np.exp(random.normal(0, 0.2)) * np.exp(random.normal(0, 0.07, 3))
-        values = (values - 110) * np.exp(random.normal(0, 0.18)) + 110
+        gain = np.exp(random.normal(0, 0.2)) * np.exp(random.normal(0, 0.09, 3))
+        values = (values - 110) * np.float32(np.exp(random.normal(0, 0.2))) + 110
         values = values * gain.astype(np.float32) + np.float32(random.normal(0, 8))
         grey = values.mean(axis=2, keepdims=True)
         values = grey + (values - grey) * np.float32(np.clip(random.normal(1, 0.3), 0, 2))
-    if random.random() < 0.08:
-        values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
     if random.random() < 0.1:
+        values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
+    focus = random.random()
+    if focus < 0.1:
         values = cv2.GaussianBlur(values, (0, 0), random.uniform(0.4, 1.2))
+    elif focus < 0.35:
+        soft = cv2.GaussianBlur(values, (0, 0), random.uniform(0.7, 1.5))
+        values += np.float32(random.uniform(0.3, 1.5)) * (values - soft)
     if random.random() < 0.2:
         noise = random.standard_normal(values.shape, dtype=np.float32)
         values = values + noise * np.float32(random.uniform(2, 12))
-    return np.clip(values, 0, 255).astype(np.uint8)
+    recoloured = np.clip(values, 0, 255).astype(np.uint8)
+    if random.random() < 0.15:
+        quality = int(random.integers(20, 80))
+        _, code = cv2.imencode(".jpg", recoloured, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        recoloured = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return recoloured
+
+
+def fractal_noise(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W, 3) float32 of about unit deviation: noise of several sizes, mostly grey."""
+    height, width = shape[:2]
+    finest = int(random.integers(1, 5))
+    total = np.zeros((height, width, 3), np.float32)
+    power = 0.0
+    for octave in range(5):
+        step = finest * 2**octave
+        cells = (height // step + 2, width // step + 2)
+        layer = random.standard_normal((*cells, 1), dtype=np.float32)
+        if random.random() < 0.25:
+            layer = random.standard_normal((*cells, 3), dtype=np.float32)
+        layer = cv2.resize(layer, (width, height), interpolation=cv2.INTER_LINEAR)
+        weight = random.uniform(0.2, 1.0)
+        total += np.float32(weight) * layer.reshape(height, width, -1)
+        power += weight**2
+    total /= np.float32(np.sqrt(power))
+    return total

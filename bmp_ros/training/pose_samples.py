@@ -11,6 +11,7 @@ import numpy as np
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry
 from bmp_ros.engines.torch.conv_pose import PEAK_SIGMA
 from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.synthetic.ground_truth import mask_box
 from bmp_ros.training.pictures import Picture, recolour
 from bmp_ros.training.rough_masks import rough_mask
 
@@ -21,6 +22,9 @@ small network needs a plain hint."""
 
 LEAST_VISIBLE = 5
 """Visible joints of a person that is trained on."""
+
+DETECTED_SHARE = 0.7
+"""Of the people with a detection, those who are shown as the detector saw them."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +52,36 @@ def pose_samples(
         visible = (picture.visibility == 2).sum(axis=1)
         rows = random.permutation(rows[visible >= LEAST_VISIBLE])
     rows = rows[:most]
-    boxes = picture.boxes
     crops = np.empty((len(rows), input_size[1], input_size[0], 3), np.float32)
     heatmaps = np.zeros((len(rows), len(COCO_17), heatmap_size[1], heatmap_size[0]), np.float32)
     weights = np.zeros((len(rows), len(COCO_17)), np.float32)
-    image = recolour(random, picture.image) if augment else picture.image
     for sample, row in enumerate(rows):
-        box = _jittered(random, boxes[row]) if augment else boxes[row]
-        geometry = crop_geometry(box[None], input_size)
-        matrix = geometry.image_to_crop[0]
+        detected = picture.detected[row] if picture.detected else None
+        if augment and random.random() > DETECTED_SHARE:
+            detected = None
+        box = mask_box(picture.masks[row]) if detected is None else detected.box
+        if augment:
+            box = _jittered(
+                random, np.asarray(box, np.float32), 0.05 if detected is None else 0.03
+            )
+        matrix = crop_geometry(np.asarray(box, np.float32)[None], input_size).image_to_crop[0]
         mirrored = augment and random.random() < 0.5
         if augment:
             matrix = _turned(random, matrix, input_size, mirrored)
-        crop = cv2.warpAffine(image, matrix, input_size, flags=cv2.INTER_LINEAR)
-        mask = picture.masks[row]
-        if augment and random.random() < 0.8:
-            mask = rough_mask(random, mask, np.delete(picture.masks, row, axis=0))
+        # What lies outside of the crop need not be touched: masks and damage of its surroundings.
+        window, local = _window(matrix, input_size, picture.image.shape)
+        crop = cv2.warpAffine(picture.image[window], local, input_size, flags=cv2.INTER_LINEAR)
+        if augment:
+            crop = recolour(random, crop)
+        mask = picture.masks[row][window] if detected is None else detected.mask[window]
+        if augment and detected is None and random.random() < 0.8:
+            others = np.delete(picture.masks, row, axis=0)[:, window[0], window[1]]
+            mask = rough_mask(random, mask, others)
         known = not (augment and random.random() < 0.15) and bool(mask.any())
         values = crop[..., ::-1].astype(np.float32)
         if known:
-            person = cv2.warpAffine(mask.view(np.uint8) * 255, matrix, input_size)
+            pixels = np.ascontiguousarray(mask).view(np.uint8) * 255
+            person = cv2.warpAffine(pixels, local, input_size).astype(np.float32)
             values *= (BACKGROUND_FACTOR + (1 - BACKGROUND_FACTOR) / 255 * person)[..., None]
         if augment and random.random() < 0.2:
             _cover(random, values)
@@ -103,10 +117,25 @@ def joint_heatmaps(
     return maps, weights.astype(np.float32)
 
 
-def _jittered(random: np.random.Generator, box: np.ndarray) -> np.ndarray:
+def _window(
+    matrix: np.ndarray, size: tuple[int, int], shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The rows and columns of the image that the crop shows, and the matrix from these pixels."""
+    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], float)
+    inverse = cv2.invertAffineTransform(matrix)
+    places = corners @ inverse[:, :2].T + inverse[:, 2]
+    limits = np.array(shape[1::-1])
+    low = np.clip(np.floor(places.min(axis=0)).astype(int) - 2, 0, limits - 1)
+    high = np.clip(np.ceil(places.max(axis=0)).astype(int) + 3, low + 1, limits)
+    local = matrix.copy()
+    local[:, 2] += matrix[:, :2] @ low
+    return (slice(low[1], high[1]), slice(low[0], high[0])), local
+
+
+def _jittered(random: np.random.Generator, box: np.ndarray, strength: float) -> np.ndarray:
     """A detector's box: sides off by some percent, now and then one side far in."""
     size = np.tile(box[2:] - box[:2], 2)
-    jitter = random.normal(0, 0.05, 4)
+    jitter = random.normal(0, strength, 4)
     if random.random() < 0.15:
         side = int(random.integers(4))
         jitter[side] += (1 if side < 2 else -1) * random.uniform(0.1, 0.4)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, grid_priors
 from bmp_ros.engines.torch.conv_pose import ConvPose
 from bmp_ros.engines.torch.point_segmenter import PointSegmenter
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns, RTMDetInsSize
+from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns, RTMDetInsOutput, RTMDetInsSize
 from bmp_ros.training.detector_loss import detector_loss
 from bmp_ros.training.detector_samples import (
     DetectorSample,
@@ -32,13 +32,13 @@ from bmp_ros.training.trainer import Schedule, Task
 Size = tuple[int, int]
 
 DETECTOR_SIZE = RTMDetInsSize(
-    channels=(16, 16, 32, 64, 128, 256),
-    depths=(1, 1, 1, 1),
+    channels=(16, 24, 48, 96, 176, 288),
+    depths=(1, 1, 2, 1),
     neck_depth=1,
-    head_channels=48,
-    tower_depth=1,
+    head_channels=64,
+    tower_depth=2,
 )
-"""Half as wide as RTMDet-Ins-tiny, with a third of its blocks: 2.2 M parameters."""
+"""About as wide as RTMDet-Ins-tiny, with a narrower head: 3.7 M parameters."""
 DETECTOR_CANVAS = (320, 256)
 SEGMENTER_CANVAS = (320, 256)
 
@@ -46,9 +46,11 @@ SEGMENTER_CANVAS = (320, 256)
 class _Pictures:
     """Sample ``number`` uses picture ``number`` of an order that is new in every round."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_detections: bool = False) -> None:
         self._folders = {
-            validation: PictureFolder(folder, validation=validation)
+            validation: PictureFolder(
+                folder, validation=validation, with_detections=with_detections
+            )
             for validation in (False, True)
         }
 
@@ -97,7 +99,8 @@ class DetectorTask:
         device = canvases.device
         images = canvases.permute(0, 3, 1, 2).float()
         images = (images - self._mean.to(device)) / self._std.to(device)
-        return detector_loss(network(images), self._priors.to(device), boxes, masks)
+        output = RTMDetInsOutput(*(part.float() for part in network(images)))
+        return detector_loss(output, self._priors.to(device), boxes, masks)
 
 
 @dataclass
@@ -112,7 +115,7 @@ class PoseTask:
         if self.size != ConvPose.input_size:
             raise ValueError(f"--size of pose is {ConvPose.input_size}, got {self.size}")
         self.network: nn.Module = ConvPose()
-        self._pictures = _Pictures(self.folder)
+        self._pictures = _Pictures(self.folder, with_detections=True)
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> PoseSamples:
         random, picture = self._pictures.draw(number, seed, validation)
@@ -171,7 +174,7 @@ class SegmenterTask:
             return {"entropy": nothing, "dice": nothing, "score": nothing}
         each = tuple(part[owners] for part in features)
         logits, scores = network.decode(each, points, labels)
-        return segmenter_loss(logits, scores, masks)
+        return segmenter_loss(logits.float(), scores.float(), masks)
 
 
 @dataclass(frozen=True)

@@ -79,24 +79,21 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("detector", (128, 96)), ("segmenter", (128, 96)), ("pose", None)]
+    ("name", "size", "loss"),
+    [
+        ("detector", (128, 96), "mask"),
+        ("segmenter", (128, 96), "dice"),
+        ("pose", None, "location"),
+    ],
 )
 def test_each_network_learns_from_discs(
-    name: str, size: tuple[int, int] | None, disc_folder: Path, tmp_path: Path
+    name: str, size: tuple[int, int] | None, loss: str, disc_folder: Path, tmp_path: Path
 ) -> None:
+    # The detector's other losses rise at first: they are divided by how much it finds.
     task = make_task(name, disc_folder, size)
-    schedule = Schedule(24, 2, 2e-3, warmup=4, save_every=8)
-    train(task, schedule, tmp_path)
+    train(task, Schedule(24, 2, 2e-3, warmup=4, save_every=8), tmp_path)
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
-    losses = [
-        sum(
-            float(row[key])
-            for key in row
-            if key not in ("step", "learning_rate") and "held" not in key
-        )
-        for row in rows
-    ]
-    assert losses[-1] < losses[0]
+    assert float(rows[-1][loss]) < float(rows[0][loss])
 
 
 def test_samples_repeat(disc_folder: Path) -> None:

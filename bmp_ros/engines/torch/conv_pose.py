@@ -14,13 +14,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bmp_ros.engines.torch.cspnext import ConvNormAct
-from bmp_ros.engines.torch.top_down_pyramid import PyramidSize, TopDownPyramid
+from bmp_ros.engines.torch.residual_pyramid import ConvNormReLU, PyramidSize, ResidualPyramid
 
 CONV_POSE_SIZE = PyramidSize(
-    channels=(16, 24, 32, 64, 128, 192), depths=(1, 2, 2, 1), widths=(48, 64, 96)
+    channels=(24, 48, 80, 128, 192), depths=(1, 2, 2, 1), widths=(48, 80, 128)
 )
-"""The tiny network that comes with the package: 1.2 M parameters."""
+"""The tiny network that comes with the package: 2.2 M parameters."""
 
 
 PEAK_SIGMA = 1.5
@@ -43,9 +42,9 @@ class ConvPose(nn.Module):
     def __init__(self, size: PyramidSize = CONV_POSE_SIZE, num_keypoints: int = 17) -> None:
         super().__init__()
         self.num_keypoints = num_keypoints
-        self.pyramid = TopDownPyramid(size)
+        self.pyramid = ResidualPyramid(size)
         width = size.widths[0]
-        self.head = nn.Sequential(ConvNormAct(width, width, 3), nn.Conv2d(width, num_keypoints, 1))
+        self.head = nn.Sequential(ConvNormReLU(width, width, 3), nn.Conv2d(width, num_keypoints, 1))
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> ConvPose:

@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bmp_ros.engines.torch.cspnext import ConvNormAct
-from bmp_ros.engines.torch.top_down_pyramid import PyramidSize, TopDownPyramid
+from bmp_ros.engines.torch.residual_pyramid import ConvNormReLU, PyramidSize, ResidualPyramid
 
 CANVAS = 384
 """Pixels that the longer side of an image is scaled to."""
 POINT_SEGMENTER_SIZE = PyramidSize(
-    channels=(16, 24, 32, 64, 128, 160), depths=(1, 1, 2, 1), widths=(24, 48, 64)
+    channels=(16, 32, 64, 112, 160), depths=(1, 2, 2, 1), widths=(24, 48, 96)
 )
-"""The tiny network that comes with the package: 1.0 M parameters."""
+"""The tiny network that comes with the package: 1.7 M parameters."""
 
 KEYS = 32
 """Channels of the features that prompts are compared in."""
@@ -44,10 +43,10 @@ class DilatedBlock(nn.Module):
             channels, channels, 3, padding=dilation, dilation=dilation, bias=False
         )
         self.norm = nn.BatchNorm2d(channels)
-        self.out = ConvNormAct(channels, channels, 1)
+        self.out = ConvNormReLU(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.out(functional.silu(self.norm(self.dilated(x))))
+        return x + self.out(functional.relu(self.norm(self.dilated(x))))
 
 
 class PointSegmenter(nn.Module):
@@ -56,17 +55,17 @@ class PointSegmenter(nn.Module):
     def __init__(self, size: PyramidSize = POINT_SEGMENTER_SIZE) -> None:
         super().__init__()
         fine, width, _ = size.widths
-        self.pyramid = TopDownPyramid(size)
+        self.pyramid = ResidualPyramid(size)
         self.key = nn.Conv2d(width, KEYS, 1)
         maps = 4 + 3  # Gaussians near and far, on and off the person; resemblances
-        self.enter = ConvNormAct(width + maps, width, 1)
+        self.enter = ConvNormReLU(width + maps, width, 1)
         self.modulate = nn.Sequential(
             nn.Linear(2 * KEYS + 3, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
         )
         self.blocks = nn.Sequential(*(DilatedBlock(width, dilation) for dilation in DILATIONS))
-        self.narrow = ConvNormAct(width, fine, 1)
+        self.narrow = ConvNormReLU(width, fine, 1)
         self.refine = nn.Sequential(
-            ConvNormAct(2 * fine, fine, 3), ConvNormAct(fine, fine, 3), nn.Conv2d(fine, 1, 1)
+            ConvNormReLU(2 * fine, fine, 3), ConvNormReLU(fine, fine, 3), nn.Conv2d(fine, 1, 1)
         )
         self.score = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 1))
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bmp_ros.engines.torch.conv_pose import ConvPose
 from bmp_ros.engines.torch.point_segmenter import PointSegmenter
-from bmp_ros.engines.torch.top_down_pyramid import PyramidSize
+from bmp_ros.engines.torch.residual_pyramid import PyramidSize
 
-SMALL = PyramidSize(channels=(8, 8, 8, 16, 16, 24), depths=(1, 1, 1, 1), widths=(16, 16, 24))
+SMALL = PyramidSize(channels=(8, 8, 16, 16, 24), depths=(1, 1, 1, 1), widths=(16, 16, 24))
 
 
 def random_conv_pose(

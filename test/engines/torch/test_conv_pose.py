@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from bmp_ros.engines.torch.conv_pose import PEAK_SIGMA, ConvPose  # noqa: E402
-from bmp_ros.engines.torch.top_down_pyramid import PyramidSize  # noqa: E402
+from bmp_ros.engines.torch.residual_pyramid import PyramidSize  # noqa: E402
 
-SMALL = PyramidSize((8, 8, 12, 16, 16, 24), (1, 2, 1, 1), (16, 12, 8))
+SMALL = PyramidSize((8, 12, 16, 16, 24), (1, 2, 1, 1), (16, 12, 8))
 
 
 @pytest.fixture(scope="module")
