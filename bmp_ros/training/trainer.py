@@ -92,7 +92,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(schedule.seed)
-    network = task.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = task.network.to(device, memory_format=torch.channels_last)
     average = AveragedModel(network, avg_fn=moving_average(schedule.averaging), use_buffers=True)
     optimizer = torch.optim.AdamW(_parameter_groups(network, schedule), lr=schedule.learning_rate)
     first = _resume(folder, schedule, network, average, optimizer)
@@ -169,7 +169,7 @@ def _keep_depthwise_single(network: nn.Module) -> None:
 
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-            layer.forward = single(layer.forward)  # type: ignore[method-assign]
+            layer.forward = single(layer.forward)
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:

@@ -44,7 +44,9 @@ class ConvPose(nn.Module):
         self.num_keypoints = num_keypoints
         self.pyramid = ResidualPyramid(size)
         width = size.widths[0]
-        self.head = nn.Sequential(ConvNormReLU(width, width, 3), nn.Conv2d(width, num_keypoints, 1))
+        self.head = nn.Sequential(
+            ConvNormReLU(width, width, 3), nn.Conv2d(width, num_keypoints, 1)
+        )
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> ConvPose:
