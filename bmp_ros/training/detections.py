@@ -47,10 +47,10 @@ def detect_people(
 ) -> list[Detected | None]:
     """Return for each person, of truth ``masks`` (N, H, W) bool, the detection that fits best."""
     found = detector.detect(Frame(image), score_threshold=SCORE_THRESHOLD)
-    if found.masks is None:
-        raise ValueError("the detector has no masks; choose a preset with an instance segmenter")
     if not len(masks) or not len(found.boxes):
         return [None] * len(masks)
+    if found.masks is None:
+        raise ValueError("the detector has no masks; choose a preset with an instance segmenter")
     guesses = found.masks(np.arange(len(found.boxes)))
     # Counting shared pixels is a matrix product.
     truth, guess = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, guesses))
