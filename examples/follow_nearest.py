@@ -9,6 +9,7 @@ of `message.height`.
 """
 
 import math
+import signal
 
 import rclpy
 from geometry_msgs.msg import Twist
@@ -40,8 +41,10 @@ class FollowNearest(Node):
 
 
 if __name__ == "__main__":
+    # Ctrl-C ends spin() by way of rclpy's own handler; Python's would raise amid of its C++.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     rclpy.init()
     try:
         rclpy.spin(FollowNearest())
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print who is seen: the smallest subscriber of /bmp/poses."""
 
+import signal
+
 import rclpy
 from rclpy.executors import ExternalShutdownException
 
@@ -19,10 +21,12 @@ def show(message: PersonArray) -> None:
 
 
 if __name__ == "__main__":
+    # Ctrl-C ends spin() by way of rclpy's own handler; Python's would raise amid of its C++.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     rclpy.init()
     node = rclpy.create_node("print_people")
     node.create_subscription(PersonArray, "/bmp/poses", show, 5)
     try:
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass

@@ -23,7 +23,7 @@ YES_NO = ["true", "false"]
 
 # Passed on to the node when they are given; empty leaves them to params_file.
 PARAMETERS = (
-    "preset", "device", "image_transport", "depth_topic", "target_frame", "autostart",
+    "preset", "device", "precision", "image_transport", "depth_topic", "target_frame", "autostart",
     "auto_download",
 )  # fmt: skip
 
@@ -70,6 +70,12 @@ def generate_launch_description() -> LaunchDescription:
             description="auto (the default: a GPU if there is one), cpu, cuda or cuda:N.",
         ),
         DeclareLaunchArgument(
+            "precision",
+            default_value="",
+            choices=["", "fp32", "fp16", "bf16"],
+            description="Number format of the networks; fp16 needs a GPU (the default: fp32).",
+        ),
+        DeclareLaunchArgument(
             "params_file",
             default_value=str(SHARE / "config" / "bmp.yaml"),
             description="Parameters of the node, see config/bmp.yaml.",
@@ -114,7 +120,7 @@ def generate_launch_description() -> LaunchDescription:
             "python",
             default_value="",
             description="Python that has the networks' packages, such as /path/venv/bin/python; "
-            "empty: the one that the node was installed with.",
+            "empty: python3 of this terminal (of a build with --symlink-install: the builder's).",
         ),
         DeclareLaunchArgument(
             "respawn",

@@ -80,7 +80,7 @@ def generate_launch_description() -> LaunchDescription:
             "python",
             default_value="",
             description="Python that has the networks' packages, such as /path/venv/bin/python; "
-            "empty: the one that bmp_ros was installed with.",
+            "empty: python3 of this terminal (of a build with --symlink-install: the builder's).",
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])

@@ -79,7 +79,9 @@ def test_package_xml_names_every_ros_package_that_is_imported() -> None:
         for kind in ("exec_depends", "test_depends")
         for dependency in getattr(catkin_pkg.parse_package(str(CHECKOUT)), kind)
     }
-    ros_packages = re.compile(r"rclpy|cv_bridge|launch(_ros)?|message_filters|tf2_\w+|\w+_msgs")
+    ros_packages = re.compile(
+        r"rclpy|ament_\w+|cv_bridge|launch(_ros)?|message_filters|tf2_\w+|\w+_(msgs|interfaces)"
+    )
     imported = set()
     for path in [*tracked("bmp_ros/**/*.py"), *tracked("launch/*.py"), *tracked("test/ros/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

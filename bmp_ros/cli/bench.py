@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmp_ros.cli import bench_node
+from bmp_ros.cli.arguments import add_network_arguments
 
 if TYPE_CHECKING:
     from bmp_ros.benchmark.scripted import Scene
@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "its work on real inputs, then its answer is replaced, so that exactly N people are "
         "processed."
     )
-    parser.add_argument(
-        "--preset", default="bmp_d3", help="preset of native or ONNX engines (%(default)s)"
-    )
+    add_network_arguments(parser, preset="bmp_d3")
     parser.add_argument(
         "--random-weights",
         action="store_true",
@@ -41,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT (%(default)s)")
     parser.add_argument("--frames", type=int, default=5, help="timed frames of each (%(default)s)")
     parser.add_argument("--warm-up", type=int, default=1, help="frames before (%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16 (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
-    parser.add_argument("--threads", type=int, help="CPU threads of networks and OpenCV")
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of networks and OpenCV; default: every core"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     what = parser.add_subparsers(dest="what", metavar="WHAT", title="what else can be timed")
     bench_node.add_arguments(what.add_parser("node", help="bmp_node, from a second process"))
@@ -64,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
             f"--people {args.people} --later {args.later} --frames {args.frames} --warm-up "
             f"{args.warm_up}: needs 0 <= later < people, and frames and warm-up of at least 1"
         )
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads is {args.threads}, needs at least 1")
+    if args.json:  # found out now rather than after the work
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     if args.threads:
         cv2.setNumThreads(args.threads)
     preset = load_preset(args.preset)
@@ -106,13 +108,14 @@ def _time_torch(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[
 def _time_onnx(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, Any]:
     from bmp_ros.benchmark.onnx_loop import measure_onnx
     from bmp_ros.engines import build_loop
+    from bmp_ros.engines.onnx.target import available_threads
 
     if args.random_weights or args.compile:
         raise ValueError(
             f"preset {preset.name} runs ONNX files: --random-weights and --compile are for "
             "presets of native engines"
         )
-    threads = args.threads or len(os.sched_getaffinity(0))
+    threads = args.threads or available_threads()
     each = {"threads": threads}
     loop = build_loop(
         args.preset,
@@ -142,7 +145,12 @@ def _size(text: str) -> tuple[int, int]:
 
 def _print(result: dict[str, Any]) -> None:
     machine, picture = result["machine"], result["input"]
-    where = machine.get("gpu") if result["device"].startswith("cuda") else machine["processor"]
+    # Only torch tells a GPU's name.
+    where = (
+        machine.get("gpu", "a GPU")
+        if result["device"].startswith("cuda")
+        else machine["processor"]
+    )
     print(
         f"{result['preset']} ({result['weights']}), {result['precision']} on {where}, "
         f"{result['backend']}"

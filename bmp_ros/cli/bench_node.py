@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bmp_ros.cli.arguments import add_network_arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -18,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the transport lost, and (with scripted networks) what the node adds to the loop; with "
         "the limits that it is meant to hold on a machine that does nothing else."
     )
-    parser.add_argument("--preset", default="tiny", help="networks and loop (%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    add_network_arguments(parser, precision=False)
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="of each of the four runs (%(default)s)"
     )
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.ros.node_process import ProcessError
     from bmp_ros.ros.progress_line import ProgressLine
 
+    if args.json:  # found out now rather than after the work
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder, ProgressLine() as progress:
         try:
@@ -72,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
                 for heading, group in figures.items()
             },
         }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(
             json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
         )

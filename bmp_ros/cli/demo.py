@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from bmp_ros.cli.arguments import add_network_arguments, folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -14,17 +16,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "their own, matches results to the clip's ground truth by stamp, and writes "
         "summary.json, drawn pictures and a GIF."
     )
-    parser.add_argument("--preset", default="tiny", help="networks and loop of the node")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_network_arguments(parser, precision=False)
     parser.add_argument(
         "--source",
         default="clip",
         help="clip (the demo clip), scenes (rendered live), or the path of a video, an image or "
-        "a folder of images",
+        "a folder of images (%(default)s)",
     )
     parser.add_argument("--images", type=int, help="show so many; without it the whole source")
-    parser.add_argument("--rate", type=float, default=0.0, help="a second; 0: as it is meant")
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.0,
+        help="images a second; 0: that of the source (%(default)g)",
+    )
+    parser.add_argument(
+        "--output",
+        type=folder,
+        default=Path("out/demo"),
+        metavar="DIR",
+        help="folder to write into (%(default)s)",
+    )
     parser.add_argument(
         "--domain",
         type=int,

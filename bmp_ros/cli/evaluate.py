@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from bmp_ros.cli.arguments import add_network_arguments, folder
+
 Number = TypeVar("Number", int, float)
 
 
@@ -24,10 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="easy, crowded, heavy, train (rendered people), demo (the demo clip), or a folder "
         "with images and annotations.json in COCO's format",
     )
-    parser.add_argument("--preset", default="tiny", help="a preset's name or the path of one")
+    add_network_arguments(parser)
     parser.add_argument("--count", type=int, help="pictures; without it 300 of a split, else all")
-    parser.add_argument("--iterations", help="values to try, for instance 1,2")
-    parser.add_argument("--box-nms", metavar="IOU", help="values to try, for instance 0.3,0.6")
+    parser.add_argument(
+        "--iterations", metavar="N", help="values to try, for instance 1,2; default: the preset's"
+    )
+    parser.add_argument("--box-nms", metavar="IOU", help="likewise, for instance 0.3,0.6")
     parser.add_argument(
         "--detection-threshold",
         type=float,
@@ -35,11 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the detector, instead of the preset's; false positives are counted above the "
         "preset's all the same",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="a folder's COCO file")
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="keep rendered pictures here, or use those"
+        "--cache", type=folder, metavar="DIR", help="keep rendered pictures here, or use those"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
 

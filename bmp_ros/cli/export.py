@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from bmp_ros.cli.arguments import folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("preset", metavar="PRESET", help="name of a preset, or path of its YAML")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for the files"
+        "--output", type=folder, required=True, metavar="DIR", help="folder for the files"
     )
     parser.add_argument(
         "--precision",
         choices=("fp16-weights", "fp32"),
         default="fp16-weights",
-        help="how weights are stored; the graphs compute in fp32 either way",
+        help="how weights are stored; the graphs compute in fp32 either way (%(default)s)",
     )
 
 

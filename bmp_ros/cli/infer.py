@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from bmp_ros.cli.arguments import add_network_arguments, folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="an image, a folder, a video file, the index of a camera (Ctrl-C ends it), or demo",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder")
-    parser.add_argument("--preset", default="tiny", help="a preset's name or the path of one")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16 or bf16")
+    parser.add_argument(
+        "--output", type=folder, required=True, metavar="DIR", help="folder to write into"
+    )
+    add_network_arguments(parser)
     parser.add_argument("--count", type=int, help="stop after so many images and frames")
     parser.add_argument("--json", action="store_true", help="write results.json")
     parser.add_argument(

@@ -5,7 +5,7 @@ A verb is a module ``bmp_ros/cli/<verb>.py``: the first line of its docstring is
 ``add_arguments(parser)`` and ``run(args) -> int`` (the exit code). Only the chosen verb's module
 is imported, so help is fast and what one verb needs never keeps another from working.
 
-Exit codes: 0 done, 1 failed (one line on stderr says why), 2 the command line was wrong.
+Exit codes: 0 done, 1 failed (stderr says why), 2 the command line was wrong, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from types import ModuleType
 from bmp_ros import __version__
 
 VERBS = ("infer", "models", "export", "bench", "evaluate", "demo")
+TRACEBACK = "--traceback"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = next((word for word in given if not word.startswith("-")), None)
     try:
         parser, module = _build_parser(verb)
-        args = parser.parse_args(given)
+        # Taken out, so that it may also stand behind the action of a verb.
+        args = parser.parse_args([word for word in given if word != TRACEBACK])
         if module is None:
             parser.print_help()
             return 0
@@ -44,9 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        if "--traceback" in given:
+        if TRACEBACK in given:
             traceback.print_exc()
-        print(f"bmp{f' {verb}' if verb else ''}: {_one_line(error)}", file=sys.stderr)
+        print(
+            f"bmp{f' {verb}' if verb else ''}: {str(error).strip() or type(error).__name__}",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -72,7 +77,7 @@ def _build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, ModuleTy
     parser.add_argument("--version", action="version", version=f"bmp_ros {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--traceback", action="store_true", help="on failure, show where in the code it happened"
+        TRACEBACK, action="store_true", help="on failure, show where in the code it happened"
     )
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     module = None
@@ -80,10 +85,5 @@ def _build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, ModuleTy
         subparser = subparsers.add_parser(verb, help=line, description=line, parents=[common])
         if verb == chosen:
             module = importlib.import_module(f"bmp_ros.cli.{verb}")
-            subparser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
             module.add_arguments(subparser)
     return parser, module
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

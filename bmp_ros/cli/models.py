@@ -22,12 +22,19 @@ INTERRUPTED = 130  # what a shell reports after Ctrl-C
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions list, download, verify, path and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="show every weights file, licence, and what is here")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=text, description=text)
+
+    listing = add("list", "show every weights file, licence, and what is here")
     listing.add_argument("--here", action="store_true", help="only those on this machine")
-    download = actions.add_parser(
-        "download", help="bring the weights of a preset, a preset file or a network here"
+    download = add("download", "bring the weights of a preset, a preset file or a network here")
+    download.add_argument(
+        "targets",
+        nargs="+",
+        metavar="PRESET_OR_NAME",
+        help="a preset's name or file, or a name that `bmp models list` shows",
     )
-    download.add_argument("targets", nargs="+", metavar="PRESET_OR_NAME")
     download.add_argument(
         "-y", "--yes", action="store_true", help="do not ask, also when run by hand"
     )
@@ -36,12 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept other bytes than the ones pinned here: the publisher has replaced the file",
     )
-    verify = actions.add_parser("verify", help="read installed weights and compare their hashes")
+    verify = add("verify", "read installed weights and compare their hashes")
     verify.add_argument(
         "targets", nargs="*", metavar="PRESET_OR_NAME", help="default: everything that is here"
     )
-    path = actions.add_parser("path", help="print the models folder, or where weights lie")
-    path.add_argument("target", nargs="?", metavar="NAME_OR_PATH")
+    path = add("path", "print the models folder, or where weights lie")
+    path.add_argument(
+        "target", nargs="?", metavar="NAME_OR_PATH", help="weights; without it, the models folder"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

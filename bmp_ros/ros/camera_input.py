@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``CameraInput``: the subscriptions of one camera, matched to who publishes there."""
+"""``CameraInput``: the images of one camera, and what to say when none come."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from bmp_ros.ros import qos
+from bmp_ros.ros.image_subscription import ImageSubscription
 from bmp_ros.ros.settings import CameraSettings
 
 _SUFFIX = "/compressed"
 _REMIND_S = 30.0
+_RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
 
 class CameraInput:
@@ -23,14 +23,12 @@ class CameraInput:
 
     on_message(serialised): called for each image; nothing is decoded before somebody wants it.
     message_type: Image or CompressedImage. topic: resolved, remappings included.
-    camera_info: the last calibration that came, or None.
     """
 
     def __init__(
         self, node: LifecycleNode, settings: CameraSettings, on_message: Callable[[bytes], None]
     ) -> None:
         self._node = node
-        self._settings = settings
         self._on_message = on_message
         compressed = settings.image_transport == "compressed"
         self.message_type: type = CompressedImage if compressed else Image
@@ -38,17 +36,26 @@ class CameraInput:
         base = node.resolve_topic_name(settings.image_topic.removesuffix(_SUFFIX))
         exact = node.resolve_topic_name(settings.image_topic)
         self.topic = base + _SUFFIX if compressed else exact
-        self._info_topic = settings.camera_info_topic or f"{base.rpartition('/')[0]}/camera_info"
-        self.camera_info: CameraInfo | None = None
-        self._image_subscription: Any = None
-        self._info_subscription: Any = None
-        self._reliability = ReliabilityPolicy.RELIABLE
+        self._subscription = ImageSubscription(
+            node,
+            self.message_type,
+            self.topic,
+            info_topic=settings.camera_info_topic,
+            beside=base,
+            wanted=settings.image_qos,
+            on_message=self._arrive,
+        )
         self._last = self._reminded = time.monotonic()
+
+    @property
+    def camera_info(self) -> CameraInfo | None:
+        """The last calibration that came."""
+        return self._subscription.camera_info
 
     @property
     def source(self) -> str:
         """What is listened to, in words."""
-        reliability = self._reliability.name.lower().replace("_", " ")
+        reliability = self._subscription.reliability.name.lower().replace("_", " ")
         return f"{self.topic} ({self.message_type.__name__}, {reliability})"
 
     @property
@@ -58,29 +65,14 @@ class CameraInput:
 
     def open(self) -> None:
         self._last = self._reminded = time.monotonic()
-        self._subscribe(self._wanted_reliability())
-        self._info_subscription = self._node.create_subscription(
-            CameraInfo,
-            self._info_topic,
-            self._keep_info,
-            qos.profile(ReliabilityPolicy.BEST_EFFORT),
-        )
+        self._subscription.open()
 
     def close(self) -> None:
-        for subscription in (self._image_subscription, self._info_subscription):
-            if subscription is not None:
-                self._node.destroy_subscription(subscription)
-        self._image_subscription = self._info_subscription = None
+        self._subscription.close()
 
     def follow_publishers(self) -> None:
         """Subscribe anew when the publishers' reliability asks for it."""
-        wanted = self._wanted_reliability()
-        if wanted != self._reliability:
-            self._node.get_logger().info(
-                f"{self.topic}: subscribing {wanted.name.lower()}, as its publishers offer"
-            )
-            self._node.destroy_subscription(self._image_subscription)
-            self._subscribe(wanted)
+        self._subscription.follow_publishers()
 
     def remark_silence(self, timeout_s: float) -> str | None:
         """Say what to do when there was no image for ``timeout_s``; once, then every 30 s."""
@@ -90,11 +82,17 @@ class CameraInput:
         ):
             return None
         self._reminded = now
-        count = self._node.count_publishers(self.topic)
-        publishers = f"{count} publisher{'s' * (count != 1)}"
+        silence = f"no image for {now - self._last:.0f} s on {self.source}, which has"
+        offered = self._subscription.offered()
+        if self._subscription.reliability == _RELIABLE and _BEST_EFFORT in offered:
+            return (
+                f"{silence} publishers that offer best effort only: a reliable subscription gets "
+                "nothing from them; set image_qos to auto"
+            )
+        publishers = f"{len(offered)} publisher{'s' * (len(offered) != 1)}"
         return (
-            f"no image for {now - self._last:.0f} s on {self.source}, which has {publishers}. "
-            f"{self._topics_there_are()}; set image_topic and image_transport"
+            f"{silence} {publishers}. {self._topics_there_are()}; set image_topic and "
+            "image_transport"
         )
 
     def _topics_there_are(self) -> str:
@@ -117,20 +115,6 @@ class CameraInput:
             for info in self._node.get_publishers_info_by_topic(topic)
         )
 
-    def _wanted_reliability(self) -> ReliabilityPolicy:
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
-        offered = [info.qos_profile.reliability for info in publishers]
-        return qos.reliability_for(self._settings.image_qos, offered)
-
-    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self._reliability = reliability
-        self._image_subscription = self._node.create_subscription(
-            self.message_type, self.topic, self._arrive, qos.profile(reliability), raw=True
-        )
-
     def _arrive(self, serialised: bytes) -> None:
         self._last = time.monotonic()
         self._on_message(serialised)
-
-    def _keep_info(self, info: CameraInfo) -> None:
-        self.camera_info = info

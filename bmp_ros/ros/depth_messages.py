@@ -17,12 +17,13 @@ from bmp_ros.ros.compatibility import array_of_bytes
 from bmp_ros.ros.image_messages import ImageError
 from bmp_ros.ros.interfaces import Keypoint3D, Person3D, PersonArray3D
 from bmp_ros.ros.person_messages import skeleton_message
+from bmp_ros.ros.serialised_images import ReceivedImage
 
 _TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 """Encodings of REP 118: whole millimetres, or metres."""
 
 
-def depth_image(message: Image) -> np.ndarray:
+def depth_image(message: Image | ReceivedImage) -> np.ndarray:
     """Return the depth of a message, (h, w): uint16 millimetres or float32 metres.
 
     A view into the message where its bytes are in this machine's order; do not write to it.
@@ -51,7 +52,7 @@ def depth_image(message: Image) -> np.ndarray:
     return view if ordered.isnative else view.astype(kind)
 
 
-def depth_message(like: Image, depth: np.ndarray) -> Image:
+def depth_message(like: Image | ReceivedImage, depth: np.ndarray) -> Image:
     """A depth image with header and encoding of ``like``; one copy."""
     depth = np.ascontiguousarray(depth)
     message = Image(header=like.header, encoding=like.encoding)

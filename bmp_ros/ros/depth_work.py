@@ -17,6 +17,7 @@ from bmp_ros.loop.people_free_depth import depth_without_people
 from bmp_ros.ros.depth_input import DepthInput, NoDepthError
 from bmp_ros.ros.depth_messages import camera_model, depth_image
 from bmp_ros.ros.image_messages import ImageError
+from bmp_ros.ros.serialised_images import ReceivedImage
 from bmp_ros.ros.settings import RunSettings
 from bmp_ros.ros.target_frame import TargetFrame
 
@@ -33,7 +34,7 @@ class Lifted:
     people: People3D
     optical: People3D
     depth: np.ndarray
-    message: Image
+    message: ReceivedImage | Image
     milliseconds: float
 
 
@@ -52,8 +53,8 @@ def lift(
     """
     start = time.perf_counter()
     try:
-        match = depth_input.nearest(header.stamp, run.depth_max_age)
-        depth = depth_image(match.message)
+        message = depth_input.nearest(header.stamp, run.depth_max_age)
+        depth = depth_image(message)
         if camera_info is None:
             raise NoDepthError("no camera_info has come: depth cannot become metres")
         info = depth_input.camera_info
@@ -73,7 +74,7 @@ def lift(
         complain(str(error))
         return None
     elapsed = (time.perf_counter() - start) * 1e3
-    return Lifted(found_header, found, optical, depth, match.message, elapsed)
+    return Lifted(found_header, found, optical, depth, message, elapsed)
 
 
 def people_free_depth(lifted: Lifted, people: People, margin: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import math
 import time
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
@@ -25,6 +26,7 @@ from bmp_ros.ros.image_messages import ImageError, bgr_image
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.serialised_images import read_image
 from bmp_ros.ros.throttle import Throttle
 
 _REPEAT_S = 5.0
@@ -62,7 +64,7 @@ class FrameWork:
         generation = camera.generation
         try:
             camera.limit_rate(self._parameters.run().max_rate)
-            message = deserialize_message(serialised, camera.message_type)
+            message = _read(serialised, camera.message_type)
             self._notice_time_jump(camera, message.header)
             image = bgr_image(message)
             people = self._run(image)
@@ -179,6 +181,11 @@ class FrameWork:
     def _say_once(self, text: str) -> None:
         if self._throttle.due(text, math.inf):
             self._log.warning(text)
+
+
+def _read(serialised: bytes, kind: type) -> Any:
+    """An image as it was received, without a copy, or a message of another ``kind``."""
+    return read_image(serialised) if kind is Image else deserialize_message(serialised, kind)
 
 
 def _source(camera: Camera) -> str:

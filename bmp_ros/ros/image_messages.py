@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from bmp_ros.ros.compatibility import array_of_bytes, how_to_install
+
+if TYPE_CHECKING:
+    from bmp_ros.ros.serialised_images import ReceivedImage
 
 
 class ImageError(ValueError):
@@ -37,7 +42,7 @@ _DIRECT: dict[str, tuple[int, int | None]] = {
 }
 
 
-def bgr_image(message: Image | CompressedImage) -> np.ndarray:
+def bgr_image(message: Image | ReceivedImage | CompressedImage) -> np.ndarray:
     """Return the picture of a message: (H, W, 3) uint8 BGR.
 
     The image of a ``bgr8`` message is a view into the message, its row padding left out; do not
@@ -76,7 +81,7 @@ def jpeg_message(header: Header, image: np.ndarray, quality: int) -> CompressedI
     return message
 
 
-def _view(message: Image, channels: int) -> np.ndarray:
+def _view(message: Image | ReceivedImage, channels: int) -> np.ndarray:
     """(H, W, channels) uint8, or (H, W) for one channel, on the message's own memory."""
     height, width, step = message.height, message.width, message.step
     if height == 0 or width == 0:
@@ -110,7 +115,7 @@ def _decode_compressed(message: CompressedImage) -> np.ndarray:
     return image
 
 
-def _through_cv_bridge(message: Image) -> np.ndarray:
+def _through_cv_bridge(message: Image | ReceivedImage) -> np.ndarray:
     try:
         from cv_bridge import CvBridge
     except (ImportError, AttributeError) as error:  # AttributeError: built for another NumPy
@@ -119,12 +124,13 @@ def _through_cv_bridge(message: Image) -> np.ndarray:
             f"cv_bridge, which cannot be imported ({error}): {how_to_install('cv_bridge')}"
         ) from error
     try:
-        return np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="bgr8"))
+        whole = message if isinstance(message, Image) else message.to_message()
+        return np.asarray(CvBridge().imgmsg_to_cv2(whole, desired_encoding="bgr8"))
     except Exception as error:  # its own CvBridgeError, cv2.error, TypeError, ValueError, …
         raise ImageError(f"{_described(message)}: cv_bridge: {error}") from error
 
 
-def _described(message: Image) -> str:
+def _described(message: Image | ReceivedImage) -> str:
     return (
         f"encoding {message.encoding!r}, {message.width}x{message.height} pixels, step "
         f"{message.step}, {len(message.data)} bytes"

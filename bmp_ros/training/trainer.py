@@ -7,11 +7,10 @@ A folder holds everything of a training: ``last.pth`` (to go on from), ``losses.
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+
+from bmp_ros.training.records import append_row, draw_curves, in_words
 
 CLIP = 10.0
 """Largest norm of a gradient."""
@@ -132,10 +133,10 @@ def train(
             means.clear()
             held_out = validate(task, average.module, schedule, device)
             row |= {f"held-out {name}": value for name, value in held_out.items()}
-            _append(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
+            append_row(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
             _save(folder, step, schedule, network, average, optimizer)
             draw_curves(folder)
-            print(f"{task.name} {step}/{schedule.steps}: " + _in_words(row), flush=True)
+            print(f"{task.name} {step}/{schedule.steps}: " + in_words(row), flush=True)
     if last < schedule.steps:
         return None
     weights = folder / f"{task.name}.pth"
@@ -281,42 +282,3 @@ def _save(
         part,
     )
     part.replace(folder / "last.pth")
-
-
-def _append(file: Path, row: Mapping[str, float]) -> None:
-    new = not file.is_file()
-    with file.open("a", newline="", encoding="utf-8") as sink:
-        writer = csv.DictWriter(sink, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _in_words(row: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-
-
-def draw_curves(folder: Path) -> Path | None:
-    """Draw ``losses.csv`` as ``curves.png``; None where matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    with (folder / "losses.csv").open(encoding="utf-8") as source:
-        rows = list(csv.DictReader(source))
-    steps = [int(row["step"]) for row in rows]
-    names = [name for name in rows[0] if name not in ("step", "learning_rate")]
-    names = [name for name in names if not name.startswith("held-out ")]
-    figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.5), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        for column, label in ((name, "training"), (f"held-out {name}", "held out, averaged")):
-            axis.plot(steps, [float(row[column]) for row in rows], label=label)
-        axis.set(title=name, xlabel="step", ylim=(0, None))
-        axis.legend()
-    figure.tight_layout()
-    figure.savefig(folder / "curves.png", dpi=90)
-    pyplot.close(figure)
-    return folder / "curves.png"

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def add_network_arguments(
+    parser: argparse.ArgumentParser, *, preset: str = "tiny", precision: bool = True
+) -> None:
+    """Add ``--preset``, ``--device`` and ``--precision``, what `build_loop` takes."""
+    parser.add_argument(
+        "--preset", default=preset, help="a preset's name or the path of one (%(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    if precision:
+        parser.add_argument(
+            "--precision", default="fp32", choices=PRECISIONS, help="of the networks (%(default)s)"
+        )
+
+
+def folder(text: str) -> Path:
+    """The path of a folder, which may be there already or be made; no file may have its name."""
+    path = Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a file, needs the path of a folder")
+    return path

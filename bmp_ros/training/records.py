@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training leaves behind for people: a table of losses, curves, a line of words."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def append_row(file: Path, row: Mapping[str, float]) -> None:
+    """Add ``row`` to a CSV file; its names become the header of a new one."""
+    new = not file.is_file()
+    with file.open("a", newline="", encoding="utf-8") as sink:
+        writer = csv.DictWriter(sink, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def in_words(row: Mapping[str, float]) -> str:
+    """``row`` on one line, four digits each."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+
+
+def draw_curves(folder: Path) -> Path | None:
+    """Draw ``losses.csv`` as ``curves.png``; None where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with (folder / "losses.csv").open(encoding="utf-8") as source:
+        rows = list(csv.DictReader(source))
+    steps = [int(row["step"]) for row in rows]
+    names = [name for name in rows[0] if name not in ("step", "learning_rate")]
+    names = [name for name in names if not name.startswith("held-out ")]
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.5), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for column, label in ((name, "training"), (f"held-out {name}", "held out, averaged")):
+            axis.plot(steps, [float(row[column]) for row in rows], label=label)
+        axis.set(title=name, xlabel="step", ylim=(0, None))
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(folder / "curves.png", dpi=90)
+    pyplot.close(figure)
+    return folder / "curves.png"
