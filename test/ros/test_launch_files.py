@@ -131,12 +131,12 @@ def test_arguments_reach_the_node(lab: Lab, tmp_path: Path) -> None:
     file.write_text("/**:\n  ros__parameters:\n    max_people: 7\n    preset: bmp_v2\n")
     arguments = [
         "autostart:=false", "namespace:=robot", "node_name:=people", "image_topic:=/eye",
-        "preset:=bmp_j1", "image_transport:=compressed", f"params_file:={file}",
-        f"python:={sys.executable}",
+        "preset:=bmp_j1", "precision:=bf16", "image_transport:=compressed",
+        f"params_file:={file}", f"python:={sys.executable}",
     ]  # fmt: skip
     with launched("bmp.launch.py", arguments) as running:
-        names = ["image_topic", "preset", "image_transport", "max_people"]
-        expected = ["/eye", "bmp_j1", "compressed", 7]
+        names = ["image_topic", "preset", "precision", "image_transport", "max_people"]
+        expected = ["/eye", "bmp_j1", "bf16", "compressed", 7]
         assert parameters_of(lab, "/robot/people", *names) == expected
         require_clean_end(running)
 
