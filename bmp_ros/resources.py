@@ -76,5 +76,7 @@ def tiny_network(name: str) -> Path:
     path = folder / f"{name}.onnx"
     if path.is_file():
         return path
-    there = ", ".join(sorted(file.stem for file in folder.glob("*.onnx"))) or "none"
+    # NAME.PART.onnx is the second part of NAME and found with it.
+    stems = {file.stem.partition(".")[0] for file in folder.glob("*.onnx")}
+    there = ", ".join(sorted(stems)) or "none"
     raise FileNotFoundError(f"no tiny network is called {name!r}; in {folder} there are: {there}")

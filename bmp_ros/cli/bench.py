@@ -146,11 +146,8 @@ def _size(text: str) -> tuple[int, int]:
 def _print(result: dict[str, Any]) -> None:
     machine, picture = result["machine"], result["input"]
     # Only torch tells a GPU's name.
-    where = (
-        machine.get("gpu", "a GPU")
-        if result["device"].startswith("cuda")
-        else machine["processor"]
-    )
+    gpu = machine.get("gpu", "a GPU")
+    where = gpu if result["device"].startswith("cuda") else machine["processor"]
     print(
         f"{result['preset']} ({result['weights']}), {result['precision']} on {where}, "
         f"{result['backend']}"

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from bmp_ros.cli.arguments import add_network_arguments, folder
 
+_LAST_DOMAIN = 232
+"""The last one whose UDP ports (7400 + 250 per domain) are below 65536."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -47,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.images is not None and args.images < 1:
         raise ValueError(f"--images is {args.images}, needs at least 1")
+    if not 0 <= args.rate <= 1000:
+        raise ValueError(f"--rate is {args.rate:g}, needs 0 to 1000 images a second")
+    if args.domain is not None and not 0 <= args.domain <= _LAST_DOMAIN:
+        raise ValueError(f"--domain is {args.domain}, needs 0 to {_LAST_DOMAIN}")
     try:
         import rclpy  # noqa: F401
     except ImportError as error:

@@ -48,10 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         if TRACEBACK in given:
             traceback.print_exc()
-        print(
-            f"bmp{f' {verb}' if verb else ''}: {str(error).strip() or type(error).__name__}",
-            file=sys.stderr,
-        )
+        # Lines stay lines: they may be commands to copy.
+        message = str(error).strip() or type(error).__name__
+        print(f"bmp{f' {verb}' if verb else ''}: {message}", file=sys.stderr)
         return 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmp_ros.engines.weights_errors import WeightsMissing
-from bmp_ros.engines.zoo import load_zoo, locate
+from bmp_ros.engines.zoo import load_zoo, locate, models_dir
 from bmp_ros.resources import find_preset
 
 if TYPE_CHECKING:
@@ -115,22 +115,26 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
     beside = find_preset(preset.reference).parent
     choices = [preset.detector, preset.pose_estimator, preset.segmenter]
     files: dict[str, Path] = {}
-    missing: list[WeightsMissing] = []
+    missing: dict[str, WeightsMissing] = {}
     for choice in choices:
         if choice is not None:
             name = choice.settings.weights
             try:
                 files[name] = locate(name, zoo, beside)
             except WeightsMissing as error:
-                missing.append(error)
+                missing[name] = error
     if len(missing) == 1:
-        raise missing[0]
+        raise next(iter(missing.values()))
     if missing:
-        known = any(choice is not None and choice.settings.weights in zoo for choice in choices)
-        remedy = f"; fetch them all with `bmp models download {preset.reference}`" if known else ""
+        known = [name for name in missing if name in zoo]
+        reasons = [str(error) for name, error in missing.items() if name not in zoo]
+        if known:
+            reasons.append(
+                f"fetch {', '.join(known)} with `bmp models download {preset.reference}` (they go "
+                f"to {models_dir()})"
+            )
         raise WeightsMissing(
-            f"preset {preset.name} needs weights that are not here{remedy}:\n"
-            + "\n".join(f"  {error}" for error in missing)
+            f"preset {preset.name} needs weights that are not here: {'; '.join(reasons)}"
         )
     return files
 

@@ -14,7 +14,8 @@ import numpy as np
 from bmp_ros.evaluation.datasets import Picture
 from bmp_ros.offline.image_files import read_image
 
-_COCO_LISTS = ("images", "annotations", "categories")
+_COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id",)}
+"""Lists of a COCO file, and what each of their entries must have."""
 
 
 class CocoFolder:
@@ -74,7 +75,7 @@ def _find_annotations(folder: Path) -> Path:
     if file.is_file():
         return file
     others = sorted(str(path.relative_to(folder)) for path in folder.glob("**/*.json"))[:5]
-    hint = f"; is it {' or '.join(others)}?" if others else ""
+    hint = f"; is it {' or '.join(others)}?" if others else "."
     raise FileNotFoundError(f"{file} is not there{hint} Name another with --annotations FILE")
 
 
@@ -85,15 +86,23 @@ def _read_document(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not a JSON file: {error}") from error
     missing = [
         name
-        for name in _COCO_LISTS
+        for name in _COCO_KEYS
         if not isinstance(document, dict) or not isinstance(document.get(name), list)
     ]
     if missing:
         raise ValueError(
-            f"{file} is not in COCO's format: it needs the lists {', '.join(_COCO_LISTS)} and has "
+            f"{file} is not in COCO's format: it needs the lists {', '.join(_COCO_KEYS)} and has "
             f"no {', '.join(missing)}. (OCHuman's own ochuman.json is another format; use its "
             "ochuman_coco_format_*.json.)"
         )
+    for name, keys in _COCO_KEYS.items():
+        for number, entry in enumerate(document[name]):
+            lacking = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+            if lacking:
+                raise ValueError(
+                    f"{file} is not in COCO's format: entry {number} of {name} lacks "
+                    f"{', '.join(lacking)}"
+                )
     return document
 
 

@@ -85,8 +85,8 @@ def infer(
     with ExitStack() as stack:
         results = None
         if wanted.json:
-            path = output / RESULTS_NAME
-            results = stack.enter_context(ResultsFile(path, _skeleton(loop), info or {}))
+            path, skeleton = output / RESULTS_NAME, loop.pose_estimator.skeleton
+            results = stack.enter_context(ResultsFile(path, skeleton, info or {}))
         advance = stack.enter_context(_progress_bar(sources, count, progress))
         work = _Work(loop, output, wanted, results, count, advance)
         for source in sources:
@@ -191,10 +191,6 @@ class _Work:
 
 def _found(trace: Trace) -> int:
     return 0 if trace.people is None else len(trace.people)
-
-
-def _skeleton(loop: BMPLoop) -> Any:
-    return loop.pose_estimator.skeleton
 
 
 def _refuse_to_overwrite(sources: Sequence[Source], output: Path, wanted: Wanted) -> None:

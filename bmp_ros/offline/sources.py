@@ -16,6 +16,7 @@ VIDEO_SUFFIXES = (
     ".gif",
 )  # fmt: skip
 DEMO = "demo"
+_ALLOWED = f"give an image, a folder, a video file, the index of a camera or {DEMO!r}"
 _COLOR_FORMATS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -70,6 +71,8 @@ def open_source(text: str) -> list[Source]:
     text: ``demo``, the index of a camera, or the path of an image, video or folder (its
     subfolders are not looked into). Raises FileNotFoundError naming what is allowed.
     """
+    if not text:  # an empty variable of a shell; as a path it would be the current folder
+        raise FileNotFoundError(f"the source is empty; {_ALLOWED}")
     if text == DEMO:
         from bmp_ros.synthetic.clip_file import demo_clip_path
 
@@ -92,10 +95,7 @@ def open_source(text: str) -> list[Source]:
 
 def _existing(path: Path) -> Source:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"source {str(path)!r} is not there; give an image, a folder, a video file, the index "
-            f"of a camera or {DEMO!r}"
-        )
+        raise FileNotFoundError(f"source {str(path)!r} is not there; {_ALLOWED}")
     return _of_file(path)
 
 

@@ -75,6 +75,7 @@ def test_unreadable_files_make_the_exit_code_1(
         (["--no-draw"], "--no-draw without --json or --gif would write nothing"),
         (["--count", "0"], "--count is 0, must be at least 1"),
         (["--source", "gone.png"], "source 'gone.png' is not there"),
+        (["--source", ""], "the source is empty; give an image, a folder"),
         (["--output", "IN"], "is the input"),
     ],
 )
@@ -100,3 +101,10 @@ def test_source_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> N
         main(["infer"])
     assert end.value.code == 2
     assert "--source, --output" in capsys.readouterr().err
+
+
+def test_output_must_be_a_folder(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["infer", "--source", str(image), "--output", str(image)])
+    assert end.value.code == 2
+    assert f"'{image}' is a file, needs the path of a folder" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 
 from bmp_ros import __version__
 from bmp_ros.cli import main as dispatcher
+from bmp_ros.cli.main import TRACEBACK
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +27,7 @@ def add_arguments(parser):
 
 def run(args):
     if args.number == 13:
-        raise ValueError("13 is unlucky;\\n  take another")
+        raise ValueError("13 is unlucky:\\n  take another\\n")
     print("number", args.number)
     return args.number
 '''
@@ -67,11 +68,12 @@ def test_exit_code_is_the_verbs(bmp) -> None:  # type: ignore[no-untyped-def]
     assert bmp("infer").returncode == 1
 
 
-def test_failure_is_one_line(bmp) -> None:  # type: ignore[no-untyped-def]
+def test_failure_is_told_without_a_traceback(bmp) -> None:  # type: ignore[no-untyped-def]
     done = bmp("infer", "--number", "13")
     assert done.returncode == 1
-    assert done.stderr == "bmp infer: 13 is unlucky; take another\n"
-    assert "Traceback" in bmp("infer", "--number", "13", "--traceback").stderr
+    assert done.stderr == "bmp infer: 13 is unlucky:\n  take another\n", "lines stay lines"
+    for arguments in (["infer", "--number", "13", TRACEBACK], [TRACEBACK, "infer", "--number=13"]):
+        assert "Traceback" in bmp(*arguments).stderr
 
 
 def test_missing_package_of_one_verb(bmp) -> None:  # type: ignore[no-untyped-def]

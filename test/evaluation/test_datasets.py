@@ -133,6 +133,11 @@ def test_missing_images_are_named_at_once(tmp_path: Path) -> None:
         ("[]", "no images, annotations, categories"),
         ('{"images": [], "annotations": {}}', "no annotations, categories.*ochuman_coco_format"),
         ('{"images": [], "annotations": [], "categories": []}', "lists no images"),
+        (
+            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            "entry 0 of images lacks file_name",
+        ),
+        ('{"images": [], "annotations": [7], "categories": []}', "annotations lacks image_id"),
     ],
 )
 def test_other_formats_are_refused(tmp_path: Path, content: str, message: str) -> None:
