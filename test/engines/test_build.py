@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bmp_ros.engines.build import locate_weights
+from bmp_ros.engines.weights_errors import WeightsMissing
+from bmp_ros.loop import load_preset
+
+
+def test_everything_that_is_missing_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BMP_MODELS", str(tmp_path))
+    preset = load_preset("bmp_d3", {"detector": {"weights": "own/detector.pth"}})
+    with pytest.raises(WeightsMissing) as caught:
+        locate_weights(preset)
+    said = str(caught.value)
+    assert said.startswith("preset bmp_d3 needs weights that are not here: ")
+    assert "own/detector.pth: check the path; " in said
+    assert (
+        "fetch maskpose-b-1.0.0, sam2.1-hiera-base-plus with `bmp models download bmp_d3`" in said
+    )
+    assert str(tmp_path) in said
+
+
+def test_one_file_that_is_missing(tmp_path: Path) -> None:
+    preset = load_preset("tiny", {"detector": {"weights": str(tmp_path / "detector.onnx")}})
+    with pytest.raises(WeightsMissing, match=r"^there is no weights file at .*detector\.onnx"):
+        locate_weights(preset)
