@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector says about the training pictures, for the pose network to learn with.
+"""What the loop's networks say about the training pictures, for others to learn with.
 
 ``python -m bmp_ros.training.detections --data DIR --preset tiny``
 
 The pose network works on boxes and masks of the detector; trained on the renderer's alone, even
 damaged ones, it does worse than with no masks at all. ``DIR/detections/000000.json`` holds, for
-each person of ``DIR/labels/000000.json``, the detection that fits, if any.
+each person of ``DIR/labels/000000.json``, the detection that fits, if any. ``--poses N`` adds
+keypoints to the detections of N pictures: the segmenter's prompts.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from tqdm import tqdm
 
 from bmp_ros.engines.build import build_loop
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.dataset import column_run_lengths, mask_from_run_lengths
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.protocols import Detector
+    from bmp_ros.engines.protocols import Detector, PoseEstimator
 
 SCORE_THRESHOLD = 0.15
 LEAST_OVERLAP = 0.4
@@ -36,10 +38,27 @@ LEAST_OVERLAP = 0.4
 
 @dataclass(frozen=True)
 class Detected:
-    """One person as a detector saw it. box: (4,) float32 xyxy. mask: (H, W) bool."""
+    """One person as the networks saw it.
+
+    box: (4,) float32 xyxy. mask: (H, W) bool. keypoints: (17, 3) float32, x, y and score, or None.
+    """
 
     box: np.ndarray
     mask: np.ndarray
+    keypoints: np.ndarray | None = None
+
+    def moved(self, matrix: np.ndarray, size: tuple[int, int]) -> Detected:
+        """The same on a canvas of ``size``, moved by ``matrix`` (2, 3); mirrors swap sides."""
+        mask = cv2.warpAffine(self.mask.view(np.uint8) * 255, matrix, size) > 127
+        corners = self.box[[0, 1, 2, 1, 0, 3, 2, 3]].reshape(4, 2) @ matrix[:, :2].T + matrix[:, 2]
+        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
+        keypoints = self.keypoints
+        if keypoints is not None:
+            keypoints = keypoints.copy()
+            keypoints[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+            if np.linalg.det(matrix[:, :2]) < 0:
+                keypoints = keypoints[COCO_17.flip_indices]
+        return Detected(box, mask, keypoints)
 
 
 def detect_people(
@@ -79,10 +98,29 @@ def write_detections(folder: Path, detector: Detector) -> int:
         people = detect_people(
             detector, image, np.array(masks, bool).reshape(-1, *image.shape[:2])
         )
-        part = target.with_suffix(".part")
-        part.write_text(json.dumps([_entry(person) for person in people]), encoding="utf-8")
-        part.replace(target)
+        _write(target, [_entry(person) for person in people])
     return len(labels)
+
+
+def write_poses(folder: Path, estimator: PoseEstimator, count: int) -> int:
+    """Add keypoints to the detections of ``count`` pictures; return how many had any to add."""
+    files = sorted((folder / "detections").glob("*.json"))
+    files = files[:: max(1, len(files) // count)][:count]
+    added = 0
+    for file in tqdm(files, "posing", unit="picture", disable=not sys.stderr.isatty()):
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        people = [entry for entry in entries if entry is not None]
+        if not people or "keypoints" in people[0]:
+            continue
+        image = cv2.imread(str(folder / "images" / f"{file.stem}.jpg"))
+        boxes = np.array([person["box"] for person in people], np.float32)
+        masks = np.array([mask_from_run_lengths(person["segmentation"]) for person in people])
+        poses = estimator.estimate(Frame(image), boxes, masks)
+        for person, joints, scores in zip(people, poses.keypoints, poses.scores, strict=True):
+            person["keypoints"] = np.column_stack([joints, scores]).round(2).tolist()
+        _write(file, entries)
+        added += 1
+    return added
 
 
 def read_detections(file: Path) -> list[Detected | None]:
@@ -91,7 +129,9 @@ def read_detections(file: Path) -> list[Detected | None]:
     return [
         entry
         and Detected(
-            np.array(entry["box"], np.float32), mask_from_run_lengths(entry["segmentation"])
+            np.array(entry["box"], np.float32),
+            mask_from_run_lengths(entry["segmentation"]),
+            np.array(entry["keypoints"], np.float32) if "keypoints" in entry else None,
         )
         for entry in entries
     ]
@@ -104,6 +144,12 @@ def _entry(person: Detected | None) -> dict[str, Any] | None:
     return {"box": box, "segmentation": column_run_lengths(person.mask)}
 
 
+def _write(file: Path, entries: list[dict[str, Any] | None]) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(entries), encoding="utf-8")
+    part.replace(file)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bmp_ros.training.detections", description=__doc__.split("\n")[0]
@@ -111,10 +157,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of bmp_ros.synthetic.dataset"
     )
-    parser.add_argument("--preset", required=True, help="name or file; its detector is used")
+    parser.add_argument("--preset", required=True, help="name or file; its networks are used")
+    parser.add_argument(
+        "--poses", type=int, default=0, metavar="N", help="add keypoints for N pictures"
+    )
     args = parser.parse_args(arguments)
-    count = write_detections(args.data, build_loop(args.preset).detector)
-    print(f"{count} pictures in {args.data / 'detections'}")
+    loop = build_loop(args.preset)
+    count = write_detections(args.data, loop.detector)
+    posed = write_poses(args.data, loop.pose_estimator, args.poses) if args.poses else 0
+    print(f"{count} pictures in {args.data / 'detections'}, keypoints added to {posed}")
     return 0
 
 

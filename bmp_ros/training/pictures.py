@@ -171,7 +171,8 @@ def warp(
         keypoints, visibility = keypoints[:, order], visibility[:, order]
     inside = ((keypoints >= -0.5) & (keypoints < np.array(size) - 0.5)).all(axis=2)
     visibility = np.where(inside, visibility, 0)
-    warped = Picture(image, masks, keypoints, visibility)  # detections stay behind
+    detected = [person and person.moved(matrix, size) for person in picture.detected]
+    warped = Picture(image, masks, keypoints, visibility, detected)
     return warped.only(np.flatnonzero(masks.sum(axis=(1, 2)) >= least_pixels))
 
 

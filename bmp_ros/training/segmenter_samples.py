@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
+from bmp_ros.loop.prompts import select_prompts
 from bmp_ros.training.pictures import (
     Picture,
     ViewRange,
@@ -20,6 +21,10 @@ from bmp_ros.training.pictures import (
 MASK_STRIDE = 4
 POSITIVE, NEGATIVE = 6, 3
 """Most prompts of each kind; rows are padded with label -1."""
+
+
+POSED_SHARE = 0.75
+"""Of the people with keypoints of a pose network, those who are prompted with them."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,22 @@ def segmenter_sample(
 
 
 def positive_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:
-    """(P, 2) points, 1 <= P <= 6: joints with a pose network's error, a few hidden ones."""
+    """(P, 2) points, 1 <= P <= 6: a pose network's own joints, chosen as the loop does, or the
+    true ones with errors, a few hidden ones among them."""
     mask = view.masks[row]
     size = np.sqrt(mask.sum())
+    detected = view.detected[row] if view.detected else None
+    if detected is not None and detected.keypoints is not None and random.random() < POSED_SHARE:
+        joints, scores = detected.keypoints[:, :2], detected.keypoints[:, 2]
+        order = select_prompts(
+            joints, scores, scores, method="distance+confidence",
+            visibility_threshold=random.uniform(0.1, 0.35), box=detected.box,
+            limit=POSITIVE if random.random() < 0.7 else int(random.integers(1, POSITIVE + 1)),
+        )  # fmt: skip
+        if len(order):
+            return joints[order] + random.normal(0, 0.01 * size, (len(order), 2)).astype(
+                np.float32
+            )
     places = view.keypoints[row]
     visible = random.permutation(np.flatnonzero(view.visibility[row] == 2))
     hidden = random.permutation(np.flatnonzero(view.visibility[row] == 1))

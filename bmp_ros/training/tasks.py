@@ -149,7 +149,7 @@ class SegmenterTask:
 
     def __post_init__(self) -> None:
         self.network: nn.Module = PointSegmenter()
-        self._pictures = _Pictures(self.folder)
+        self._pictures = _Pictures(self.folder, with_detections=True)
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> SegmenterSample:
         random, picture = self._pictures.draw(number, seed, validation)

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 from discs import disc_picture
 
-from bmp_ros.engines.protocols import Detections
+from bmp_ros.engines.protocols import Detections, Poses
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.detections import (
     SCORE_THRESHOLD,
     Detected,
     detect_people,
     read_detections,
     write_detections,
+    write_poses,
 )
-from bmp_ros.training.pictures import PictureFolder
+from bmp_ros.training.pictures import PictureFolder, warp
 from bmp_ros.training.pose_samples import pose_samples
+from bmp_ros.training.segmenter_samples import positive_prompts
 
 CROP, MAP = (144, 192), (36, 48)
 
@@ -101,3 +104,47 @@ def test_crops_show_people_as_they_were_detected() -> None:
     ]
     dimmed = crop[0] < crop[1] - 0.01
     assert 0.2 < dimmed.mean() < 0.9, "with that mask nothing but the padding is background"
+
+
+class Standing:
+    """Puts all joints on a line down the middle of each box, with falling scores."""
+
+    skeleton = COCO_17
+
+    def estimate(self, frame: Frame, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
+        assert masks is not None and masks.shape == (len(boxes), frame.height, frame.width)
+        left, top, right, bottom = boxes.T[..., None]
+        y = top + np.linspace(0.1, 0.9, 17) * (bottom - top)
+        joints = np.stack([np.broadcast_to((left + right) / 2, y.shape), y], axis=2)
+        scores = np.tile(np.linspace(0.9, 0.3, 17, dtype=np.float32), (len(boxes), 1))
+        return Poses(joints.astype(np.float32), scores)
+
+
+def test_poses_are_added_once_and_become_prompts(disc_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(disc_folder, folder)
+    write_detections(folder, BrightThings())
+    assert write_poses(folder, Standing(), 50) > 10
+    assert write_poses(folder, Standing(), 50) == 0
+    pictures = PictureFolder(folder, with_detections=True)
+    picture = next(pictures[n] for n in range(len(pictures)) if len(pictures[n]) == 1)
+    (person,) = picture.detected
+    assert person is not None and person.keypoints is not None
+    middle = (person.box[0] + person.box[2]) / 2
+    random = np.random.default_rng(0)
+    prompts = [positive_prompts(random, picture, 0) for _ in range(40)]
+    on_line = [np.abs(points[:, 0] - middle).max() < 2 for points in prompts]
+    assert 0.5 < np.mean(on_line) < 1.0
+
+
+def test_detections_move_with_the_picture() -> None:
+    picture = disc_picture(3, 1)
+    joints = np.column_stack([picture.keypoints[0], np.linspace(0, 1, 17)]).astype(np.float32)
+    picture = replace(picture, detected=[Detected(picture.boxes[0], picture.masks[0], joints)])
+    mirror = np.array([[-1.0, 0.0, 127.0], [0.0, 1.0, 4.0]])
+    view = warp(picture, mirror, (128, 110))
+    (person,) = view.detected
+    assert person is not None and person.keypoints is not None
+    assert np.array_equal(person.mask, view.masks[0])
+    assert np.abs(person.box - view.boxes[0]).max() <= 1
+    assert np.allclose(person.keypoints[:, :2], view.keypoints[0], atol=1e-3)
