@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents: links lead somewhere, every page is in the index, the messages' code decodes."""
+"""The documents: links lead somewhere, commands are accepted, files are named, code decodes."""
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bmp_ros.cli.main import _build_parser
 from bmp_ros.loop.masks import encode_runs
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -18,9 +21,12 @@ DOCS = CHECKOUT / "docs"
 PAGES = [
     *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     CHECKOUT / "examples" / "README.md",
+    *sorted((CHECKOUT / "models").glob("*/README.md")),
     *sorted(DOCS.glob("*.md")),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
+COMMAND = re.compile(r"\b(?:bmp|python -m bmp_ros) ([a-z].*)")
 
 
 def prose(page: Path) -> str:
@@ -51,6 +57,79 @@ def test_index_names_every_page() -> None:
     index = (DOCS / "README.md").read_text(encoding="utf-8")
     missing = [page.name for page in DOCS.glob("[a-z]*.md") if f"]({page.name})" not in index]
     assert not missing
+
+
+def lines_of_code(page: Path) -> list[str]:
+    """Lines of the blocks, continued ones joined, and what stands in backticks in the text."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.sub(r"\\\n", " ", "".join(CODE.findall(text))).splitlines()
+    return blocks + [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def commands(page: Path) -> list[str]:
+    """What the page says about ``bmp VERB …``, without what is only sketched."""
+    found = (COMMAND.match(line) or COMMAND.search(line) for line in lines_of_code(page))
+    written = [match[1].partition("#")[0].strip() for match in found if match]
+    verbs = ("infer", "models", "export", "bench", "evaluate", "demo")
+    return [
+        line
+        for line in written
+        if line.split()[0] in verbs
+        and line.split()[1:] not in ([], ["download"])
+        and not re.search(r"…|\.\.\.", line)
+    ]
+
+
+def accepted_by_the_parser(command: str) -> bool:
+    words = shlex.split(command)
+    parser, _ = _build_parser(words[0])
+    try:
+        parser.parse_args(words)
+    except SystemExit as end:  # --help ends with 0
+        return end.code == 0
+    return True
+
+
+def test_commands_of_the_documents_are_accepted() -> None:
+    written = {command for page in PAGES for command in commands(page)}
+    assert len(written) > 20
+    assert not [command for command in written if not accepted_by_the_parser(command)]
+    assert not accepted_by_the_parser("infer --source a --output b --colour")
+
+
+def launch_arguments(name: str) -> set[str]:
+    """Arguments that a launch file declares; read, because launch itself may be missing."""
+    tree = ast.parse((CHECKOUT / "launch" / name).read_text(encoding="utf-8"))
+    return {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "DeclareLaunchArgument"
+        and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def test_launch_arguments_of_the_documents_exist() -> None:
+    """ros2 launch takes any name without a word, so a wrong one would never be noticed."""
+    arguments = {name: launch_arguments(name) for name in ("bmp.launch.py", "demo.launch.py")}
+    seen = 0
+    for line in (line for page in PAGES for line in lines_of_code(page)):
+        launched = re.search(r"ros2 launch bmp_ros (\w+\.launch\.py)", line)
+        if launched or re.match(r"\w+:=", line):
+            known = arguments[launched[1] if launched else "bmp.launch.py"]
+            given = set(re.findall(r"(?<![\w.])(\w+):=", line.partition("#")[0]))
+            seen += len(given)
+            assert given <= known, line
+    assert seen > 10
+
+
+@pytest.mark.parametrize("folder", ["config/presets", "launch", "examples"])
+def test_readmes_name_every_file_of(folder: str) -> None:
+    pages = (CHECKOUT / "README.md", CHECKOUT / "examples" / "README.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    files = [path for path in (CHECKOUT / folder).iterdir() if path.suffix in (".py", ".yaml")]
+    assert files
+    assert not [path.name for path in files if path.stem not in text]
 
 
 def test_python_of_the_messages_page_decodes() -> None:
