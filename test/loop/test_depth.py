@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmp_ros.loop.camera_model import CameraModel
-from bmp_ros.loop.depth import JOINT_INSET, Alignment, lift_people
+from bmp_ros.loop.depth import JOINT_INSET, lift_people
+from bmp_ros.loop.depth_grid import Alignment
 from bmp_ros.loop.people import People
 from bmp_ros.loop.people_free_depth import depth_without_people
 
