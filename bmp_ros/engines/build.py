@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bmp_ros.engines.checkpoint import load_state_dict
 from bmp_ros.engines.weights_errors import WeightsMissing
 from bmp_ros.engines.zoo import load_zoo, locate, models_dir
 from bmp_ros.resources import find_preset
@@ -159,7 +160,6 @@ def _onnx_runtime(device: str, precision: str, compile: bool) -> Runtime:
 
 
 def _rtmdet_ins(settings: RTMDetInsSettings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.checkpoint import load_state_dict
     from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
     from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
 
@@ -174,7 +174,6 @@ def _rtmdet_ins(settings: RTMDetInsSettings, weights: Path, runtime: Runtime) ->
 
 
 def _vit_pose(settings: VitPoseSettings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.checkpoint import load_state_dict
     from bmp_ros.engines.torch.vit_pose import VitPose
 
     network = VitPose.from_state_dict(load_state_dict(weights), head=settings.head)
@@ -182,7 +181,6 @@ def _vit_pose(settings: VitPoseSettings, weights: Path, runtime: Runtime) -> Any
 
 
 def _conv_pose(settings: ConvPoseSettings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.checkpoint import load_state_dict
     from bmp_ros.engines.torch.conv_pose import ConvPose
 
     network = ConvPose.from_state_dict(load_state_dict(weights))
@@ -206,32 +204,33 @@ def _heatmap_estimator(
 
 
 def _sam2(settings: Sam2Settings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.checkpoint import load_state_dict
     from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
 
     return Sam2Segmenter.from_state_dict(
         load_state_dict(weights),
         dynamic_multimask=settings.dynamic_multimask,
-        max_hole_area=settings.max_hole_area,
-        max_speck_area=settings.max_speck_area,
-        device=runtime.device,
-        precision=runtime.precision,
-        compile_encoder=runtime.compile,
+        **_segmenter_options(settings, runtime),
     )
 
 
 def _point_segmenter(settings: PointSegmenterSettings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.checkpoint import load_state_dict
     from bmp_ros.engines.torch.point_segmenter_engine import PointSegmenterEngine
 
     return PointSegmenterEngine.from_state_dict(
-        load_state_dict(weights),
-        max_hole_area=settings.max_hole_area,
-        max_speck_area=settings.max_speck_area,
-        device=runtime.device,
-        precision=runtime.precision,
-        compile_encoder=runtime.compile,
+        load_state_dict(weights), **_segmenter_options(settings, runtime)
     )
+
+
+def _segmenter_options(
+    settings: Sam2Settings | PointSegmenterSettings, runtime: Runtime
+) -> dict[str, Any]:
+    return {
+        "max_hole_area": settings.max_hole_area,
+        "max_speck_area": settings.max_speck_area,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "compile_encoder": runtime.compile,
+    }
 
 
 def _mmdet(settings: MMDetSettings, weights: Path, runtime: Runtime) -> Any:

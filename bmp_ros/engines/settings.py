@@ -8,20 +8,50 @@ the dataclass of its options; `bmp_ros.engines.build` turns the options into an 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from bmp_ros.loop.settings import number, size, switch, word
+from bmp_ros.loop.settings import choice, number, size, switch, word
 
 _WEIGHTS = "name in models/zoo.yaml, or the path of a checkpoint"
 _ONNX_WEIGHTS = (
     "tiny/NAME for a network that comes with the package, or the path of the first .onnx file of "
     "an export"
 )
-_THREADS = "CPU threads of this network; null: as many as there are cores to use"
-_TENSORRT = "run through TensorRT, where onnxruntime has it and the device is a GPU"
-_BACKGROUND = (
-    "factor of the pixels outside of a person's mask in what the network sees; null: the network "
-    "was not trained on masks"
-)
+
+
+def _nms_iou() -> Any:
+    return number(0.6, low=0.0, high=1.0, text="IoU of the network's own box NMS")
+
+
+def _background_factor() -> Any:
+    text = (
+        "factor of the pixels outside of a person's mask in what the network sees; null: the "
+        "network was not trained on masks"
+    )
+    return number(None, low=0.0, high=1.0, optional=True, text=text)
+
+
+def _flip_test() -> Any:
+    return switch(True, text="average with the mirrored crop: better, twice the work")
+
+
+def _extra_keypoints() -> Any:
+    return switch(False, text="keep the keypoints beyond COCO's 17 that the network has")
+
+
+def _max_area(default: int, what: str) -> Any:
+    text = f"{what}, up to this area in cells of the mask logits; 0: off"
+    return number(default, low=0, high=65536, integer=True, text=text)
+
+
+def _threads() -> Any:
+    text = "CPU threads of this network; null: as many as there are cores to use"
+    return number(None, low=1, high=1024, integer=True, optional=True, text=text)
+
+
+def _tensorrt() -> Any:
+    text = "run through TensorRT, where onnxruntime has it and the device is a GPU"
+    return switch(False, text=text)
 
 
 @dataclass(frozen=True)
@@ -32,7 +62,7 @@ class RTMDetInsSettings:
     input_size: int | tuple[int, int] = size(
         640, low=32, high=2048, multiple=32, text="canvas in pixels: a side, or [width, height]"
     )
-    nms_iou: float = number(0.6, low=0.0, high=1.0, text="IoU of the network's own box NMS")
+    nms_iou: float = _nms_iou()
 
 
 @dataclass(frozen=True)
@@ -48,14 +78,12 @@ class VitPoseSettings:
     """Native ViTPose, MaskPose or PMPose."""
 
     weights: str = word(text=_WEIGHTS)
-    head: str = word("heatmap", text="heatmap (ViTPose, MaskPose) or pmpose")
-    background_factor: float | None = number(
-        None, low=0.0, high=1.0, optional=True, text=_BACKGROUND
+    head: str = choice(
+        "heatmap", choices=("heatmap", "pmpose"), text="heatmap (ViTPose, MaskPose) or pmpose"
     )
-    flip_test: bool = switch(True, text="average with the mirrored crop: better, twice the work")
-    extra_keypoints: bool = switch(
-        False, text="keep the keypoints beyond COCO's 17 that the network has"
-    )
+    background_factor: float | None = _background_factor()
+    flip_test: bool = _flip_test()
+    extra_keypoints: bool = _extra_keypoints()
 
 
 @dataclass(frozen=True)
@@ -63,13 +91,9 @@ class ConvPoseSettings:
     """Native ConvPose: the small heatmap network that comes with the package."""
 
     weights: str = word(text=_WEIGHTS)
-    background_factor: float | None = number(
-        None, low=0.0, high=1.0, optional=True, text=_BACKGROUND
-    )
-    flip_test: bool = switch(True, text="average with the mirrored crop: better, twice the work")
-    extra_keypoints: bool = switch(
-        False, text="keep the keypoints beyond COCO's 17 that the network has"
-    )
+    background_factor: float | None = _background_factor()
+    flip_test: bool = _flip_test()
+    extra_keypoints: bool = _extra_keypoints()
 
 
 @dataclass(frozen=True)
@@ -78,31 +102,21 @@ class MMPoseSettings:
 
     config: str = word(text="path of a config, or the name of one that MMPose ships")
     weights: str = word(text=_WEIGHTS)
-    background_factor: float | None = number(
-        None, low=0.0, high=1.0, optional=True, text=_BACKGROUND
-    )
-    flip_test: bool = switch(True, text="average with the mirrored crop: better, twice the work")
-    extra_keypoints: bool = switch(
-        False, text="keep the keypoints beyond COCO's 17 that the network has"
-    )
+    background_factor: float | None = _background_factor()
+    flip_test: bool = _flip_test()
+    extra_keypoints: bool = _extra_keypoints()
 
 
 @dataclass(frozen=True)
 class Sam2Settings:
-    """SAM 2.1 or SAM-pose2seg through the sam2 package."""
+    """SAM 2.1 or SAM-pose2seg through the sam2 package; mask logits have 256x256 cells."""
 
     weights: str = word(text=_WEIGHTS)
     dynamic_multimask: bool = switch(
         False, text="use one of the three other masks when the first one is unstable"
     )
-    max_hole_area: int = number(
-        10, low=0, high=65536, integer=True,
-        text="holes up to this area (pixels of the 256x256 logits) are closed; 0: off",
-    )  # fmt: skip
-    max_speck_area: int = number(
-        50, low=0, high=65536, integer=True,
-        text="specks up to this area (pixels of the 256x256 logits) are dropped; 0: off",
-    )  # fmt: skip
+    max_hole_area: int = _max_area(10, "holes are closed")
+    max_speck_area: int = _max_area(50, "specks are dropped")
 
 
 @dataclass(frozen=True)
@@ -110,14 +124,8 @@ class PointSegmenterSettings:
     """Native PointSegmenter: the small segmenter that comes with the package."""
 
     weights: str = word(text=_WEIGHTS)
-    max_hole_area: int = number(
-        2, low=0, high=65536, integer=True,
-        text="holes up to this area (cells of the logits) are closed; 0: off",
-    )  # fmt: skip
-    max_speck_area: int = number(
-        6, low=0, high=65536, integer=True,
-        text="specks up to this area (cells of the logits) are dropped; 0: off",
-    )  # fmt: skip
+    max_hole_area: int = _max_area(2, "holes are closed")
+    max_speck_area: int = _max_area(6, "specks are dropped")
 
 
 @dataclass(frozen=True)
@@ -125,11 +133,9 @@ class OnnxDetectorSettings:
     """RTMDet-Ins in ONNX files, written by ``bmp export``."""
 
     weights: str = word(text=_ONNX_WEIGHTS)
-    nms_iou: float = number(0.6, low=0.0, high=1.0, text="IoU of the network's own box NMS")
-    threads: int | None = number(
-        None, low=1, high=1024, integer=True, optional=True, text=_THREADS
-    )
-    tensorrt: bool = switch(False, text=_TENSORRT)
+    nms_iou: float = _nms_iou()
+    threads: int | None = _threads()
+    tensorrt: bool = _tensorrt()
 
 
 @dataclass(frozen=True)
@@ -137,14 +143,10 @@ class OnnxPoseSettings:
     """ViTPose, MaskPose, PMPose or ConvPose in an ONNX file, written by ``bmp export``."""
 
     weights: str = word(text=_ONNX_WEIGHTS)
-    flip_test: bool = switch(True, text="average with the mirrored crop: better, twice the work")
-    extra_keypoints: bool = switch(
-        False, text="keep the keypoints beyond COCO's 17 that the network has"
-    )
-    threads: int | None = number(
-        None, low=1, high=1024, integer=True, optional=True, text=_THREADS
-    )
-    tensorrt: bool = switch(False, text=_TENSORRT)
+    flip_test: bool = _flip_test()
+    extra_keypoints: bool = _extra_keypoints()
+    threads: int | None = _threads()
+    tensorrt: bool = _tensorrt()
 
 
 @dataclass(frozen=True)
@@ -152,18 +154,10 @@ class OnnxSegmenterSettings:
     """PointSegmenter or SAM 2.1 in ONNX files, written by ``bmp export``."""
 
     weights: str = word(text=_ONNX_WEIGHTS)
-    max_hole_area: int = number(
-        2, low=0, high=65536, integer=True,
-        text="holes up to this area (cells of the logits) are closed; 0: off",
-    )  # fmt: skip
-    max_speck_area: int = number(
-        6, low=0, high=65536, integer=True,
-        text="specks up to this area (cells of the logits) are dropped; 0: off",
-    )  # fmt: skip
-    threads: int | None = number(
-        None, low=1, high=1024, integer=True, optional=True, text=_THREADS
-    )
-    tensorrt: bool = switch(False, text=_TENSORRT)
+    max_hole_area: int = _max_area(2, "holes are closed")
+    max_speck_area: int = _max_area(6, "specks are dropped")
+    threads: int | None = _threads()
+    tensorrt: bool = _tensorrt()
 
 
 DETECTORS: dict[str, type] = {
