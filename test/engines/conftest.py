@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A preset of small random native networks, and its export."""
+"""A preset of small random native networks, and its export, made once for all tests here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))  # the random networks
+sys.path.insert(0, str(Path(__file__).parent / "torch"))  # random networks, golden vectors
 
 
 @pytest.fixture(scope="session")
