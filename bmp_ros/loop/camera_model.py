@@ -11,6 +11,8 @@ import numpy as np
 FISHEYE = ("equidistant", "fisheye")
 DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", *FISHEYE)
 """As sensor_msgs/CameraInfo names them; an empty name means no distortion."""
+COEFFICIENTS = (4, 5, 8, 12, 14)
+"""How many OpenCV's model may have; that of fish eyes has 4, what drivers add to them is 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +21,8 @@ class CameraModel:
 
     matrix: (3, 3) intrinsics in pixels, pixel centres at integers. width, height: of its images.
     distortion: coefficients in OpenCV's order. model: one of `DISTORTION_MODELS`, or empty.
-    Raises ValueError for a focal length <= 0, an unknown model and values that are not finite.
+    Raises ValueError for a focal length <= 0, an unknown model, a number of coefficients that its
+    model does not have, and values that are not finite.
     """
 
     matrix: np.ndarray
@@ -42,6 +45,14 @@ class CameraModel:
             raise ValueError(
                 f"distortion model {self.model!r} is unknown; known: "
                 f"{', '.join(DISTORTION_MODELS)}; rectify the images first"
+            )
+        count = len(self.distortion)
+        fits = count >= 4 if self.model in FISHEYE else count in COEFFICIENTS
+        if self.distortion.any() and not fits:
+            needed = "4" if self.model in FISHEYE else ", ".join(map(str, COEFFICIENTS))
+            raise ValueError(
+                f"distortion model {self.model!r} has {count} coefficients, needs {needed}: "
+                "calibrate again, or rectify the images first"
             )
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:

@@ -51,6 +51,11 @@ def test_no_pixels_give_no_rays() -> None:
         ({"matrix": MATRIX * np.nan}, "finite"),
         ({"distortion": np.array([np.inf]), "model": "plumb_bob"}, "not finite"),
         ({"distortion": np.array([0.1]), "model": "thin_prism"}, "rectify"),
+        (
+            {"distortion": np.full(3, 0.1), "model": "plumb_bob"},
+            "has 3 coefficients, needs 4, 5, 8, 12",
+        ),
+        ({"distortion": np.full(2, 0.1), "model": "fisheye"}, "has 2 coefficients, needs 4:"),
     ],
 )
 def test_what_is_no_calibration_is_refused(changed: dict, message: str) -> None:
