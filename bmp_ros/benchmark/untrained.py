@@ -12,13 +12,17 @@ from bmp_ros.engines.torch.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetI
 from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
 from bmp_ros.engines.torch.sam2_network import SAM2_SIZES, Sam2Network
 from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
-from bmp_ros.engines.torch.vit_pose import HeatmapHead, PMPoseHead, VisionTransformer, VitPose
+from bmp_ros.engines.torch.vit_pose import (
+    VIT_SIZES,
+    HeatmapHead,
+    PMPoseHead,
+    VisionTransformer,
+    VitPose,
+)
 from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
 from bmp_ros.loop.bmp_loop import BMPLoop
 from bmp_ros.loop.presets import Preset
 
-# Embedding width, depth, heads of ViT-s, b, l, h.
-_VIT_SIZES = {"s": (384, 12, 12), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}
 _SAM_SIZES = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
 _COCO_CLASSES = 80
 
@@ -71,7 +75,7 @@ def _rtmdet_ins(choice: Any) -> RTMDetIns:
 
 def _vit_pose(choice: Any) -> VitPose:
     size = _size(choice, "vit_pose", r"(?:maskpose|vitpose|pmpose)-(s|b|l|h)\b")
-    width, depth, heads = _VIT_SIZES[size]
+    width, depth, heads = VIT_SIZES[size]
     backbone = VisionTransformer(width, depth, 4 * width, heads, 16, (16, 12))
     if choice.settings.head == "pmpose":
         return VitPose(backbone, PMPoseHead(width, (256, 256), 23)).eval()

@@ -233,16 +233,8 @@ def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _allowed_types() -> list[Callable[..., Any]]:
     """Return what a checkpoint may contain beyond tensors and plain containers."""
     allowed: list[Any] = [_HistoryBuffer, _named("builtins.getattr", _attribute_name)]
-    allowed += [
-        defaultdict,
-        bool,
-        int,
-        float,
-        str,
-        list,
-        dict,
-    ]  # named as the factory of a defaultdict
-    allowed += [np.ndarray, np.dtype]
+    # The plain ones may be named as the factory of a defaultdict.
+    allowed += [defaultdict, bool, int, float, str, list, dict, np.ndarray, np.dtype]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1, NumPy 2
         allowed.append(_named(f"{module}._reconstruct", _numpy_array))
         allowed.append(_named(f"{module}.scalar", _numpy_scalar))

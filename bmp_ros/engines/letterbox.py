@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Letterbox geometry of RTMDet-Ins: image <-> canvas, priors, mask resampling. NumPy only.
+"""Letterbox geometry: image <-> canvas; and priors and mask resampling of RTMDet-Ins.
+
+NumPy and OpenCV only: every backend of the detector and of the point segmenter uses this file.
 
 The image is scaled, up or down, until it fills one side of the canvas, and padded at the right
-and at the bottom. The two axes round to whole pixels separately, so each has its own scale. Every
-backend that runs the detector uses this file; what a backend adds is the network alone.
+and at the bottom. The two axes round to whole pixels separately, so each has its own scale.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bmp_ros.engines.onnx.card import KINDS, Card, part_path
-from bmp_ros.engines.onnx.target import Target, providers, session_options
+from bmp_ros.engines.onnx.target import Target, import_onnxruntime, providers, session_options
 from bmp_ros.engines.weights_errors import BadCheckpoint, WeightsMissing
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ class Graph:
         Raises BadCheckpoint when it is no ONNX model, RuntimeError when onnxruntime cannot use the
         device that was asked for, and what `Card.from_metadata` raises.
         """
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         wanted = providers(target)
         try:
             self._session = onnxruntime.InferenceSession(

@@ -7,6 +7,7 @@ import ctypes
 import os
 import re
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 INSTALL = (
@@ -66,9 +67,7 @@ def available_threads() -> int:
 
 def session_options(target: Target) -> Any:
     """Return onnxruntime's options: threads that sleep, not spin, between networks."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = target.threads or available_threads()
     options.inter_op_num_threads = 1
     # Spinning threads keep every core busy for a few microseconds of latency: other nodes of the
@@ -118,12 +117,17 @@ def providers(target: Target) -> list[tuple[str, dict[str, Any]]]:
     return [tensorrt, cuda, cpu]
 
 
-def _available_providers() -> list[str]:
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime. Raises ModuleNotFoundError that says what to install."""
     try:
         import onnxruntime
     except ImportError as error:
         raise ModuleNotFoundError(f"{error}. {INSTALL}", name="onnxruntime") from error
-    available: list[str] = onnxruntime.get_available_providers()
+    return onnxruntime
+
+
+def _available_providers() -> list[str]:
+    available: list[str] = import_onnxruntime().get_available_providers()
     return available
 
 

@@ -10,27 +10,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from bmp_ros.engines.torch.vit_pose import VIT_SIZES
 from bmp_ros.loop.skeletons import MULTI_21, MULTI_23, Skeleton
 
-_ARCHITECTURES = {
-    # size: (embed_dims, num_layers, num_heads)
-    "s": (384, 12, 12),
-    "b": (768, 12, 12),
-    "l": (1024, 24, 16),
-    "h": (1280, 32, 16),
-}
 _SKELETONS = {"21": MULTI_21, "23": MULTI_23}
 
-VIT_CONFIG_NAMES = tuple(
-    f"vit_{size}_{joints}" for size in _ARCHITECTURES for joints in _SKELETONS
-)
+VIT_CONFIG_NAMES = tuple(f"vit_{size}_{joints}" for size in VIT_SIZES for joints in _SKELETONS)
 """``vit_{s,b,l,h}_{21,23}``: size and number of keypoints."""
 
 
 def named_vit_config(name: str) -> dict[str, Any]:
     """Return the config with one of ``VIT_CONFIG_NAMES``; KeyError for any other name."""
     _, size, joints = name.split("_")
-    embed_dims, num_layers, num_heads = _ARCHITECTURES[size]
+    embed_dims, num_layers, num_heads = VIT_SIZES[size]
     return vit_config(
         _SKELETONS[joints],
         embed_dims=embed_dims,

@@ -20,8 +20,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from bmp_ros.engines.torch.heatmaps import sparsemax2d
 
 PATCH_PADDING = 2
-HEADS_BY_WIDTH = {384: 12, 768: 12, 1024: 16, 1280: 16}
-"""Attention heads of ViT-s, b, l, h by embedding width; the tensors' shapes do not tell."""
+VIT_SIZES = {"s": (384, 12, 12), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}
+"""Embedding width, layers and attention heads of the published sizes."""
+HEADS_BY_WIDTH = {width: heads for width, _, heads in VIT_SIZES.values()}
+"""The tensors' shapes do not tell the number of heads."""
 
 DROPPED_PREFIXES = ("data_preprocessor.", "ema_", "head.error_layers.")
 """Keys of the checkpoints that are not loaded: the mean and standard deviation of the input (see
