@@ -16,9 +16,9 @@ from bmp_ros.evaluation.coco_results import CollectedResults, mask_result
 from bmp_ros.evaluation.datasets import Dataset, Picture
 from bmp_ros.evaluation.ground_truth import people_of
 from bmp_ros.evaluation.scores import ResultScores, Score, import_pycocotools, score_results
-from bmp_ros.evaluation.traced_people import detector_masks
 from bmp_ros.loop import BMPLoop, LoopSettings
 from bmp_ros.loop.settings import settings_from_mapping
+from bmp_ros.loop.traced_people import detector_masks
 
 
 @dataclass

@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("pycocotools", reason="pycocotools is not installed")
 
-from bmp_ros.evaluation.coco_results import run_length_string  # noqa: E402
 from bmp_ros.evaluation.ground_truth import complete_person, people_of, truth_for  # noqa: E402
 from bmp_ros.evaluation.scores import Score, score_results  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_SIGMAS  # noqa: E402
+from bmp_ros.offline.coco_format import run_length_string  # noqa: E402
 
 HEIGHT, WIDTH = 240, 320
 BOX = [40.0, 20.0, 100.0, 200.0]
