@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from bmp_ros.ros.image_subscription import ImageSubscription
+from bmp_ros.ros.image_subscription import ImageSubscription, resolved
 from bmp_ros.ros.settings import CameraSettings
 
 _SUFFIX = "/compressed"
@@ -33,8 +33,8 @@ class CameraInput:
         compressed = settings.image_transport == "compressed"
         self.message_type: type = CompressedImage if compressed else Image
         # As image_transport does it: the suffix comes after the remapping of the base topic.
-        base = node.resolve_topic_name(settings.image_topic.removesuffix(_SUFFIX))
-        exact = node.resolve_topic_name(settings.image_topic)
+        base = resolved(node, settings.image_topic.removesuffix(_SUFFIX))
+        exact = resolved(node, settings.image_topic)
         self.topic = base + _SUFFIX if compressed else exact
         self._subscription = ImageSubscription(
             node,
@@ -90,6 +90,8 @@ class CameraInput:
                 "nothing from them; set image_qos to auto"
             )
         publishers = f"{len(offered)} publisher{'s' * (len(offered) != 1)}"
+        if _BEST_EFFORT in offered:
+            publishers += " (Fast DDS may lose large best-effort images: see config/fastdds.xml)"
         return (
             f"{silence} {publishers}. {self._topics_there_are()}; set image_topic and "
             "image_transport"

@@ -16,7 +16,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 
 from bmp_ros.ros.compatibility import how_to_install
-from bmp_ros.ros.image_subscription import ImageSubscription
+from bmp_ros.ros.image_subscription import ImageSubscription, resolved
 from bmp_ros.ros.serialised_images import ReceivedImage, read_image, stamp_of
 from bmp_ros.ros.settings import CameraSettings
 
@@ -44,7 +44,7 @@ class DepthInput:
                 f"{how_to_install('message_filters')}; people are published without depth"
             ) from error
         self._node = node
-        self.topic = node.resolve_topic_name(settings.depth_topic)
+        self.topic = resolved(node, settings.depth_topic)
         self._filter = message_filters.SimpleFilter()
         self._cache = message_filters.Cache(self._filter, CACHED)
         self._lock = threading.Lock()  # the cache itself has none

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.exceptions import NameValidationException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
 from bmp_ros.ros import qos
+from bmp_ros.ros.compatibility import RCLError
 
 
 class ImageSubscription:
@@ -19,6 +21,7 @@ class ImageSubscription:
     kind: of the messages on ``topic``. info_topic: of the calibration; empty: ``camera_info``
     beside ``beside``. wanted: as `qos.reliability_for` takes it. on_message(serialised): called
     for each image; nothing is decoded before somebody wants it.
+    Raises ValueError for an ``info_topic`` that no topic can have as its name.
     reliability: subscribed with. camera_info: the last calibration that came, or None.
     """
 
@@ -37,6 +40,7 @@ class ImageSubscription:
         self._kind = kind
         self._topic = topic
         self._info_topic = info_topic or f"{beside.rpartition('/')[0]}/camera_info"
+        resolved(node, self._info_topic)
         self._wanted = wanted
         self._on_message = on_message
         self.reliability = ReliabilityPolicy.RELIABLE
@@ -85,3 +89,11 @@ class ImageSubscription:
 
     def _keep_info(self, info: CameraInfo) -> None:
         self.camera_info = info
+
+
+def resolved(node: LifecycleNode, topic: str) -> str:
+    """The full name of a topic, remappings included. Raises ValueError saying what is wrong."""
+    try:
+        return str(node.resolve_topic_name(topic))
+    except (RCLError, NameValidationException) as error:
+        raise ValueError(f"{topic!r} cannot be the name of a topic: {error}") from error

@@ -8,17 +8,13 @@ from array import array
 
 import numpy as np
 import pytest
-from builtin_interfaces.msg import Time as Stamp
 from geometry_msgs.msg import Quaternion, Transform, Vector3
-from hypothesis import given
-from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from bmp_ros.loop.depth import People3D
 from bmp_ros.loop.people import People
-from bmp_ros.ros.depth_input import stamp_of
 from bmp_ros.ros.depth_messages import (
     camera_model,
     depth_image,
@@ -76,13 +72,6 @@ def test_what_is_no_depth_is_refused(changes: dict) -> None:
         setattr(broken, name, value)
     with pytest.raises(ImageError):
         depth_image(broken)
-
-
-@given(st.integers(0, 2**31 - 1), st.integers(0, 10**9 - 1))
-def test_stamps_are_read_without_deserialising(seconds: int, nanoseconds: int) -> None:
-    stamp = Stamp(sec=seconds, nanosec=nanoseconds)
-    image = Image(header=Header(stamp=stamp, frame_id="camera"), encoding="16UC1")
-    assert stamp_of(serialize_message(image)) == stamp
 
 
 def test_people_in_space_survive_the_message() -> None:

@@ -83,6 +83,12 @@ def test_no_image_warns_and_names_the_topics_that_exist(lab: Lab) -> None:
     assert "0 publishers" in line
 
 
+def test_reliable_by_hand_on_a_best_effort_camera_names_the_remedy(lab: Lab) -> None:
+    lab.camera(best_effort=True)
+    lab.start_active(image_qos="reliable", image_timeout=0.5)
+    lab.wait_for_log("no image for", "best effort only", "set image_qos to auto")
+
+
 def test_max_rate_leaves_frames_out_and_takes_the_newest(lab: Lab) -> None:
     lab.start_active(max_rate=1.0)
     poses = lab.listen("/bmp/poses")
