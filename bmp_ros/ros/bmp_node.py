@@ -92,30 +92,27 @@ class BmpNode(ManagedNode):
         self._problem = ""
         try:
             self._build()
-        except _EXPECTED as error:
-            self._problem = str(error)
         except Exception as error:
-            self._problem = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
-        if not self._problem:
-            return super().on_configure(state)
-        self._tear_down()
-        name = self.get_fully_qualified_name()
-        self.get_logger().error(
-            f"cannot configure: {self._problem}\n"
-            f"When that is done: ros2 lifecycle set {name} configure"
-        )
-        return Result.FAILURE
+            self._problem = self._refuse("configure", error)
+            self._tear_down()
+            return Result.FAILURE
+        return super().on_configure(state)
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
-        result = super().on_activate(state)
         several = bool(self.parameters.cameras())
-        for name, camera in self._cameras.items():
-            camera.enable(self._enabled)
-            camera.listen(self.parameters.camera(name if several else None))
-            self.get_logger().info(f"{camera.name}: listening to {camera.source}")
+        try:
+            for name, camera in self._cameras.items():
+                camera.enable(self._enabled)
+                camera.listen(self.parameters.camera(name if several else None))
+                self.get_logger().info(f"{camera.name}: listening to {camera.source}")
+        except Exception as error:  # rclpy would end in an error without a word
+            self._refuse("activate", error)
+            self._stop_listening()
+            return Result.FAILURE
         self._listening = True
         self.parameters.frozen = (ENGINE, CAMERA)
-        return result
+        # No image is taken before this thread is back: none meets an inactive publisher.
+        return super().on_activate(state)
 
     def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         self._stop_listening()
@@ -149,6 +146,17 @@ class BmpNode(ManagedNode):
         self._autostart.cancel()
         if self.trigger_configure() == Result.SUCCESS:
             self.trigger_activate()
+
+    def _refuse(self, transition: str, error: Exception) -> str:
+        """Log why a transition fails and what to do then; return why."""
+        problem = str(error)
+        if not isinstance(error, _EXPECTED):
+            problem = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        self.get_logger().error(
+            f"cannot {transition}: {problem}\nWhen that is done: ros2 lifecycle set "
+            f"{self.get_fully_qualified_name()} {transition}"
+        )
+        return problem
 
     def _build(self) -> None:
         self.parameters.declare_cameras()

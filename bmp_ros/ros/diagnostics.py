@@ -128,14 +128,18 @@ def camera_status(
 ) -> DiagnosticStatus:
     """Judge one camera.
 
-    silent_s: seconds since the last image, None while none is expected. source: what the node
-    listens to. ERROR: no image for ``timeout_s``, or the last frame failed. WARN: the last image
-    was refused, results are older than ``budget_ms``, or stamps are of another clock.
+    silent_s: seconds since the last image, None while none is expected, which is always OK.
+    source: what the node listens to. ERROR: no image for ``timeout_s``, or the last frame failed.
+    WARN: the last image was refused, results are older than ``budget_ms``, or stamps are of
+    another clock.
     """
     ages = snapshot.known_ages_s
     p95 = float(np.percentile(ages, 95)) * 1e3 if len(ages) else math.nan
     foreign = len(snapshot.ages_s) > 0 and not len(ages)
-    if silent_s is not None and silent_s > timeout_s:
+    level, text = DiagnosticStatus.OK, "OK"
+    if silent_s is None:
+        text = "not listening"
+    elif silent_s > timeout_s:
         level, text = DiagnosticStatus.ERROR, f"no image for {silent_s:.0f} s on {source}"
     elif snapshot.error:
         level, text = DiagnosticStatus.ERROR, f"the last frame failed: {snapshot.error}"
@@ -152,8 +156,6 @@ def camera_status(
             "the images' stamps are not of the node's clock; with a bag or a simulator set "
             "use_sim_time",
         )
-    else:
-        level, text = DiagnosticStatus.OK, "OK" if silent_s is not None else "not listening"
     values = {"listens to": source, **snapshot.counts}
     values |= _percentiles("age of the result", ages * 1e3)
     for stage, milliseconds in snapshot.stages_ms.items():

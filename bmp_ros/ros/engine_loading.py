@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -28,12 +29,11 @@ _PROGRESS_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Engines:
-    """A loop that is warm. device: where it runs. frame_s: seconds that one person took."""
+    """A loop that is warm. device: where it runs."""
 
     loop: BMPLoop
     preset: Preset
     device: str
-    frame_s: float
 
 
 def load_engines(
@@ -65,7 +65,7 @@ def load_engines(
             f"preset {preset.name} runs on the CPU: expect {frame_s:.1f} s per frame; {lighter}"
             "device:=cuda uses a GPU"
         )
-    return Engines(loop, preset, device, frame_s)
+    return Engines(loop, preset, device)
 
 
 def fetch_weights(preset: Preset, logger: Any, cancelled: Callable[[], bool]) -> None:
@@ -132,7 +132,7 @@ def memory_in_use() -> dict[str, str]:
     values = {}
     with open("/proc/self/statm", encoding="ascii") as file:
         pages = int(file.read().split()[1])
-    values["memory of the process (MB)"] = f"{pages * 4096 / 1e6:.0f}"
+    values["memory of the process (MB)"] = f"{pages * os.sysconf('SC_PAGESIZE') / 1e6:.0f}"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         values["GPU memory of the networks (MB)"] = f"{torch.cuda.memory_allocated() / 1e6:.0f}"

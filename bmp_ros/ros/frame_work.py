@@ -161,10 +161,13 @@ class FrameWork:
         """Forget what was before when a bag begins anew or a simulator is reset."""
         stamp = Time.from_msg(header.stamp).nanoseconds
         if 0 < stamp < camera.last_stamp:
-            self._log.info(
-                f"{camera.name}: stamps went back by {(camera.last_stamp - stamp) / 1e9:.3f} s "
-                "(a bag that begins anew?): starting afresh"
-            )
+            # Of two cameras on one topic, every other image goes back.
+            if self._throttle.due(f"{camera.name} back", _REPEAT_S):
+                self._log.info(
+                    f"{camera.name}: stamps went back by "
+                    f"{(camera.last_stamp - stamp) / 1e9:.3f} s (a bag that begins anew, or two "
+                    "publishers on one topic?): starting afresh"
+                )
             camera.reset()
         camera.last_stamp = stamp
 

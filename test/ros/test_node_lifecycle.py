@@ -188,3 +188,16 @@ def test_cpu_warning_names_the_seconds_and_the_tiny_preset(lab: Lab) -> None:
         patch.setattr(engine_loading, "warm_up", lambda loop: 12.34)
         lab.start()
         lab.wait_for_log("on the CPU", "12.3 s per frame", "device:=cuda")
+
+
+def test_a_topic_that_cannot_be_named_so_is_told_and_can_be_mended(lab: Lab) -> None:
+    lab.start(image_topic="no such/topic")
+    lab.wait_for_log("cannot activate", "no such/topic", "lifecycle set /bmp/bmp_node activate")
+    lab.wait_for_state("inactive")
+    assert lab.set(image_topic="/eye")[0].successful
+    assert lab.transition("activate")
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera("/eye")
+    camera.wait_for_subscriber()
+    camera.send()
+    wait_for(lambda: poses, "an answer")
