@@ -32,13 +32,14 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
 
     0 for all of these, 1 when the node's parameters are refused, which is logged.
     """
+    interrupts = _Interrupts()
     rclpy.init(args=arguments)
     node = None
     try:
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        _spin(executor)
+        _spin(executor, interrupts)
     except PARAMETER_ERRORS as error:
         rclpy.logging.get_logger("bmp_ros").fatal(f"a parameter is refused: {error}")
         rclpy.try_shutdown()
@@ -59,7 +60,22 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
     return 0
 
 
-def _spin(executor: SingleThreadedExecutor) -> None:
+class _Interrupts:
+    """SIGINT goes on raising KeyboardInterrupt, and is remembered.
+
+    Where that strikes while rclpy makes a message, its C++ turns it into a RuntimeError.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+        signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+
+def _spin(executor: SingleThreadedExecutor, interrupts: _Interrupts) -> None:
     """Spin until ROS or a signal ends it; what escapes a callback is logged and costs no more."""
     while True:
         try:
@@ -68,4 +84,6 @@ def _spin(executor: SingleThreadedExecutor) -> None:
         except _ENDINGS:
             return
         except Exception:
+            if interrupts.seen:
+                return
             rclpy.logging.get_logger("bmp_ros").error(traceback.format_exc())

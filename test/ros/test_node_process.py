@@ -73,6 +73,39 @@ def test_exit_code_0_on_two_signals(lab: Lab) -> None:
         assert node.returncode == 0, output
 
 
+# What rclpy's C++ makes of an interrupt that strikes while it makes a message.
+INTERRUPTED = """
+import os, signal, sys
+from rclpy.node import Node
+from bmp_ros.ros.process import run_node
+
+class Struck(Node):
+    def __init__(self):
+        super().__init__("struck")
+        self.create_timer(0.0, self.strike)
+
+    def strike(self):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(10**9):
+                pass
+        except KeyboardInterrupt:
+            raise RuntimeError("Unable to convert call argument") from None
+
+    def close(self, timeout=None):
+        return True
+
+sys.exit(run_node(Struck))
+"""
+
+
+def test_interrupt_amid_of_a_message_ends_quietly(ros_domain: int) -> None:
+    with process([sys.executable, "-c", INTERRUPTED]) as node:
+        output, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 0, output
+        assert "Traceback" not in output
+
+
 def test_module_runs_as_in_the_documentation_and_waits_for_a_manager(lab: Lab) -> None:
     arguments = ["-r", "__ns:=/bmp", "-p", "image_topic:=/cam", "-p", "autostart:=false"]
     with process(INSTALLED, *arguments) as node:
