@@ -97,6 +97,10 @@ def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
         ({"detector": {"engine": ["sam2"]}}, r"detector.engine is \['sam2'\], allowed: "),
         ({"detector": {"engine": "rtmdet_ins"}}, "detector: key 'weights' is missing"),
         ({"segmenter": {"engine": "sam2", "weights": 5}}, "segmenter: weights is 5, allowed: a s"),
+        (
+            {"pose_estimator": {"engine": "vit_pose", "weights": "x", "head": "pmpos"}},
+            "pose_estimator: head is 'pmpos', allowed: one of heatmap, pmpose",
+        ),
     ],
 )
 def test_error_names_file_key_and_allowed_values(
