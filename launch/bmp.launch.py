@@ -45,7 +45,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "depth_topic",
             default_value="",
-            description="Depth images registered to image_topic: people in metres on poses_3d.",
+            description="Depth images registered to image_topic: people in metres on poses_3d; "
+            "not with cameras.",
         ),
         DeclareLaunchArgument(
             "target_frame",
@@ -152,6 +153,11 @@ def start_node(context: LaunchContext) -> list[Node]:
     parameters = {name: truth.get(given(name), given(name)) for name in PARAMETERS if given(name)}
     parameters["use_sim_time"] = truth[given("use_sim_time")]
     cameras = [name.strip() for name in given("cameras").split(",") if name.strip()]
+    if cameras and "depth_topic" in parameters:
+        raise ValueError(
+            f"depth_topic:={parameters['depth_topic']} is of one camera; with cameras, "
+            f"params_file says {cameras[0]}.depth_topic"
+        )
     if cameras:
         parameters["cameras"] = cameras
     else:

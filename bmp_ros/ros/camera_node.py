@@ -107,7 +107,7 @@ class CameraNode(Node):
         )  # fmt: skip
         declare("loop", True, "begin again when the source is over")
         declare("qos", "reliable", "reliable, or sensor: best effort, as drivers publish")
-        declare("frame_id", "camera_optical_frame", "of the headers")
+        declare("frame_id", "camera_optical_frame", "frame in the images' headers")
         declare("width", 0, "resize to this; 0: as it is", integer_range=pixels)
         declare("height", 0, "resize to this; 0: as it is", integer_range=pixels)
         declare(

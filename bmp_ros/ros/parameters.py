@@ -70,7 +70,10 @@ class NodeParameters:
         self._preset_loop = LoopSettings()
 
     def declare_cameras(self) -> None:
-        """Declare the parameters of each camera in ``cameras`` that has none yet."""
+        """Declare the parameters of each camera in ``cameras`` that has none yet.
+
+        What is no topic is, by default, as without the camera's name.
+        """
         for camera in self.cameras():
             for item in CAMERA.rows():
                 name = f"{camera}.{item.name}"
@@ -78,6 +81,8 @@ class NodeParameters:
                     default = default_of(item)
                     if item.name == "image_topic":
                         default = f"/{camera}/image_raw"
+                    elif not item.name.endswith("_topic"):
+                        default = self._node.get_parameter(item.name).value
                     self._declare(name, CAMERA, item, default)
 
     def cameras(self) -> tuple[str, ...]:

@@ -142,9 +142,10 @@ def test_arguments_reach_the_node(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_several_cameras(lab: Lab) -> None:
-    with launched("bmp.launch.py", ["autostart:=false", "cameras:=front, rear"]) as running:
-        names = ["cameras", "rear.image_topic"]
-        expected = [["front", "rear"], "/rear/image_raw"]
+    arguments = ["autostart:=false", "cameras:=front, rear", "image_transport:=compressed"]
+    with launched("bmp.launch.py", arguments) as running:
+        names = ["cameras", "rear.image_topic", "rear.image_transport"]
+        expected = [["front", "rear"], "/rear/image_raw", "compressed"]
         assert parameters_of(lab, "/bmp/bmp_node", *names) == expected
         require_clean_end(running)
 
@@ -154,6 +155,13 @@ def test_file_of_parameters_that_is_not_there() -> None:
         output, _ = running.communicate(timeout=LIMIT_S)
         assert running.returncode == 1
         assert "params_file:=/nowhere.yaml: there is no such file" in output
+
+
+def test_depth_of_several_cameras_is_refused() -> None:
+    with launched("bmp.launch.py", ["cameras:=front,rear", "depth_topic:=/depth"]) as running:
+        output, _ = running.communicate(timeout=LIMIT_S)
+        assert running.returncode == 1
+        assert "depth_topic:=/depth is of one camera" in output and "front.depth_topic" in output
 
 
 def test_demo_starts_camera_and_node(lab: Lab, tmp_path: Path) -> None:

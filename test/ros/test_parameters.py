@@ -68,3 +68,13 @@ def test_refused_value_at_the_start_is_told(lab: Lab, name: str, value: object) 
 
     with pytest.raises(PARAMETER_ERRORS, match=name):
         lab.start(**{name: value})
+
+
+def test_cameras_take_over_what_is_said_without_a_name_but_topics(lab: Lab) -> None:
+    lab.start(
+        cameras=["front", "rear"], image_transport="compressed", depth_topic="/depth",
+        autostart=False, parameters={"rear.image_transport": "raw"},
+    )  # fmt: skip
+    assert lab.get("front.image_transport") == "compressed"
+    assert lab.get("rear.image_transport") == "raw"
+    assert lab.get("front.depth_topic") == ""
