@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from node_harness import ScriptedNetworks  # noqa: E402
+from scripted_networks import ScriptedNetworks  # noqa: E402
 
 from bmp_ros.ros.bmp_node import main  # noqa: E402
 
