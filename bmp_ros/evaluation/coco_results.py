@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.loop.people import People
-from bmp_ros.offline.coco_format import PERSON as PERSON
-from bmp_ros.offline.coco_format import coco_keypoints, run_length_string, xywh
+from bmp_ros.offline.coco_format import PERSON, coco_keypoints, run_length_string, xywh
 
 
 @dataclass

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.evaluation.coco_results import PERSON
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import Skeleton
-from bmp_ros.offline.coco_format import coco_keypoints, run_length_string, xywh
+from bmp_ros.offline.coco_format import PERSON, coco_keypoints, run_length_string, xywh
 
 _PIXEL_DIGITS, _SCORE_DIGITS = 3, 5
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bmp_ros.engines.dynamic_masks import BIASES, LAYER_WIDTHS, WEIGHTS
-from bmp_ros.engines.dynamic_masks import KERNEL_PARAMETERS as KERNEL_PARAMETERS
 from bmp_ros.engines.letterbox import STRIDES
 
 PIXELS_AT_ONCE = 2**25
