@@ -22,8 +22,20 @@ def mask_rectangles(masks: np.ndarray) -> np.ndarray:
     """
     rectangles = np.zeros((len(masks), 4), np.int32)
     for row, mask in zip(rectangles, masks, strict=True):
-        row[:] = cv2.boundingRect(mask.view(np.uint8))
+        row[:] = _bounding_rectangle(mask)
     return rectangles
+
+
+def _bounding_rectangle(mask: np.ndarray) -> Rectangle:
+    """x, y, width, height; half the time of cv2.boundingRect, since rows are read once and of the
+    columns only the part that holds the person."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return 0, 0, 0, 0
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    return left, top, right - left, bottom - top
 
 
 def encode_runs(
@@ -46,7 +58,7 @@ def encode_runs(
             "threshold it first"
         )
     if rectangle is None:
-        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        x, y, width, height = _bounding_rectangle(mask)
     else:
         x, y, width, height = (int(value) for value in rectangle)
         if min(x, y, width, height) < 0 or x + width > mask.shape[1] or y + height > mask.shape[0]:
@@ -121,7 +133,7 @@ def label_map(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     labels = np.zeros(masks.shape[1:], np.uint16)
     for index in best_first(scores)[::-1]:  # better ones paint over worse ones
-        x, y, width, height = cv2.boundingRect(masks[index].view(np.uint8))
+        x, y, width, height = _bounding_rectangle(masks[index])
         window = np.s_[y : y + height, x : x + width]
         np.copyto(labels[window], np.uint16(index + 1), where=masks[index][window])
     return labels
