@@ -13,7 +13,6 @@ import signal
 
 import rclpy
 from geometry_msgs.msg import Twist
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
 from bmp_msgs.msg import PersonArray3D
@@ -46,5 +45,6 @@ if __name__ == "__main__":
     rclpy.init()
     try:
         rclpy.spin(FollowNearest())
-    except ExternalShutdownException:
-        pass
+    except Exception:
+        if rclpy.ok():  # else Ctrl-C came, and rclpy stumbled over its own shutdown
+            raise

@@ -5,7 +5,6 @@
 import signal
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 
 from bmp_msgs.msg import PersonArray
 
@@ -28,5 +27,6 @@ if __name__ == "__main__":
     node.create_subscription(PersonArray, "/bmp/poses", show, 5)
     try:
         rclpy.spin(node)
-    except ExternalShutdownException:
-        pass
+    except Exception:
+        if rclpy.ok():  # else Ctrl-C came, and rclpy stumbled over its own shutdown
+            raise

@@ -84,6 +84,6 @@ def _spin(executor: SingleThreadedExecutor, interrupts: _Interrupts) -> None:
         except _ENDINGS:
             return
         except Exception:
-            if interrupts.seen:
+            if interrupts.seen or not rclpy.ok():  # rclpy stumbles over its own shutdown
                 return
             rclpy.logging.get_logger("bmp_ros").error(traceback.format_exc())

@@ -186,8 +186,8 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "detector": Recipe(DetectorTask, Schedule(5000, 8, 2e-3)),
-    "pose": Recipe(PoseTask, Schedule(5000, 4, 2e-3)),
+    "detector": Recipe(DetectorTask, Schedule(6500, 8, 2e-3)),
+    "pose": Recipe(PoseTask, Schedule(11000, 4, 2e-3)),
     "segmenter": Recipe(SegmenterTask, Schedule(4000, 4, 1.5e-3)),
 }
 
