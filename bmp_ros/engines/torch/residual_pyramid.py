@@ -89,7 +89,7 @@ class ResidualPyramid(nn.Module):
                 ConvNormReLU(inputs, outputs, 3, stride=2),
                 *(ResidualBlock(outputs) for _ in range(depth)),
             )
-            for inputs, outputs, depth in zip(size.channels, stages, size.depths, strict=False)
+            for inputs, outputs, depth in zip(size.channels[:-1], stages, size.depths, strict=True)
         )
         outputs = (coarse, middle, fine)
         self.reduce = nn.ModuleList(
