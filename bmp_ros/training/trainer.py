@@ -158,8 +158,8 @@ def validate(task: Task, network: nn.Module, schedule: Schedule, device: str) ->
 
 
 def _keep_depthwise_single(network: nn.Module) -> None:
-    """Let depth-wise convolutions compute in float32: their gradients in bfloat16 take five
-    times as long on CPUs (oneDNN 3.7)."""
+    """Let depth-wise convolutions compute in float32: their gradients in bfloat16 take two
+    to five times as long on CPUs (oneDNN 3.7)."""
 
     def single(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
