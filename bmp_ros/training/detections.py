@@ -3,10 +3,11 @@
 
 ``python -m bmp_ros.training.detections --data DIR --preset tiny``
 
-The pose network works on boxes and masks of the detector; one trained on the renderer's alone, even
-damaged ones, did worse with the detector's than with no masks at all. ``DIR/detections/000000.json`` holds, for
-each person of ``DIR/labels/000000.json``, the detection that fits, if any. ``--poses N`` adds
-keypoints to the detections of N pictures: the segmenter's prompts.
+The pose network works on boxes and masks of the detector; one trained on the renderer's alone,
+even damaged ones, did worse with the detector's than with no masks at all.
+``DIR/detections/000000.json`` holds, for each person of ``DIR/labels/000000.json``, the detection
+that fits, if any. ``--poses N`` adds keypoints to the detections of N pictures: the segmenter's
+prompts.
 """
 
 from __future__ import annotations
