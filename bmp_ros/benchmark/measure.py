@@ -20,7 +20,7 @@ from bmp_ros.benchmark.scripted import (
     ScriptedPoseEstimator,
     ScriptedSegmenter,
 )
-from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
+from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.loop.bmp_loop import BMPLoop
 
 
@@ -31,7 +31,7 @@ def competitors(loop: BMPLoop, scene: Scene) -> tuple[Schedule, Schedule]:
     order of work is that of ViTs and SAM.
     """
     estimator = loop.pose_estimator
-    if not isinstance(estimator, VitPoseEstimator) or loop.segmenter is None:
+    if not isinstance(estimator, HeatmapEstimator) or loop.segmenter is None:
         raise ValueError(
             "the published schedule needs a preset with a vit_pose estimator and a segmenter, "
             "such as bmp_d3 or bmp_v2"

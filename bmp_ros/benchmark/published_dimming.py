@@ -10,8 +10,8 @@ import torch
 from bmp_ros.engines.crops import crop_geometry, pose_inputs
 from bmp_ros.engines.heatmaps import decode_udp_dark
 from bmp_ros.engines.protocols import Poses
+from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.engines.torch.heatmaps import merge_flipped
-from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.skeletons import Skeleton, skeleton_of_size
 
@@ -21,7 +21,7 @@ _DEFAULT_FACTOR = 0.8
 class FullImageDimmingEstimator:
     """Dims whole images, flips in a second pass, decodes all channels person by person."""
 
-    def __init__(self, estimator: VitPoseEstimator) -> None:
+    def __init__(self, estimator: HeatmapEstimator) -> None:
         self._estimator = estimator
         self._network = estimator.network
         self._channels = skeleton_of_size(self._network.num_keypoints)

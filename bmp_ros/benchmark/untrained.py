@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.engines.torch.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetInsSize
 from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
 from bmp_ros.engines.torch.sam2_network import SAM2_SIZES, Sam2Network
@@ -19,7 +20,6 @@ from bmp_ros.engines.torch.vit_pose import (
     VisionTransformer,
     VitPose,
 )
-from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
 from bmp_ros.loop.bmp_loop import BMPLoop
 from bmp_ros.loop.presets import Preset
 
@@ -37,7 +37,7 @@ def untrained_loop(preset: Preset, device: str, precision: str, compile: bool) -
     torch.manual_seed(0)
     detector = RTMDetInsDetector(_rtmdet_ins(preset.detector), **runtime, compile=compile)
     options = preset.pose_estimator.settings
-    estimator = VitPoseEstimator(
+    estimator = HeatmapEstimator(
         _vit_pose(preset.pose_estimator),
         background_factor=options.background_factor,
         flip_test=options.flip_test,

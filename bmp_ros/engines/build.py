@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Sam2Settings,
         VitPoseSettings,
     )
-    from bmp_ros.engines.torch.vit_pose_estimator import HeatmapNetwork
+    from bmp_ros.engines.torch.heatmap_estimator import HeatmapNetwork
     from bmp_ros.loop import BMPLoop
     from bmp_ros.loop.presets import EngineChoice, Preset
 
@@ -190,9 +190,9 @@ def _conv_pose(settings: ConvPoseSettings, weights: Path, runtime: Runtime) -> A
 def _heatmap_estimator(
     network: HeatmapNetwork, settings: VitPoseSettings | ConvPoseSettings, runtime: Runtime
 ) -> Any:
-    from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
+    from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 
-    return VitPoseEstimator(
+    return HeatmapEstimator(
         network,
         background_factor=settings.background_factor,
         flip_test=settings.flip_test,

@@ -22,12 +22,12 @@ from random_vit import random_state_dict  # noqa: E402
 from bmp_ros.benchmark.measure import competitors, measure  # noqa: E402
 from bmp_ros.benchmark.scripted import crowd  # noqa: E402
 from bmp_ros.benchmark.untrained import untrained_loop  # noqa: E402
+from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
 from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns, RTMDetInsSize  # noqa: E402
 from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector  # noqa: E402
 from bmp_ros.engines.torch.sam2_network import Sam2Network  # noqa: E402
 from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter  # noqa: E402
 from bmp_ros.engines.torch.vit_pose import VitPose  # noqa: E402
-from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator  # noqa: E402
 from bmp_ros.loop import BMPLoop, load_preset  # noqa: E402
 
 
@@ -40,7 +40,7 @@ def loop(request: pytest.FixtureRequest) -> BMPLoop:
     )
     return BMPLoop(
         RTMDetInsDetector(detector, input_size=128),
-        VitPoseEstimator(pose),
+        HeatmapEstimator(pose),
         Sam2Segmenter(Sam2Network(SMALL_HIERA, SMALL_IMAGE_SIZE)),
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class OnnxPoseEstimator:
     """Top-down pose estimation, one crop per box, conditioned on masks by dimming the background.
 
-    Does what `bmp_ros.engines.torch.vit_pose_estimator.VitPoseEstimator` does. Implements
+    Does what `bmp_ros.engines.torch.heatmap_estimator.HeatmapEstimator` does. Implements
     ``PoseEstimator``.
     """
 

@@ -27,8 +27,8 @@ from bmp_ros.engines.settings import (  # noqa: E402
     Sam2Settings,
     VitPoseSettings,
 )
+from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
 from bmp_ros.engines.torch.vit_pose import VitPose  # noqa: E402
-from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23  # noqa: E402
 
@@ -67,7 +67,7 @@ def test_vit_pose(head: str, extra_keypoints: bool, tmp_path: Path) -> None:
     estimator = build.pose_estimator(options, path, Target())
     found = estimator.estimate(frame, boxes, masks)
     network = VitPose.from_state_dict(weights, head=head)
-    wanted = VitPoseEstimator(network, extra_keypoints=extra_keypoints).estimate(
+    wanted = HeatmapEstimator(network, extra_keypoints=extra_keypoints).estimate(
         frame, boxes, masks
     )
 

@@ -11,7 +11,7 @@ from random_weights import drawn_image
 from bmp_ros.engines.crops import crop_geometry, pose_inputs
 from bmp_ros.engines.heatmaps import decode_udp_dark
 from bmp_ros.engines.torch.conv_pose import ConvPose
-from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
+from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.skeletons import COCO_17
 
@@ -28,7 +28,7 @@ def test_it_is_crop_network_decode() -> None:
         heatmaps = network(torch.from_numpy(pose_inputs(frame.image, geometry, masks, 0.7)))
     points, peaks = decode_udp_dark(heatmaps.numpy())
 
-    estimator = VitPoseEstimator(network, background_factor=0.7, flip_test=False)
+    estimator = HeatmapEstimator(network, background_factor=0.7, flip_test=False)
     poses = estimator.estimate(frame, BOXES, masks)
     assert estimator.skeleton is COCO_17
     np.testing.assert_allclose(poses.scores, peaks, atol=1e-5)
@@ -39,10 +39,10 @@ def test_it_is_crop_network_decode() -> None:
 def test_the_flip_test_averages() -> None:
     network = ConvPose.from_state_dict(random_conv_pose())
     frame = Frame(drawn_image(240, 320, seed=0))
-    poses = VitPoseEstimator(network, crop_on_device=True).estimate(frame, BOXES, None)
+    poses = HeatmapEstimator(network, crop_on_device=True).estimate(frame, BOXES, None)
     mirrored = Frame(np.ascontiguousarray(frame.image[:, ::-1]))
     boxes = BOXES[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [319, 0, 319, 0]
-    swapped = VitPoseEstimator(network, crop_on_device=True).estimate(
+    swapped = HeatmapEstimator(network, crop_on_device=True).estimate(
         mirrored, boxes.astype(np.float32), None
     )
     np.testing.assert_allclose(swapped.scores[:, COCO_17.flip_indices], poses.scores, atol=0.01)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``VitPoseEstimator``: from a frame, boxes and masks to keypoints in the frame."""
+"""``HeatmapEstimator``: from a frame, boxes and masks to keypoints in the frame."""
 
 from functools import lru_cache
 
@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry, pose_inputs
 from bmp_ros.engines.protocols import PoseEstimator
+from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.engines.torch.heatmaps import decode_udp_dark, merge_flipped
 from bmp_ros.engines.torch.vit_pose import VitPose
-from bmp_ros.engines.torch.vit_pose_estimator import VitPoseEstimator
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23
 
@@ -74,9 +74,9 @@ def colour_state_dict() -> dict[str, torch.Tensor]:
     return colour_finder().state_dict()
 
 
-def colour_estimator(**options) -> VitPoseEstimator:
+def colour_estimator(**options) -> HeatmapEstimator:
     network = VitPose.from_state_dict(colour_state_dict(), head="heatmap", num_heads=4)
-    return VitPoseEstimator(
+    return HeatmapEstimator(
         network, skeleton=unpaired_skeleton(17), extra_keypoints=True, **options
     )
 
@@ -126,7 +126,7 @@ def test_the_mask_tells_which_of_two_people_in_a_box_is_meant(crop_on_device):
 
 def test_an_empty_mask_is_no_mask():
     frame = random_frame()
-    estimator = VitPoseEstimator(random_network())
+    estimator = HeatmapEstimator(random_network())
     masks = box_masks(BOXES)
     masks[1] = False
     mixed = estimator.estimate(frame, BOXES, masks)
@@ -137,7 +137,7 @@ def test_an_empty_mask_is_no_mask():
 
 def test_without_a_background_factor_masks_are_ignored():
     frame = random_frame()
-    estimator = VitPoseEstimator(random_network(), background_factor=None)
+    estimator = HeatmapEstimator(random_network(), background_factor=None)
     with_masks = estimator.estimate(frame, BOXES, box_masks(BOXES))
     without = estimator.estimate(frame, BOXES, None)
     np.testing.assert_array_equal(with_masks.keypoints, without.keypoints)
@@ -156,7 +156,7 @@ def test_it_is_crop_network_merge_decode(head):
     heatmaps, *towers = (merge_flipped(torch.cat(list(pair)), flip_indices) for pair in pairs)
     points, peaks = decode_udp_dark(heatmaps)
 
-    estimator = VitPoseEstimator(network, extra_keypoints=True)
+    estimator = HeatmapEstimator(network, extra_keypoints=True)
     poses = estimator.estimate(frame, BOXES, box_masks(BOXES))
     assert isinstance(estimator, PoseEstimator)
     assert estimator.skeleton is MULTI_23
@@ -176,9 +176,9 @@ def test_it_is_crop_network_merge_decode(head):
 @pytest.mark.parametrize("head", ["heatmap", "pmpose"])
 def test_only_the_keypoints_of_coco_are_returned_unless_asked(head):
     frame, network = random_frame(), random_network(head)
-    few = VitPoseEstimator(network)
+    few = HeatmapEstimator(network)
     poses = few.estimate(frame, BOXES, None)
-    every = VitPoseEstimator(network, extra_keypoints=True).estimate(frame, BOXES, None)
+    every = HeatmapEstimator(network, extra_keypoints=True).estimate(frame, BOXES, None)
     assert few.skeleton is COCO_17
     assert poses.keypoints.shape == (2, 17, 2) and every.keypoints.shape == (2, 23, 2)
     np.testing.assert_allclose(poses.keypoints, every.keypoints[:, :17], atol=1e-3)
@@ -193,7 +193,7 @@ def mirrored(frame: Frame, boxes: np.ndarray) -> tuple[Frame, np.ndarray]:
 
 def test_a_mirrored_frame_gives_left_the_scores_of_right():
     frame = random_frame()
-    estimator = VitPoseEstimator(random_network(), crop_on_device=True)
+    estimator = HeatmapEstimator(random_network(), crop_on_device=True)
     straight = estimator.estimate(frame, BOXES, None).scores
     swapped = estimator.estimate(*mirrored(frame, BOXES), None).scores
     np.testing.assert_allclose(swapped[:, COCO_17.flip_indices], straight, atol=5e-3)
@@ -217,10 +217,10 @@ def test_the_size_of_a_pass_changes_nothing(people, head):
     network = random_network(head, width=16, depth=1, hidden=16, channels=8)
     sizes = []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    once = VitPoseEstimator(network, max_batch=100).estimate(random_frame(), boxes, None)
+    once = HeatmapEstimator(network, max_batch=100).estimate(random_frame(), boxes, None)
     assert sizes == [2 * people]
     sizes.clear()
-    often = VitPoseEstimator(network, max_batch=16).estimate(random_frame(), boxes, None)
+    often = HeatmapEstimator(network, max_batch=16).estimate(random_frame(), boxes, None)
     assert max(sizes) <= 16 and sum(sizes) == 2 * people
     assert max(sizes) - min(sizes) <= 14
     assert often.keypoints.shape == (people, 17, 2)
@@ -231,21 +231,21 @@ def test_without_flip_test_each_crop_passes_once():
     network = random_network()
     sizes = []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    VitPoseEstimator(network, flip_test=False).estimate(random_frame(), BOXES, None)
+    HeatmapEstimator(network, flip_test=False).estimate(random_frame(), BOXES, None)
     assert sizes == [2]
 
 
 @pytest.mark.parametrize("crop_on_device", [False, True])
 @pytest.mark.parametrize("box", [[100, 50, 100, 50], [5, 5, 5, 300], [900, 700, 950, 800]])
 def test_degenerate_boxes_and_boxes_outside_give_finite_poses(box, crop_on_device):
-    estimator = VitPoseEstimator(random_network(), crop_on_device=crop_on_device)
+    estimator = HeatmapEstimator(random_network(), crop_on_device=crop_on_device)
     masks = np.ones((1, 480, 640), dtype=bool)
     poses = estimator.estimate(random_frame(), np.array([box]), masks)
     assert np.isfinite(poses.keypoints).all() and np.isfinite(poses.scores).all()
 
 
 def test_wrong_boxes_and_masks_are_refused():
-    estimator = VitPoseEstimator(random_network())
+    estimator = HeatmapEstimator(random_network())
     with pytest.raises(ValueError, match="box 0 is not finite"):
         estimator.estimate(random_frame(), np.full((1, 4), np.inf), None)
     with pytest.raises(ValueError, match=r"\(2, 480, 640\).*\(1, 480, 640\)"):
@@ -264,7 +264,7 @@ def test_wrong_boxes_and_masks_are_refused():
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        VitPoseEstimator(random_network(), **options)
+        HeatmapEstimator(random_network(), **options)
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
@@ -294,7 +294,7 @@ class HostReads(TorchDispatchMode):
 
 @pytest.mark.parametrize("head", ["heatmap", "pmpose"])
 def test_no_value_is_read_before_the_end(head):
-    estimator = VitPoseEstimator(random_network(head), crop_on_device=True, max_batch=2)
+    estimator = HeatmapEstimator(random_network(head), crop_on_device=True, max_batch=2)
     with HostReads() as reads:
         estimator.estimate(random_frame(), BOXES, box_masks(BOXES))
     assert reads.found == []
@@ -324,7 +324,7 @@ def test_the_published_keypoints_from_frame_boxes_and_masks(name):
     level_shift = torch.from_numpy(gains * RGB_MEAN[:, None, None] + shifts)
     network.register_forward_pre_hook(lambda _, args: (args[0] * level_gain + level_shift,))
 
-    estimator = VitPoseEstimator(network, extra_keypoints=True)
+    estimator = HeatmapEstimator(network, extra_keypoints=True)
     poses = estimator.estimate(Frame(golden["image_bgr"]), boxes, masks)
     assert poses.keypoints.shape == golden["keypoints"].shape
     assert np.abs(poses.scores - golden["keypoint_scores"]).max() <= 0.1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``VitPoseEstimator``: ViTPose, MaskPose, PMPose or ConvPose at work on the people of a frame."""
+"""``HeatmapEstimator``: ViTPose, MaskPose, PMPose or ConvPose at work on the people of a frame."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class HeatmapNetwork(Protocol):
     def to(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
-class VitPoseEstimator:
+class HeatmapEstimator:
     """Top-down pose estimation, one crop per box, conditioned on masks by dimming the background.
 
     The score of a keypoint is the peak of its heatmap, for PMPose the similarity to the truth
