@@ -25,6 +25,7 @@ from bmp_ros.engines.protocols import (
     Poses,
     Segmenter,
     Segments,
+    ask_segmenter,
 )
 from bmp_ros.loop.bmp_loop import BMPLoop, Record
 from bmp_ros.loop.frame import Frame
@@ -77,10 +78,21 @@ class OneByOneSegmenter:
         self._segmenter = segmenter
 
     def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
-        answers = [
-            self._segmenter.segment(frame, points[row : row + 1], labels[row : row + 1])
-            for row in range(len(points))
-        ]
+        return self._answer(frame, points, labels, None)
+
+    def refine(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+    ) -> Segments:
+        return self._answer(frame, points, labels, masks)
+
+    def _answer(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+    ) -> Segments:
+        answers = []
+        for row in range(len(points)):
+            one = slice(row, row + 1)
+            own = None if masks is None else masks[one]
+            answers.append(ask_segmenter(self._segmenter, frame, points[one], labels[one], own))
         return Segments(
             np.concatenate([answer.masks for answer in answers]),
             np.concatenate([answer.scores for answer in answers]),

@@ -19,6 +19,7 @@ from bmp_ros.engines.protocols import (
     Poses,
     Segmenter,
     Segments,
+    ask_segmenter,
 )
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.skeletons import Skeleton
@@ -117,7 +118,17 @@ class ScriptedSegmenter:
         self._scene = scene
 
     def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
-        self._segmenter.segment(frame, points, labels)
+        return self._answer(frame, points, labels, None)
+
+    def refine(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+    ) -> Segments:
+        return self._answer(frame, points, labels, masks)
+
+    def _answer(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+    ) -> Segments:
+        ask_segmenter(self._segmenter, frame, points, labels, masks)
         prompted = points[:, None, :1]  # the first point tells people apart
         distance = np.linalg.norm(self._scene.keypoints[None] - prompted, axis=-1).min(axis=-1)
         return Segments(

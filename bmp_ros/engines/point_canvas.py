@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Geometry of the point segmenter: image -> canvas, prompts -> canvas, mask logits -> image.
+"""Geometry of the point segmenter: image, points, masks -> canvas; mask logits -> image.
 
 The longer side of the image is scaled to a given length; the canvas is padded at the right and at
 the bottom to multiples of 32. NumPy and OpenCV only: every backend of the network uses this file.
@@ -44,6 +44,26 @@ def points_to_canvas(points: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     Resizing aligns the pictures' borders, which lie half a pixel outside of the first centre.
     """
     return ((points + 0.5) * letterbox.scale - 0.5).astype(np.float32)
+
+
+def masks_to_canvas(masks: np.ndarray | None, people: int, letterbox: Letterbox) -> np.ndarray:
+    """Shrink masks (G, H, W) bool to the cells of the logits: (G, h / 4, w / 4) float32 shares.
+
+    None stands for ``people`` masks without a pixel.
+    """
+    width, height = letterbox.canvas
+    shares = np.zeros((people, height // CELL, width // CELL), np.float32)
+    if masks is None:
+        return shares
+    canvas = np.zeros((height, width), np.uint8)
+    inner = letterbox.resized_width, letterbox.resized_height
+    for share, mask in zip(shares, masks, strict=True):
+        canvas[: inner[1], : inner[0]] = cv2.resize(
+            mask.view(np.uint8) * np.uint8(255), inner, interpolation=cv2.INTER_AREA
+        )
+        share[:] = cv2.resize(canvas, shares.shape[:0:-1], interpolation=cv2.INTER_AREA)
+    shares /= 255
+    return shares
 
 
 def masks_on_image(logits: np.ndarray, letterbox: Letterbox) -> np.ndarray:

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from bmp_ros.loop.frame import Frame
 
 
 def check_prompts(points: np.ndarray, labels: np.ndarray) -> None:
@@ -28,4 +33,14 @@ def check_prompts(points: np.ndarray, labels: np.ndarray) -> None:
         raise ValueError(
             "labels must be 1 (on the person) or 0 (not), got "
             f"{sorted(set(labels.ravel().tolist()) - {0, 1})}"
+        )
+
+
+def check_masks(masks: np.ndarray, people: int, frame: Frame) -> None:
+    """Raise ValueError unless masks are (people, H, W) bool in the size of the frame."""
+    expected = (people, frame.height, frame.width)
+    if masks.shape != expected or masks.dtype != np.bool_:
+        raise ValueError(
+            f"masks must be bool {expected}, one per person in the size of the frame, got shape "
+            f"{masks.shape} and dtype {masks.dtype}"
         )

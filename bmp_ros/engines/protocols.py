@@ -100,3 +100,31 @@ class Segmenter(Protocol):
         kept with ``frame.cached``.
         """
         ...
+
+
+@runtime_checkable
+class MaskRefiner(Protocol):
+    """A segmenter that can also start from a first mask (the mask prompt of SAM)."""
+
+    def refine(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+    ) -> Segments:
+        """Do as ``Segmenter.segment`` does, knowing the masks so far.
+
+        masks: (G, H, W) bool, the detector's; one without a pixel says nothing. The loop calls
+        this instead of ``segment`` where the segmenter has it and the detector has masks.
+        """
+        ...
+
+
+def ask_segmenter(
+    segmenter: Segmenter,
+    frame: Frame,
+    points: np.ndarray,
+    labels: np.ndarray,
+    masks: np.ndarray | None,
+) -> Segments:
+    """Call ``refine`` where there are masks and the segmenter has it, else ``segment``."""
+    if masks is not None and isinstance(segmenter, MaskRefiner):
+        return segmenter.refine(frame, points, labels, masks)
+    return segmenter.segment(frame, points, labels)

@@ -14,7 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.engines.protocols import Detector, PoseEstimator, Segmenter
+from bmp_ros.engines.protocols import (
+    Detector,
+    PoseEstimator,
+    Segmenter,
+    ask_segmenter,
+)
 from bmp_ros.loop.box_nms import box_nms
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import exclusive_masks, mask_rectangles, paint_out
@@ -174,9 +179,7 @@ class BMPLoop:
     ) -> People:
         """Estimate all poses in one call, each conditioned on the detector's mask."""
         with timer("pose"):
-            # Masks that nobody gave take no memory: all strides are 0 (`People.of_boxes`).
-            masks = found.raw_masks if any(found.raw_masks.strides) else None
-            poses = self.pose_estimator.estimate(frame, found.boxes, masks)
+            poses = self.pose_estimator.estimate(frame, found.boxes, _given_masks(found))
         unknown = found.visibility
         scores = np.asarray(poses.scores, np.float32)
         with np.errstate(invalid="ignore"):  # whoever has infinite scores is dropped below
@@ -251,7 +254,13 @@ class BMPLoop:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Masks (N, H, W) and scores (N,) of everybody, one call of the segmenter per group."""
         assert self.segmenter is not None
-        segments = [self.segmenter.segment(frame, group.points, group.labels) for group in groups]
+        first = _given_masks(found)
+        segments = []
+        for group in groups:
+            own = first
+            if first is not None and len(group.people) < len(found):
+                own = first[group.people]
+            segments.append(ask_segmenter(self.segmenter, frame, group.points, group.labels, own))
         if len(groups) == 1 and len(groups[0].people) == len(found):
             return segments[0].masks, np.asarray(segments[0].scores, np.float32)
         masks, mask_scores = found.raw_masks.copy(), found.mask_scores.copy()
@@ -291,6 +300,11 @@ class BMPLoop:
             finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         self.report.not_finite += int((~finite).sum())
         return finite
+
+
+def _given_masks(found: People) -> np.ndarray | None:
+    """The detector's masks (N, H, W), or None: those that nobody gave have all strides 0."""
+    return found.raw_masks if any(found.raw_masks.strides) else None
 
 
 def _ignore(**_: Any) -> None:

@@ -17,6 +17,7 @@ from bmp_ros.training.pictures import (
     random_view,
     recolour,
 )
+from bmp_ros.training.rough_masks import rough_mask
 
 MASK_STRIDE = 4
 POSITIVE, NEGATIVE = 6, 3
@@ -26,17 +27,25 @@ POSITIVE, NEGATIVE = 6, 3
 POSED_SHARE = 0.75
 """Of the people with keypoints of a pose network, those who are prompted with them."""
 
+DETECTED_SHARE = 0.8
+"""Of the people with a detection, those who are prompted with its mask. It is better than those of
+pictures that the detector has never seen, so that some are prompted with a damaged true one."""
+MASKLESS_SHARE = 0.15
+"""Of all people, those who are prompted with points alone."""
+
 
 @dataclass(frozen=True)
 class SegmenterSample:
     """canvas: (3, h, w) float32 normalised RGB. points: (G, 9, 2) float32 canvas pixels.
 
-    labels: (G, 9) int64: 1, 0, -1. masks: (G, h/4, w/4) float32 covered shares.
+    labels: (G, 9) int64: 1, 0, -1. first: (G, h/4, w/4) float32 covered shares of the mask
+    prompts, all 0 without one. masks: the same of the true masks.
     """
 
     canvas: np.ndarray
     points: np.ndarray
     labels: np.ndarray
+    first: np.ndarray
     masks: np.ndarray
 
 
@@ -63,17 +72,36 @@ def segmenter_sample(
     points = np.zeros((len(rows), POSITIVE + NEGATIVE, 2), np.float32)
     labels = np.full((len(rows), POSITIVE + NEGATIVE), -1, np.int64)
     masks = np.empty((len(rows), grid[1], grid[0]), np.float32)
+    first = np.zeros_like(masks)
     for sample, row in enumerate(rows):
-        masks[sample] = cv2.resize(
-            view.masks[row].astype(np.float32), grid, interpolation=cv2.INTER_AREA
-        )
+        masks[sample] = _shares(view.masks[row], grid)
+        guess = mask_prompt(random, view, int(row))
+        if guess is not None:
+            first[sample] = _shares(guess, grid)
         on = positive_prompts(random, view, int(row))
         off = negative_prompts(random, view, int(row))
         points[sample, : len(on)], labels[sample, : len(on)] = on, 1
         points[sample, POSITIVE : POSITIVE + len(off)] = off
         labels[sample, POSITIVE : POSITIVE + len(off)] = 0
     canvas = (image[..., ::-1].astype(np.float32) - RGB_MEAN) / RGB_STD
-    return SegmenterSample(np.ascontiguousarray(canvas.transpose(2, 0, 1)), points, labels, masks)
+    canvas = np.ascontiguousarray(canvas.transpose(2, 0, 1))
+    return SegmenterSample(canvas, points, labels, first, masks)
+
+
+def mask_prompt(random: np.random.Generator, view: Picture, row: int) -> np.ndarray | None:
+    """A first mask (H, W) bool: the detector's, or where it found nobody a damaged true one; at
+    times none, as with detectors that have no masks."""
+    if random.random() < MASKLESS_SHARE:
+        return None
+    detected = view.detected[row] if view.detected else None
+    if detected is not None and random.random() < DETECTED_SHARE:
+        return detected.mask
+    return rough_mask(random, view.masks[row], np.delete(view.masks, row, axis=0))
+
+
+def _shares(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    shares: np.ndarray = cv2.resize(mask.astype(np.float32), grid, interpolation=cv2.INTER_AREA)
+    return shares
 
 
 def positive_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:

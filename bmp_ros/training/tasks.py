@@ -39,7 +39,7 @@ DETECTOR_SIZE = RTMDetInsSize(
     tower_depth=2,
 )
 """About as wide as RTMDet-Ins-tiny, with a narrower head: 3.7 M parameters."""
-DETECTOR_CANVAS = (320, 256)
+DETECTOR_CANVAS = (384, 288)
 SEGMENTER_CANVAS = (320, 256)
 
 
@@ -161,19 +161,20 @@ class SegmenterTask:
             torch.from_numpy(np.stack([s.canvas for s in samples])),
             torch.from_numpy(np.concatenate([s.points for s in samples])),
             torch.from_numpy(np.concatenate([s.labels for s in samples])),
+            torch.from_numpy(np.concatenate([s.first for s in samples])),
             torch.from_numpy(np.concatenate([s.masks for s in samples])),
             torch.from_numpy(owners),
         )
 
     def losses(self, network: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         assert isinstance(network, PointSegmenter)
-        canvases, points, labels, masks, owners = batch
+        canvases, points, labels, first, masks, owners = batch
         features = network.encode(canvases)
         if not len(points):  # only empty scenes
             nothing = sum(part.sum() for part in features) * torch.tensor(0.0)
             return {"entropy": nothing, "dice": nothing, "score": nothing}
         each = tuple(part[owners] for part in features)
-        logits, scores = network.decode(each, points, labels)
+        logits, scores = network.decode(each, points, labels, first)
         return segmenter_loss(logits.float(), scores.float(), masks)
 
 
@@ -187,8 +188,8 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "detector": Recipe(DetectorTask, Schedule(6500, 8, 2e-3)),
-    "pose": Recipe(PoseTask, Schedule(11000, 4, 2e-3)),
-    "segmenter": Recipe(SegmenterTask, Schedule(4000, 4, 1.5e-3)),
+    "pose": Recipe(PoseTask, Schedule(20000, 4, 2e-3)),
+    "segmenter": Recipe(SegmenterTask, Schedule(8000, 4, 1.5e-3)),
 }
 
 

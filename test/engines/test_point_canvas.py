@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
 from bmp_ros.engines.point_canvas import (
     masks_on_image,
+    masks_to_canvas,
     point_letterbox,
     points_to_canvas,
     segmenter_input,
@@ -99,3 +100,27 @@ def test_masks_lie_where_their_logits_lie(shape: tuple[int, int]) -> None:
 def test_no_mask_at_all() -> None:
     letterbox = point_letterbox(48, 64, 384)
     assert masks_on_image(np.empty((0, 72, 96), np.float32), letterbox).shape == (0, 48, 64)
+
+
+@given(sides, sides, st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=50)
+def test_masks_keep_their_share_of_the_image(height: int, width: int, seed: int) -> None:
+    letterbox = point_letterbox(height, width, 128)
+    y, x = np.sort(np.random.default_rng(seed).uniform(0, 1, (2, 2)), axis=1)
+    masks = np.zeros((2, height, width), np.bool_)
+    masks[0, int(y[0] * height) : int(y[1] * height) + 1, int(x[0] * width) :] = True
+    shares = masks_to_canvas(masks, 2, letterbox)
+    assert shares.shape == (2, letterbox.canvas[1] // 4, letterbox.canvas[0] // 4)
+    assert shares.dtype == np.float32 and shares.min() >= 0 and shares.max() <= 1
+    assert not shares[1].any() and not masks_to_canvas(None, 2, letterbox).any()
+    covered = letterbox.resized_height * letterbox.resized_width / 16
+    assert shares[0].sum() / covered == pytest.approx(masks[0].mean(), abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (720, 1280), (333, 500), (50, 60)])
+def test_masks_on_the_canvas_come_back(shape: tuple[int, int]) -> None:
+    letterbox = point_letterbox(*shape, 384)
+    rows, columns = np.mgrid[: shape[0], : shape[1]] / np.array(shape)[:, None, None]
+    disc = (rows - 0.4) ** 2 + (columns - 0.6) ** 2 < 0.06
+    back = masks_on_image(masks_to_canvas(disc[None], 1, letterbox) - 0.5, letterbox)[0]
+    assert (back & disc).sum() / (back | disc).sum() > 0.97

@@ -156,6 +156,19 @@ class ScriptedSegmenter:
 
 
 @dataclass
+class ScriptedRefiner(ScriptedSegmenter):
+    """The same with mask prompts. ``first``: the masks of every call."""
+
+    first: list[np.ndarray] = attribute(default_factory=list)
+
+    def refine(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+    ) -> Segments:
+        self.first.append(masks)
+        return self.segment(frame, points, labels)
+
+
+@dataclass
 class Stage:
     """A `BMPLoop` and the three scripted engines that it plays with."""
 
@@ -170,12 +183,13 @@ def stage(
     skeleton: Skeleton = COCO_17,
     detector_masks: bool = True,
     segmenter: bool = True,
+    refiner: bool = False,
     **settings: Any,
 ) -> Stage:
     """Put actors on a stage; ``settings`` are those of `LoopSettings`."""
     detector = ScriptedDetector(acts, has_masks=detector_masks)
     estimator = ScriptedPoseEstimator(acts, skeleton)
-    scripted_segmenter = ScriptedSegmenter(acts, len(skeleton))
+    scripted_segmenter = (ScriptedRefiner if refiner else ScriptedSegmenter)(acts, len(skeleton))
     loop = BMPLoop(
         detector, estimator, scripted_segmenter if segmenter else None, LoopSettings(**settings)
     )

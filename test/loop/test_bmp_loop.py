@@ -8,6 +8,7 @@ import pytest
 from scripted import (
     Actor,
     ScriptedPoseEstimator,
+    ScriptedRefiner,
     grey_image,
     rectangle_mask,
     spread_keypoints,
@@ -258,6 +259,26 @@ def test_prompts_of_both_point_counts_reach_the_right_people() -> None:
     people = play.loop(IMAGE)
     assert [points.shape[:2] for points in play.segmenter.points] == [(1, 2), (2, 6)]
     assert people.masks.sum(axis=(1, 2)).tolist() == [28 * 88, 28 * 78, 28 * 68]
+
+
+def test_a_refiner_is_given_the_masks_of_whom_it_is_asked_about() -> None:
+    few = np.full(17, 0.1, np.float32)
+    few[5:7] = 0.9
+    actors = [LEFT, Actor((65, 10, 110, 110), score=0.85, keypoint_scores=few), RIGHT]
+    play = stage(actors, [Actor((20, 20, 60, 90), score=0.5)], refiner=True, oks_threshold=1.0)
+    play.loop(IMAGE)
+    assert isinstance(play.segmenter, ScriptedRefiner)
+    expected = [actors[1:2], [LEFT, RIGHT], [Actor((20, 20, 60, 90))]]
+    assert [len(masks) for masks in play.segmenter.first] == [1, 2, 1]
+    for masks, asked in zip(play.segmenter.first, expected, strict=True):
+        for mask, actor in zip(masks, asked, strict=True):
+            np.testing.assert_array_equal(mask, rectangle_mask(H, W, actor.box))
+
+
+def test_a_refiner_without_masks_is_an_ordinary_segmenter() -> None:
+    play = stage([LEFT, RIGHT], refiner=True, detector_masks=False, iterations=1)
+    assert isinstance(play.segmenter, ScriptedRefiner)
+    assert play.loop(IMAGE).masks.any(axis=(1, 2)).all() and play.segmenter.first == []
 
 
 class TestGivenBoxes:

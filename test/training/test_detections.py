@@ -24,7 +24,7 @@ from bmp_ros.training.detections import (
 )
 from bmp_ros.training.pictures import PictureFolder, warp
 from bmp_ros.training.pose_samples import pose_samples
-from bmp_ros.training.segmenter_samples import positive_prompts
+from bmp_ros.training.segmenter_samples import mask_prompt, positive_prompts
 
 CROP, MAP = (144, 192), (36, 48)
 
@@ -104,6 +104,22 @@ def test_crops_show_people_as_they_were_detected() -> None:
     ]
     dimmed = crop[0] < crop[1] - 0.01
     assert 0.2 < dimmed.mean() < 0.9, "with that mask nothing but the padding is background"
+
+
+def test_mask_prompts_are_the_detectors_damaged_or_none() -> None:
+    picture = disc_picture(3, 2)
+    seen = ~picture.masks[0]
+    picture = replace(picture, detected=[Detected(picture.boxes[0], seen), None])
+    random = np.random.default_rng(0)
+    prompts = [mask_prompt(random, picture, 0) for _ in range(200)]
+    given = [prompt for prompt in prompts if prompt is not None]
+    assert 140 < len(given) < 195, "some get no mask"
+    detected = sum(np.array_equal(prompt, seen) for prompt in given)
+    assert 0.6 < detected / len(given) < 0.95
+    missed = [mask_prompt(random, picture, 1) for _ in range(50)]
+    truth = picture.masks[1]
+    overlaps = [(m & truth).sum() / (m | truth).sum() for m in missed if m is not None]
+    assert np.median(overlaps) > 0.5 and min(overlaps) < 0.95
 
 
 class Standing:

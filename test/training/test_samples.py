@@ -117,6 +117,8 @@ def test_everybody_gets_one_to_six_positive_prompts(seed: int) -> None:
     assert ((positive >= 1) & (positive <= POSITIVE)).all()
     assert sample.canvas.shape == (3, 96, 128)
     assert sample.masks.shape[1:] == (24, 32) and np.isfinite(sample.points).all()
+    assert sample.first.shape == sample.masks.shape
+    assert 0 <= sample.first.min(initial=0) and sample.first.max(initial=0) <= 1
 
 
 def test_most_positive_prompts_lie_on_the_person() -> None:

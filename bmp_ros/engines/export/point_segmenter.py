@@ -47,11 +47,22 @@ def point_segmenter_source(
         maps = {name: value.clone() for name, value in zip(FEATURES, features, strict=True)}
         prompts = sample_prompts(people, points, letterbox.image_width, letterbox.image_height)
         on_canvas = points_to_canvas(prompts[0], letterbox)
-        samples.append({**maps, "points": torch.from_numpy(on_canvas), "labels": prompts[1]})
+        cells = maps[FEATURES[0]].shape[-2:]
+        masks = torch.zeros(people, *cells)
+        masks[1:, cells[0] // 4 : cells[0] // 2, cells[1] // 4 : cells[1] // 2] = 1  # first: none
+        samples.append(
+            {
+                **maps,
+                "points": torch.from_numpy(on_canvas),
+                "labels": prompts[1],
+                "masks": masks,
+            }
+        )
     rows = {2: "height_4", 3: "width_4"}
     eighth = {2: "height_8", 3: "width_8"}
     maps_axes = dict(zip(FEATURES, (rows, eighth, eighth), strict=True))
     prompt_axes = {0: "people", 1: "points"}
+    mask_axes = {0: "people", 1: "height_4", 2: "width_4"}
     return NetworkSource(
         "point_segmenter",
         facts,
@@ -72,7 +83,8 @@ def point_segmenter_source(
                     **maps_axes,
                     "points": prompt_axes,
                     "labels": prompt_axes,
-                    "logits": {0: "people", 1: "height_4", 2: "width_4"},
+                    "masks": mask_axes,
+                    "logits": mask_axes,
                     "scores": {0: "people"},
                 },
             ),
@@ -101,6 +113,12 @@ class Decoder(nn.Module):
         self.network = network
 
     def forward(
-        self, fine: Tensor, middle: Tensor, keys: Tensor, points: Tensor, labels: Tensor
+        self,
+        fine: Tensor,
+        middle: Tensor,
+        keys: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        masks: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self.network.decode((fine, middle, keys), points, labels)
+        return self.network.decode((fine, middle, keys), points, labels, masks)

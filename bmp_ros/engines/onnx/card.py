@@ -18,7 +18,8 @@ from bmp_ros.loop.settings import choice, number, settings_from_mapping, size, s
 from bmp_ros.loop.skeletons import SKELETONS
 
 METADATA_KEY = "bmp_ros"
-FORMAT = 1
+FORMAT = 2
+"""1: the point segmenter took no masks."""
 
 
 @dataclass(frozen=True)

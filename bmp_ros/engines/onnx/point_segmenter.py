@@ -10,11 +10,12 @@ import numpy as np
 from bmp_ros.engines.onnx.graph import Graph
 from bmp_ros.engines.point_canvas import (
     masks_on_image,
+    masks_to_canvas,
     point_letterbox,
     points_to_canvas,
     segmenter_input,
 )
-from bmp_ros.engines.point_prompts import check_prompts
+from bmp_ros.engines.point_prompts import check_masks, check_prompts
 from bmp_ros.engines.protocols import Segments
 from bmp_ros.loop.masks import remove_holes_and_specks
 
@@ -27,7 +28,7 @@ FEATURES = ("fine", "middle", "keys")
 
 
 class OnnxPointSegmenter:
-    """Segments people from point prompts. Implements ``Segmenter``."""
+    """Segments people from prompts. Implements ``Segmenter`` and ``MaskRefiner``."""
 
     def __init__(
         self,
@@ -52,6 +53,21 @@ class OnnxPointSegmenter:
 
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
         """
+        return self._answer(frame, points, labels, None)
+
+    def refine(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+    ) -> Segments:
+        """The same from points and the masks so far; see ``MaskRefiner.refine``.
+
+        Raises ValueError as ``segment`` does, and for masks of another shape or dtype.
+        """
+        check_masks(masks, len(points), frame)
+        return self._answer(frame, points, labels, masks)
+
+    def _answer(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+    ) -> Segments:
         check_prompts(points, labels)
         letterbox = point_letterbox(frame.height, frame.width, self._side)
         features = frame.cached((self, "features"), lambda: self._features(frame, letterbox))
@@ -60,6 +76,7 @@ class OnnxPointSegmenter:
                 **features,
                 "points": points_to_canvas(points, letterbox),
                 "labels": labels.astype(np.int64),
+                "masks": masks_to_canvas(masks, len(points), letterbox),
             }
         )
         logits = remove_holes_and_specks(found["logits"], **self._areas)

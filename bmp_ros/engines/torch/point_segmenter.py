@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``PointSegmenter``: a small network with SAM's interface, point prompts in, one mask per person.
+"""``PointSegmenter``: a small network with SAM's interface, prompts in, one mask per person out.
 
 The image is encoded once; the decoder sees the image's features, where the prompts lie, and how
-much every cell resembles the prompted ones. Clicks as Gaussian maps beside the features follow
+much every cell resembles the prompted ones. Prompts are points and, as in SAM, a first mask, for
+which the loop has the detector's. Clicks as Gaussian maps beside the features follow
 Xu et al., "Deep Interactive Object Selection" (CVPR 2016); the resemblance maps are dot products
 with the features under the prompts, as in matching-based segmentation.
 """
@@ -57,15 +58,16 @@ class PointSegmenter(nn.Module):
         fine, width, _ = size.widths
         self.pyramid = ResidualPyramid(size)
         self.key = nn.Conv2d(width, KEYS, 1)
-        maps = 4 + 3  # Gaussians near and far, on and off the person; resemblances
+        # Gaussians near and far, on and off the person; resemblances; the first mask.
+        maps = 4 + 4 + 1
         self.enter = ConvNormReLU(width + maps, width, 1)
         self.modulate = nn.Sequential(
-            nn.Linear(2 * KEYS + 3, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
+            nn.Linear(3 * KEYS + 4, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
         )
         self.blocks = nn.Sequential(*(DilatedBlock(width, dilation) for dilation in DILATIONS))
         self.narrow = ConvNormReLU(width, fine, 1)
         self.refine = nn.Sequential(
-            ConvNormReLU(2 * fine, fine, 3), ConvNormReLU(fine, fine, 3), nn.Conv2d(fine, 1, 1)
+            ConvNormReLU(2 * fine + 1, fine, 3), ConvNormReLU(fine, fine, 3), nn.Conv2d(fine, 1, 1)
         )
         self.score = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 1))
 
@@ -95,13 +97,14 @@ class PointSegmenter(nn.Module):
         return fine, middle, self.key(middle)
 
     def decode(
-        self, features: tuple[Tensor, ...], points: Tensor, labels: Tensor
+        self, features: tuple[Tensor, ...], points: Tensor, labels: Tensor, masks: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Segment G people.
 
         features: of ``encode`` with B = 1, or with B = G (a row per person, for training).
         points: (G, P, 2) float32, x y in canvas pixels, centres at integers. labels: (G, P),
-        1 on the person, 0 not, -1 no point at all (padding).
+        1 on the person, 0 not, -1 no point at all (padding). masks: (G, h/4, w/4) float32 in
+        [0, 1], the covered share of each cell; all 0: no mask is known.
         Returns logits (G, h/4, w/4), whose cell (i, j) has its centre at canvas pixel
         (4 j + 1.5, 4 i + 1.5), and scores (G,), the IoU that the network expects, in [0, 1].
         """
@@ -132,11 +135,17 @@ class PointSegmenter(nn.Module):
         given = positive.sum(dim=1).clamp(min=1)  # (G,)
         mean_like = (resemblance * positive[..., None, None]).sum(dim=1) / given[:, None, None]
 
+        shares = functional.avg_pool2d(masks[:, None], 2)  # (G, 1, h, w)
+        area = shares.sum(dim=(2, 3))  # (G, 1)
+        in_mask = (shares.flatten(2) @ flat_keys.transpose(1, 2))[:, 0] / area.clamp(min=0.25)
+        like_mask = torch.tanh(in_mask[:, None] @ flat_keys / KEYS**0.5)
+        like_mask = like_mask.unflatten(2, (height, width))[:, 0]
+
         maps = torch.stack(
             [
                 gaussian(NEAR, positive), gaussian(FAR, positive),
                 gaussian(NEAR, negative), gaussian(FAR, negative),
-                like, unlike, mean_like,
+                like, unlike, mean_like, like_mask, shares[:, 0],
             ],
             dim=1,
         )  # fmt: skip
@@ -149,14 +158,16 @@ class PointSegmenter(nn.Module):
         on_person = (sampled * positive[..., None]).sum(dim=1) / given[:, None]
         others = negative.sum(dim=1).clamp(min=1)
         off_person = (sampled * negative[..., None]).sum(dim=1) / others[:, None]
-        summary = torch.cat([on_person, off_person, spread / 8, given[:, None] / 8], dim=1)
+        sizes = [spread / 8, given[:, None] / 8, area.sqrt() / 16]
+        summary = torch.cat([on_person, off_person, in_mask, *sizes], dim=1)
         gain, shift = self.modulate(summary)[..., None, None].chunk(2, dim=1)
         x = self.blocks(x * (1 + gain) + shift)
 
         doubled = functional.interpolate(
             self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False
         )
-        logits = self.refine(torch.cat([doubled, fine.expand(people, -1, -1, -1)], dim=1))[:, 0]
+        near = torch.cat([doubled, fine.expand(people, -1, -1, -1), masks[:, None]], dim=1)
+        logits = self.refine(near)[:, 0]
 
         weight = functional.avg_pool2d(logits[:, None].detach().sigmoid(), 2)
         inside = (x * weight).sum(dim=(2, 3)) / (weight.sum(dim=(2, 3)) + 1.0)

@@ -11,11 +11,12 @@ import torch
 
 from bmp_ros.engines.point_canvas import (
     masks_on_image,
+    masks_to_canvas,
     point_letterbox,
     points_to_canvas,
     segmenter_input,
 )
-from bmp_ros.engines.point_prompts import check_prompts
+from bmp_ros.engines.point_prompts import check_masks, check_prompts
 from bmp_ros.engines.protocols import Segments
 from bmp_ros.engines.torch.devices import torch_dtype
 from bmp_ros.engines.torch.point_segmenter import CANVAS, PointSegmenter
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class PointSegmenterEngine:
-    """Segments people from point prompts with a `PointSegmenter`. Implements ``Segmenter``."""
+    """Segments people with a `PointSegmenter`. Implements ``Segmenter`` and ``MaskRefiner``."""
 
     def __init__(
         self,
@@ -67,19 +68,38 @@ class PointSegmenterEngine:
         """Build network and engine. options: the constructor's keyword arguments."""
         return cls(PointSegmenter.from_state_dict(state_dict), **options)
 
-    @torch.inference_mode()
     def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
         """Segment G people, each from P points, in one decoder call; see ``Segmenter.segment``.
 
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
         """
+        return self._answer(frame, points, labels, None)
+
+    def refine(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+    ) -> Segments:
+        """The same from points and the masks so far; see ``MaskRefiner.refine``.
+
+        Raises ValueError as ``segment`` does, and for masks of another shape or dtype.
+        """
+        check_masks(masks, len(points), frame)
+        return self._answer(frame, points, labels, masks)
+
+    @torch.inference_mode()
+    def _answer(
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+    ) -> Segments:
         check_prompts(points, labels)
         letterbox = point_letterbox(frame.height, frame.width, self._side)
         features = frame.cached((self, "features"), lambda: self._features(frame, letterbox))
         inputs = torch.from_numpy(points_to_canvas(points, letterbox)).to(self.device)
+        first = torch.from_numpy(masks_to_canvas(masks, len(points), letterbox)).to(self.device)
         with self._autocast():
             logits, scores = self.network.decode(
-                features, inputs, torch.from_numpy(np.array(labels, np.int64)).to(self.device)
+                features,
+                inputs,
+                torch.from_numpy(np.array(labels, np.int64)).to(self.device),
+                first,
             )
         cleaned = remove_holes_and_specks(logits.float().cpu().numpy(), **self._areas)
         return Segments(masks_on_image(cleaned, letterbox), scores.float().cpu().numpy())

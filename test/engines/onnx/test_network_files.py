@@ -46,8 +46,8 @@ def test_a_card_survives_the_file(card: Card) -> None:
     ("metadata", "message"),
     [
         ({}, "x.onnx was not written by `bmp export`"),
-        ({METADATA_KEY: '{"format": 2, "network": "sam2"}'}, "has format 2.*known here: format 1"),
-        ({METADATA_KEY: '{"format": 1, "network": "yolo"}'}, "network 'yolo'.*known.*rtmdet_ins"),
+        ({METADATA_KEY: '{"format": 1, "network": "sam2"}'}, "has format 1.*known here: format 2"),
+        ({METADATA_KEY: '{"format": 2, "network": "yolo"}'}, "network 'yolo'.*known.*rtmdet_ins"),
     ],
 )
 def test_a_file_of_others_is_refused(metadata: dict[str, str], message: str) -> None:

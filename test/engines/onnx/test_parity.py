@@ -17,6 +17,7 @@ from bmp_ros.engines import (  # noqa: E402
     Segmenter,
     build_loop,
 )
+from bmp_ros.engines.protocols import MaskRefiner, ask_segmenter  # noqa: E402
 from bmp_ros.loop import BMPLoop  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17  # noqa: E402
@@ -116,18 +117,22 @@ def test_segmenter(loops: tuple[BMPLoop, BMPLoop], shape: tuple[int, int]) -> No
     rng = np.random.default_rng(1)
     both = frames(shape)
     assert isinstance(loops[1].segmenter, Segmenter)
+    assert isinstance(loops[1].segmenter, MaskRefiner)
     for people, points in ((4, 3), (1, 1), (2, 8)):
         xy = (rng.uniform(0, 1, (people, points, 2)) * shape[::-1]).astype(np.float32)
         labels = rng.integers(0, 2, (people, points)).astype(np.int32)
         labels[:, 0] = 1
-        ours, theirs = (
-            loop.segmenter.segment(frame, xy, labels)  # type: ignore[union-attr]
-            for loop, frame in zip(loops, both, strict=True)
-        )
-        assert theirs.masks.shape == (people, *shape) and theirs.masks.dtype == np.bool_
-        assert (theirs.masks ^ ours.masks).mean() < 2e-3
-        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
-        assert theirs.scores.dtype == np.float32
+        first = np.zeros((people, *shape), np.bool_)
+        first[:, : shape[0] // 2, : shape[1] // 3] = True
+        for masks in (None, first):
+            ours, theirs = (
+                ask_segmenter(loop.segmenter, frame, xy, labels, masks)  # type: ignore[arg-type]
+                for loop, frame in zip(loops, both, strict=True)
+            )
+            assert theirs.masks.shape == (people, *shape) and theirs.masks.dtype == np.bool_
+            assert (theirs.masks ^ ours.masks).mean() < 2e-3
+            np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+            assert theirs.scores.dtype == np.float32
 
 
 def test_the_image_is_encoded_once_per_frame(

@@ -40,14 +40,17 @@ def random_point_segmenter(seed: int = 0, size: PyramidSize = SMALL) -> dict[str
         canvas = _smooth_noise(1, 160, 192)
         points = torch.rand(4, 3, 2) * 160
         labels = torch.tensor([[1, 1, 1], [1, 0, -1], [1, 1, 0], [1, -1, -1]])
-        _calibrate(network, lambda: network.decode(network.encode(canvas), points, labels))
-        logits, _ = network.decode(network.encode(canvas), points, labels)
+        masks = torch.zeros(4, 40, 48)
+        masks[1:, 10:30, 12:20] = 1
+        given = points, labels, masks
+        _calibrate(network, lambda: network.decode(network.encode(canvas), *given))
+        logits, _ = network.decode(network.encode(canvas), *given)
         last = network.refine[2]
         last.bias.sub_(logits.median()).mul_(5 / logits.std())
         last.weight.mul_(5 / logits.std())
         raw: list[Tensor] = []
-        hook = network.score.register_forward_hook(lambda *given: raw.append(given[2]))
-        network.decode(network.encode(canvas), points, labels)
+        hook = network.score.register_forward_hook(lambda *called: raw.append(called[2]))
+        network.decode(network.encode(canvas), *given)
         hook.remove()
         for parameter in network.score[2].parameters():
             parameter.div_(raw[0].abs().max())

@@ -28,12 +28,13 @@ def features(network: PointSegmenter) -> tuple[Tensor, ...]:
         return network.encode(torch.randn(1, 3, *SIZE))
 
 
-def prompts(people: int, points: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def prompts(people: int, points: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     places = torch.rand(people, points, 2, generator=generator) * torch.tensor(SIZE[::-1])
     labels = torch.ones(people, points)
     labels[:, -1] = 0
-    return places, labels
+    masks = torch.rand(people, SIZE[0] // 4, SIZE[1] // 4, generator=generator)
+    return places, labels, masks
 
 
 @torch.inference_mode()
@@ -47,10 +48,11 @@ def test_shapes_and_ranges(network: PointSegmenter, features: tuple[Tensor, ...]
 def test_people_are_decoded_on_their_own(
     network: PointSegmenter, features: tuple[Tensor, ...]
 ) -> None:
-    points, labels = prompts(4, 5)
-    together, scores = network.decode(features, points, labels)
+    points, labels, masks = prompts(4, 5)
+    together, scores = network.decode(features, points, labels, masks)
     for row in range(4):
-        alone, score = network.decode(features, points[row : row + 1], labels[row : row + 1])
+        one = slice(row, row + 1)
+        alone, score = network.decode(features, points[one], labels[one], masks[one])
         assert torch.allclose(alone[0], together[row], atol=1e-4)
         assert torch.allclose(score[0], scores[row], atol=1e-5)
 
@@ -59,33 +61,33 @@ def test_people_are_decoded_on_their_own(
 def test_padding_and_order_do_not_matter(
     network: PointSegmenter, features: tuple[Tensor, ...]
 ) -> None:
-    points, labels = prompts(2, 4)
-    expected, scores = network.decode(features, points, labels)
+    points, labels, masks = prompts(2, 4)
+    expected, scores = network.decode(features, points, labels, masks)
     padded = torch.cat([points, torch.full((2, 3, 2), 17.0)], dim=1)
     more = torch.cat([labels, torch.full((2, 3), -1.0)], dim=1)
     order = torch.tensor([5, 3, 0, 6, 2, 1, 4])
-    logits, same = network.decode(features, padded[:, order], more[:, order])
+    logits, same = network.decode(features, padded[:, order], more[:, order], masks)
     assert torch.allclose(logits, expected, atol=1e-4) and torch.allclose(same, scores, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_every_kind_of_point_counts(network: PointSegmenter, features: tuple[Tensor, ...]) -> None:
-    points, labels = prompts(1, 4)
-    before, _ = network.decode(features, points, labels)
+def test_every_prompt_counts(network: PointSegmenter, features: tuple[Tensor, ...]) -> None:
+    points, labels, masks = prompts(1, 4)
+    before, _ = network.decode(features, points, labels, masks)
     turned = labels.clone()
     turned[0, 0] = 0
     moved = points.clone()
     moved[0, 1] += 9
-    assert not torch.allclose(network.decode(features, points, turned)[0], before, atol=1e-5)
-    assert not torch.allclose(network.decode(features, moved, labels)[0], before, atol=1e-5)
+    for other in ((points, turned, masks), (moved, labels, masks), (points, labels, 0 * masks)):
+        assert not torch.allclose(network.decode(features, *other)[0], before, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_picture_per_person_as_in_training(network: PointSegmenter) -> None:
     canvases = torch.randn(2, 3, *SIZE)
-    points, labels = prompts(2, 3)
-    together, _ = network.decode(network.encode(canvases), points, labels)
-    first, _ = network.decode(network.encode(canvases[:1]), points[:1], labels[:1])
+    points, labels, masks = prompts(2, 3)
+    together, _ = network.decode(network.encode(canvases), points, labels, masks)
+    first, _ = network.decode(network.encode(canvases[:1]), points[:1], labels[:1], masks[:1])
     assert torch.allclose(together[:1], first, atol=1e-4)
 
 

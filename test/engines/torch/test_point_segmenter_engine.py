@@ -7,8 +7,13 @@ import torch
 from random_tiny import random_point_segmenter
 from random_weights import drawn_image
 
-from bmp_ros.engines.point_canvas import point_letterbox, points_to_canvas, segmenter_input
-from bmp_ros.engines.protocols import Segmenter
+from bmp_ros.engines.point_canvas import (
+    masks_to_canvas,
+    point_letterbox,
+    points_to_canvas,
+    segmenter_input,
+)
+from bmp_ros.engines.protocols import MaskRefiner, Segmenter
 from bmp_ros.engines.torch.point_segmenter import PointSegmenter
 from bmp_ros.engines.torch.point_segmenter_engine import PointSegmenterEngine
 from bmp_ros.loop.frame import Frame
@@ -37,9 +42,11 @@ def prompts(people: int, points: int) -> tuple[np.ndarray, np.ndarray]:
 def test_it_is_canvas_network_upsampling(
     network: PointSegmenter, engine: PointSegmenterEngine
 ) -> None:
-    assert isinstance(engine, Segmenter)
+    assert isinstance(engine, Segmenter) and isinstance(engine, MaskRefiner)
     points, labels = prompts(5, 4)
-    found = engine.segment(Frame(IMAGE), points, labels)
+    masks = np.zeros((5, 90, 160), np.bool_)
+    masks[2:, 20:70, 40:80] = True
+    found = engine.refine(Frame(IMAGE), points, labels, masks)
     letterbox = point_letterbox(90, 160, 128)
     assert letterbox.canvas == (128, 96)
     canvas = torch.from_numpy(segmenter_input(IMAGE, letterbox))
@@ -48,6 +55,7 @@ def test_it_is_canvas_network_upsampling(
             network.encode(canvas),
             torch.from_numpy(points_to_canvas(points, letterbox)),
             torch.from_numpy(labels),
+            torch.from_numpy(masks_to_canvas(masks, 5, letterbox)),
         )
     # 128 of 160 pixels: the grid of stride 4 on the canvas has a cell per 5 image pixels.
     logits = torch.nn.functional.interpolate(logits[:, None], size=(120, 160), mode="bilinear")
@@ -58,6 +66,25 @@ def test_it_is_canvas_network_upsampling(
     np.testing.assert_allclose(found.scores, scores.numpy(), atol=1e-6)
     assert found.masks.dtype == np.bool_ and found.scores.dtype == np.float32
     assert np.unique(found.scores).size == 5
+
+
+def test_a_mask_without_a_pixel_is_none_at_all(engine: PointSegmenterEngine) -> None:
+    points, labels = prompts(3, 4)
+    empty = np.zeros((3, 90, 160), np.bool_)
+    found = engine.refine(Frame(IMAGE), points, labels, empty)
+    plain = engine.segment(Frame(IMAGE), points, labels)
+    np.testing.assert_array_equal(found.masks, plain.masks)
+    np.testing.assert_array_equal(found.scores, plain.scores)
+    full = engine.refine(Frame(IMAGE), points, labels, ~empty)
+    assert not np.array_equal(full.scores, plain.scores)
+
+
+@pytest.mark.parametrize(
+    "masks", [np.zeros((2, 90, 160), bool), np.zeros((3, 90, 161), bool), np.zeros((3, 90, 160))]
+)
+def test_wrong_masks_are_refused(engine: PointSegmenterEngine, masks: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"masks must be bool \(3, 90, 160\)"):
+        engine.refine(Frame(IMAGE), *prompts(3, 2), masks)
 
 
 def test_the_image_is_encoded_once_per_frame(
