@@ -28,7 +28,7 @@ def loop() -> BMPLoop:
     return build_loop("tiny", device="cpu")
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny_circle"])
+@pytest.fixture(scope="module", params=["tiny", "tiny_fast"])
 def any_loop(request: pytest.FixtureRequest) -> BMPLoop:
     return build_loop(request.param, device="cpu")
 
@@ -60,9 +60,9 @@ def test_people_of_the_demo_clip_are_found(loop: BMPLoop) -> None:
         truth, boxes=found.boxes, masks=found.masks, keypoints=found.keypoints
     )
     assert len(images) >= 20
-    assert result.boxes.ap50 >= 0.65
-    assert result.masks.ap50 >= 0.6
-    assert result.keypoints.ap >= 0.33
+    assert result.boxes.ap50 >= 0.7
+    assert result.masks.ap50 >= 0.7
+    assert result.keypoints.ap >= 0.45
 
 
 def test_an_empty_picture_is_empty(any_loop: BMPLoop) -> None:
@@ -77,13 +77,14 @@ def test_any_size_will_do(any_loop: BMPLoop, size: tuple[int, int]) -> None:
     assert people.image_size == size and np.isfinite(people.keypoints).all()
 
 
-@pytest.mark.parametrize("preset", ["tiny", "tiny_circle"])
+@pytest.mark.parametrize("preset", ["tiny", "tiny_fast"])
 def test_the_benchmark_times_it(
     preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "bench.json"
-    arguments = ["--preset", preset, "--people", "2", "--size", "160x120", "--frames", "1"]
-    assert main(["bench", *arguments, "--json", str(report), "--threads", "1"]) == 0
+    arguments = ["--preset", preset, "--people", "2", "--later", "0", "--size", "160x120"]
+    arguments += ["--frames", "1", "--json", str(report), "--threads", "1"]
+    assert main(["bench", *arguments]) == 0
     assert "1 CPU threads, onnxruntime" in capsys.readouterr().out
     figures = json.loads(report.read_text())
     assert figures["input"]["people"] == [2, 2] and figures["ratio"] > 0
