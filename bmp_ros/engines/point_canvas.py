@@ -58,8 +58,9 @@ def masks_to_canvas(masks: np.ndarray | None, people: int, letterbox: Letterbox)
     canvas = np.zeros((height, width), np.uint8)
     inner = letterbox.resized_width, letterbox.resized_height
     for share, mask in zip(shares, masks, strict=True):
+        # A cell is the mean of 16 samples; exact areas cost up to eight times as much.
         canvas[: inner[1], : inner[0]] = cv2.resize(
-            mask.view(np.uint8) * np.uint8(255), inner, interpolation=cv2.INTER_AREA
+            mask.view(np.uint8) * np.uint8(255), inner, interpolation=cv2.INTER_LINEAR
         )
         share[:] = cv2.resize(canvas, shares.shape[:0:-1], interpolation=cv2.INTER_AREA)
     shares /= 255

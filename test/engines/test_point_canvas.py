@@ -114,7 +114,9 @@ def test_masks_keep_their_share_of_the_image(height: int, width: int, seed: int)
     assert shares.dtype == np.float32 and shares.min() >= 0 and shares.max() <= 1
     assert not shares[1].any() and not masks_to_canvas(None, 2, letterbox).any()
     covered = letterbox.resized_height * letterbox.resized_width / 16
-    assert shares[0].sum() / covered == pytest.approx(masks[0].mean(), abs=0.03)
+    # Rows and columns are sampled: on a canvas of few rows, both edges may be half a row off.
+    thinnest = min(letterbox.resized_height, letterbox.resized_width)
+    assert shares[0].sum() / covered == pytest.approx(masks[0].mean(), abs=0.03 + 1 / thinnest)
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (720, 1280), (333, 500), (50, 60)])
