@@ -118,14 +118,9 @@ class ScriptedSegmenter:
         self._scene = scene
 
     def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
-        return self._answer(frame, points, labels, None)
+        return self.refine(frame, points, labels, None)
 
     def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
-    ) -> Segments:
-        return self._answer(frame, points, labels, masks)
-
-    def _answer(
         self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
     ) -> Segments:
         ask_segmenter(self._segmenter, frame, points, labels, masks)

@@ -36,10 +36,10 @@ def check_prompts(points: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def check_masks(masks: np.ndarray, people: int, frame: Frame) -> None:
-    """Raise ValueError unless masks are (people, H, W) bool in the size of the frame."""
+def check_masks(masks: np.ndarray | None, people: int, frame: Frame) -> None:
+    """Raise ValueError unless masks are None or (people, H, W) bool in the size of the frame."""
     expected = (people, frame.height, frame.width)
-    if masks.shape != expected or masks.dtype != np.bool_:
+    if masks is not None and (masks.shape != expected or masks.dtype != np.bool_):
         raise ValueError(
             f"masks must be bool {expected}, one per person in the size of the frame, got shape "
             f"{masks.shape} and dtype {masks.dtype}"

@@ -53,22 +53,17 @@ class OnnxPointSegmenter:
 
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
         """
-        return self._answer(frame, points, labels, None)
+        return self.refine(frame, points, labels, None)
 
     def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
     ) -> Segments:
-        """The same from points and the masks so far; see ``MaskRefiner.refine``.
+        """The same from points and the masks so far; see ``MaskRefiner.refine``. None: no masks.
 
         Raises ValueError as ``segment`` does, and for masks of another shape or dtype.
         """
-        check_masks(masks, len(points), frame)
-        return self._answer(frame, points, labels, masks)
-
-    def _answer(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
-    ) -> Segments:
         check_prompts(points, labels)
+        check_masks(masks, len(points), frame)
         letterbox = point_letterbox(frame.height, frame.width, self._side)
         features = frame.cached((self, "features"), lambda: self._features(frame, letterbox))
         found = self._decoder.run(
