@@ -67,7 +67,7 @@ setup(
         "console_scripts": [
             "bmp = bmp_ros.cli.main:main",
             "bmp_node = bmp_ros.ros.bmp_node:main",
-            "bmp_camera = bmp_ros.ros.camera_node:main",
+            "bmp_camera = bmp_ros.demo.camera_node:main",
         ],
     },
 )

@@ -2,7 +2,7 @@
 """How well people are lifted into space: synthetic scenes with exact 2D, depth exact or degraded.
 
 ``python benchmarks/depth_accuracy.py`` prints the tables of docs/depth.md; ``--inset`` prints what
-``JOINT_INSET`` of bmp_ros/loop/depth.py is made of, from the training split.
+``JOINT_INSET`` of bmp_ros/depth/people_3d.py is made of, from the training split.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import fields, replace
 import cv2
 import numpy as np
 
-from bmp_ros.benchmark.machine import machine_line
-from bmp_ros.loop.camera_model import CameraModel
-from bmp_ros.loop.depth import JOINT_INSET, People3D, lift_people
+from bmp_ros.depth.camera_model import CameraModel
+from bmp_ros.depth.people_3d import JOINT_INSET, People3D, lift_people
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.machine import machine_line
 from bmp_ros.synthetic.clip import render_clip
 from bmp_ros.synthetic.generator import LEAST_AREA, Sample, generate
 from bmp_ros.synthetic.ground_truth import VISIBLE, PeopleTruth

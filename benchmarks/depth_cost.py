@@ -19,11 +19,11 @@ from typing import Any  # noqa: E402
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bmp_ros.benchmark.machine import machine_line  # noqa: E402
-from bmp_ros.loop.camera_model import CameraModel  # noqa: E402
-from bmp_ros.loop.depth import lift_people  # noqa: E402
+from bmp_ros.depth.camera_model import CameraModel  # noqa: E402
+from bmp_ros.depth.people_3d import lift_people  # noqa: E402
+from bmp_ros.depth.people_free import depth_without_people  # noqa: E402
 from bmp_ros.loop.people import People  # noqa: E402
-from bmp_ros.loop.people_free_depth import depth_without_people  # noqa: E402
+from bmp_ros.machine import machine_line  # noqa: E402
 
 HEIGHT, WIDTH, PEOPLE, RUNS = 720, 1280, 10, 200
 GOAL_MS = 5.0

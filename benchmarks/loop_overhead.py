@@ -22,8 +22,8 @@ from collections.abc import Callable  # noqa: E402
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from bmp_ros.engines.protocols import Detections, Poses, Segments  # noqa: E402
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings  # noqa: E402
+from bmp_ros.loop.protocols import Detections, Poses, Segments  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17  # noqa: E402
 
 GOAL_MS = 15.0

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.benchmark.machine import machine_line
 from bmp_ros.engines import build_loop
-from bmp_ros.engines.protocols import Segments
 from bmp_ros.evaluation.datasets import Dataset, Picture, open_dataset
 from bmp_ros.evaluation.evaluate_loop import evaluate
 from bmp_ros.evaluation.report import report_lines
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import Segments
+from bmp_ros.machine import machine_line
 from bmp_ros.synthetic.dataset import mask_from_run_lengths
 
 LEAST_OVERLAP = 0.3

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from bmp_ros.engines import build, build_loop, settings
-from bmp_ros.engines.protocols import Poses
 from bmp_ros.loop import SettingsError
+from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.clip_file import open_clip
 
@@ -97,8 +97,8 @@ def test_nodes_hook_is_as_shown() -> None:
 
 def test_preset(registered: None, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    from bmp_ros.engines.torch.conv_pose import ConvPose
-    from bmp_ros.engines.torch.residual_pyramid import PyramidSize
+    from bmp_ros.networks.conv_pose import ConvPose
+    from bmp_ros.networks.residual_pyramid import PyramidSize
 
     size = PyramidSize(
         channels=(8, 8, 16, 16, 24), depths=(1, 1, 1, 1), widths=(16, 16, 24)

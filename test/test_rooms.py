@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,61 +15,128 @@ PACKAGE = CHECKOUT / "bmp_ros"
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 ROS = re.compile(r"(rclpy|cv_bridge|message_filters|tf2_\w+|\w+_msgs|builtin_interfaces)(\.|$)")
 
+# Documented arrows that are still to be turned; empty when the picture is true.
+NETWORKS_USE_CONSTANTS_OF_ENGINES = {("networks", "engines")}
 
-def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports anywhere."""
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def statements(tree: ast.AST, *, late: bool) -> Iterator[ast.AST]:
+    """Statements of a file; without ``late`` only those that run when it is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if not late:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                continue
+        yield node
+        yield from statements(node, late=late)
+
+
+def imports(path: Path, *, late: bool = True) -> set[str]:
+    """Full names of the modules that a file imports, anywhere or (not ``late``) when imported."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), late=late):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            # `from bmp_ros.ros import qos` imports a module, too.
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"  # may be a module, too
+                found.add(full if full in MODULES else node.module)
     return found
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module of the package; None for those at its top."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "bmp_ros" and len(parts) > 1 and parts[1] in ROOMS else None
 
 
 def of_room(room: str) -> set[str]:
     return set().union(*(imports(path) for path in (PACKAGE / room).rglob("*.py")))
 
 
-def rooms_of(names: set[str]) -> set[str]:
-    parts = (name.split(".") for name in names if name.startswith("bmp_ros."))
-    return {part[1] for part in parts} & set(ROOMS)
+def rooms_of(names: Iterable[str]) -> set[str]:
+    return {room for name in names if (room := room_of(name)) is not None}
 
 
 def documented() -> dict[str, set[str]]:
     text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text[text.index("| folder | what | imports from |") :].split("\n\n")[0]
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", table, re.M)
-    return {room: set(re.findall(r"`(\w+)`", cell)) for room, cell in rows if room != "cli"}
+    return {room: set(re.findall(r"`(\w+)`", cell)) for room, cell in rows}
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """One circle of the graph, or nothing."""
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        done.add(name)
+        return next(
+            (
+                found
+                for target in sorted(arrows.get(name, ()))
+                if (found := visit(target, [*way, name]))
+            ),
+            [],
+        )
+
+    return next((found for name in sorted(arrows) if (found := visit(name, []))), [])
 
 
 def test_every_room_is_documented() -> None:
-    assert {*documented(), "loop", "engines", "ros", "cli"} == set(ROOMS)
+    assert set(documented()) == set(ROOMS)
 
 
-@pytest.mark.parametrize("room", sorted(documented()))
+@pytest.mark.parametrize("room", ROOMS)
 def test_imports_are_the_documented_ones(room: str) -> None:
-    assert rooms_of(of_room(room)) - {room} == documented()[room]
+    found = rooms_of(of_room(room)) - {room}
+    expected = documented()[room]
+    undone = {target for source, target in NETWORKS_USE_CONSTANTS_OF_ENGINES if source == room}
+    assert found - undone == expected
 
 
-def test_loop_knows_the_engines_protocols_and_settings_only() -> None:
-    names = of_room("loop")
-    assert rooms_of(names) <= {"loop", "engines"}
-    engines = {".".join(name.split(".")[:3]) for name in names if ".engines." in name}
-    assert engines == {"bmp_ros.engines.protocols", "bmp_ros.engines.settings"}
+def test_no_two_rooms_import_each_other() -> None:
+    assert circle(documented()) == []
 
 
-def test_engines_know_the_loop_only() -> None:
-    assert rooms_of(of_room("engines")) <= {"loop", "engines"}
+def test_a_circle_would_be_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
-def test_ros_is_imported_in_its_room_and_by_two_verbs() -> None:
+def test_no_files_form_a_circle() -> None:
+    """Importing ``a.b`` also imports the package ``a``, whose file has arrows of its own."""
+    arrows = {
+        name: {target for target in imports(path, late=False) if target in MODULES} - {name}
+        for name, path in MODULES.items()
+    }
+    assert sum(map(len, arrows.values())) > 300, "imports are read"
+    assert circle(arrows) == []
+
+
+@pytest.mark.parametrize("room", ["loop", "tracking", "depth"])
+def test_pure_rooms_know_the_loops_data_only(room: str) -> None:
+    if room not in ROOMS:
+        pytest.skip(f"there is no room {room!r} yet")
+    assert rooms_of(of_room(room)) <= {room, "loop"}
+
+
+def test_ros_is_imported_in_two_rooms_and_by_two_verbs() -> None:
     outside = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        if path.parent.name != "ros"
+        if path.parent.name not in ("ros", "demo")
         and any(ROS.match(name) or name.startswith("bmp_ros.ros") for name in imports(path))
     }
-    assert outside == {"cli/demo.py", "cli/bench_node.py"}
+    assert outside == set()

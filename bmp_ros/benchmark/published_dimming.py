@@ -9,10 +9,10 @@ import torch
 
 from bmp_ros.engines.crops import crop_geometry, pose_inputs
 from bmp_ros.engines.heatmaps import decode_udp_dark
-from bmp_ros.engines.protocols import Poses
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.engines.torch.heatmaps import merge_flipped
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import Skeleton, skeleton_of_size
 
 _DEFAULT_FACTOR = 0.8

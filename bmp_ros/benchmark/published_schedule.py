@@ -18,7 +18,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from bmp_ros.engines.protocols import (
+from bmp_ros.loop.bmp_loop import BMPLoop, Record
+from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.people import People
+from bmp_ros.loop.protocols import (
     Detections,
     Detector,
     PoseEstimator,
@@ -27,9 +30,6 @@ from bmp_ros.engines.protocols import (
     Segments,
     ask_segmenter,
 )
-from bmp_ros.loop.bmp_loop import BMPLoop, Record
-from bmp_ros.loop.frame import Frame
-from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import Skeleton
 from bmp_ros.loop.trace import StageTimer
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.benchmark.machine import machine
 from bmp_ros.benchmark.scripted import Scene
 from bmp_ros.loop.bmp_loop import BMPLoop
+from bmp_ros.machine import machine
 
 
 @dataclass

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bmp_ros.engines.protocols import (
+from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import (
     Detections,
     Detector,
     PoseEstimator,
@@ -21,7 +22,6 @@ from bmp_ros.engines.protocols import (
     Segments,
     ask_segmenter,
 )
-from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.skeletons import Skeleton
 
 # A standing person in a unit box, x y of COCO's 17 joints.

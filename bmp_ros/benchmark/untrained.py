@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
+from bmp_ros.engines.presets import Preset
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
-from bmp_ros.engines.torch.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetInsSize
 from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
-from bmp_ros.engines.torch.sam2_network import SAM2_SIZES, Sam2Network
 from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
-from bmp_ros.engines.torch.vit_pose import (
+from bmp_ros.loop.bmp_loop import BMPLoop
+from bmp_ros.networks.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetInsSize
+from bmp_ros.networks.sam2 import SAM2_SIZES, Sam2Network
+from bmp_ros.networks.vit_pose import (
     VIT_SIZES,
     HeatmapHead,
     PMPoseHead,
     VisionTransformer,
     VitPose,
 )
-from bmp_ros.loop.bmp_loop import BMPLoop
-from bmp_ros.loop.presets import Preset
 
 _SAM_SIZES = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
 _COCO_CLASSES = 80

@@ -13,7 +13,7 @@ from bmp_ros.cli.arguments import add_network_arguments
 
 if TYPE_CHECKING:
     from bmp_ros.benchmark.scripted import Scene
-    from bmp_ros.loop.presets import Preset
+    from bmp_ros.engines.presets import Preset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     import cv2
 
     from bmp_ros.benchmark.scripted import crowd
-    from bmp_ros.loop import load_preset
+    from bmp_ros.engines.presets import load_preset
 
     width, height = _size(args.size)
     if not 0 <= args.later < args.people or args.frames < 1 or args.warm_up < 1:

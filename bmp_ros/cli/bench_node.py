@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
             f"the node runs on ROS 2, which cannot be imported ({error}); use "
             "scripts/with_ros python -m bmp_ros bench node, or source a workspace with bmp_ros"
         ) from error
-    from bmp_ros.benchmark.machine import machine, machine_line
-    from bmp_ros.ros.node_benchmark import measure_node
-    from bmp_ros.ros.node_figures import lines
-    from bmp_ros.ros.node_process import ProcessError
-    from bmp_ros.ros.progress_line import ProgressLine
+    from bmp_ros.demo.node_benchmark import measure_node
+    from bmp_ros.demo.node_figures import lines
+    from bmp_ros.demo.node_process import ProcessError
+    from bmp_ros.demo.progress_line import ProgressLine
+    from bmp_ros.machine import machine, machine_line
 
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)

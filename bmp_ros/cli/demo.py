@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
             f"the demo runs on ROS 2, which cannot be imported ({error}); run make demo, or "
             "source a workspace with bmp_ros"
         ) from error
-    from bmp_ros.ros.demo import DemoSettings, run_demo
-    from bmp_ros.ros.node_process import ProcessError
+    from bmp_ros.demo.demo import DemoSettings, run_demo
+    from bmp_ros.demo.node_process import ProcessError
 
     settings = DemoSettings(
         preset=args.preset, device=args.device, source=args.source, images=args.images,

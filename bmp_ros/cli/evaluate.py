@@ -47,12 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from bmp_ros.benchmark.machine import machine_line
     from bmp_ros.engines import build_loop
     from bmp_ros.evaluation.datasets import open_dataset
     from bmp_ros.evaluation.evaluate_loop import evaluate
     from bmp_ros.evaluation.report import report_lines
     from bmp_ros.evaluation.scores import import_pycocotools
+    from bmp_ros.machine import machine_line
 
     iterations = _numbers(args.iterations, "--iterations", int)
     box_nms = _numbers(args.box_nms, "--box-nms", float)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from bmp_ros.engines.export.preset import export_preset
-    from bmp_ros.loop import load_preset
+    from bmp_ros.engines.presets import load_preset
 
     preset = load_preset(args.preset)
     files = export_preset(

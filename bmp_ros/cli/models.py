@@ -8,13 +8,13 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bmp_ros.engines.weights_errors import DownloadFailed, WeightsError
-from bmp_ros.engines.zoo import WeightsFile, Zoo, installed_path, load_zoo, locate, models_dir
+from bmp_ros.weights.errors import DownloadFailed, WeightsError
+from bmp_ros.weights.zoo import WeightsFile, Zoo, installed_path, load_zoo, locate, models_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bmp_ros.engines.transfer import Progress
+    from bmp_ros.weights.transfer import Progress
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
@@ -85,7 +85,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from bmp_ros.engines.downloads import download
+    from bmp_ros.weights.downloads import download
 
     zoo = load_zoo()
     files = _resolve(zoo, args.targets)
@@ -120,7 +120,7 @@ def _agreed(files: list[WeightsFile]) -> bool:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from bmp_ros.engines.pins import verify
+    from bmp_ros.weights.pins import verify
 
     zoo = load_zoo()
     files = _resolve(zoo, args.targets) if args.targets else [f for f in zoo if installed_path(f)]
@@ -162,7 +162,7 @@ def _resolve(zoo: Zoo, targets: list[str]) -> list[WeightsFile]:
 
 def _named_in(preset_file: str) -> list[str]:
     """Return the weights that a preset of one's own names: names of the zoo, or paths."""
-    from bmp_ros.loop import load_preset
+    from bmp_ros.engines.presets import load_preset
 
     preset = load_preset(preset_file)
     choices = (preset.detector, preset.pose_estimator, preset.segmenter)

@@ -6,7 +6,7 @@ the files that need them, when an engine is built.
 """
 
 from bmp_ros.engines.build import build_loop
-from bmp_ros.engines.protocols import (
+from bmp_ros.loop.protocols import (
     Detections,
     Detector,
     PoseEstimator,

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmp_ros.engines.checkpoint import load_state_dict
-from bmp_ros.engines.weights_errors import WeightsMissing
-from bmp_ros.engines.zoo import load_zoo, locate, models_dir
 from bmp_ros.resources import find_preset
+from bmp_ros.weights.checkpoint import load_state_dict
+from bmp_ros.weights.errors import WeightsMissing
+from bmp_ros.weights.zoo import load_zoo, locate, models_dir
 
 if TYPE_CHECKING:
+    from bmp_ros.engines.presets import EngineChoice, Preset
     from bmp_ros.engines.settings import (
         ConvPoseSettings,
         MMDetSettings,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     )
     from bmp_ros.engines.torch.heatmap_estimator import HeatmapNetwork
     from bmp_ros.loop import BMPLoop
-    from bmp_ros.loop.presets import EngineChoice, Preset
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ def build_loop(
     replaced by something else silently.
     """
     # Imported here, since the loop's own modules import this package for the protocols.
-    from bmp_ros.loop import BMPLoop, load_preset
+    from bmp_ros.engines.presets import load_preset
+    from bmp_ros.loop import BMPLoop
 
     sections = {
         "loop": loop_settings,
@@ -160,8 +161,8 @@ def _onnx_runtime(device: str, precision: str, compile: bool) -> Runtime:
 
 
 def _rtmdet_ins(settings: RTMDetInsSettings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
     from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
+    from bmp_ros.networks.rtmdet_ins import RTMDetIns
 
     return RTMDetInsDetector(
         RTMDetIns.from_state_dict(load_state_dict(weights)),
@@ -174,14 +175,14 @@ def _rtmdet_ins(settings: RTMDetInsSettings, weights: Path, runtime: Runtime) ->
 
 
 def _vit_pose(settings: VitPoseSettings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.torch.vit_pose import VitPose
+    from bmp_ros.networks.vit_pose import VitPose
 
     network = VitPose.from_state_dict(load_state_dict(weights), head=settings.head)
     return _heatmap_estimator(network, settings, runtime)
 
 
 def _conv_pose(settings: ConvPoseSettings, weights: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.torch.conv_pose import ConvPose
+    from bmp_ros.networks.conv_pose import ConvPose
 
     network = ConvPose.from_state_dict(load_state_dict(weights))
     return _heatmap_estimator(network, settings, runtime)

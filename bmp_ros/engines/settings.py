@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bmp_ros.loop.settings import choice, number, size, switch, word
+from bmp_ros.fields import bool_field, choice_field, number_field, size_field, str_field
 
 _WEIGHTS = "name in models/zoo.yaml, or the path of a checkpoint"
 _ONNX_WEIGHTS = (
@@ -20,7 +20,7 @@ _ONNX_WEIGHTS = (
 
 
 def _nms_iou() -> Any:
-    return number(0.6, low=0.0, high=1.0, text="IoU of the network's own box NMS")
+    return number_field(0.6, low=0.0, high=1.0, text="IoU of the network's own box NMS")
 
 
 def _background_factor() -> Any:
@@ -28,38 +28,38 @@ def _background_factor() -> Any:
         "factor of the pixels outside of a person's mask in what the network sees; null: the "
         "network was not trained on masks"
     )
-    return number(None, low=0.0, high=1.0, optional=True, text=text)
+    return number_field(None, low=0.0, high=1.0, optional=True, text=text)
 
 
 def _flip_test() -> Any:
-    return switch(True, text="average with the mirrored crop: better, twice the work")
+    return bool_field(True, text="average with the mirrored crop: better, twice the work")
 
 
 def _extra_keypoints() -> Any:
-    return switch(False, text="keep the keypoints beyond COCO's 17 that the network has")
+    return bool_field(False, text="keep the keypoints beyond COCO's 17 that the network has")
 
 
 def _max_area(default: int, what: str) -> Any:
     text = f"{what}, up to this area in cells of the mask logits; 0: off"
-    return number(default, low=0, high=65536, integer=True, text=text)
+    return number_field(default, low=0, high=65536, integer=True, text=text)
 
 
 def _threads() -> Any:
     text = "CPU threads of this network; null: as many as there are cores to use"
-    return number(None, low=1, high=1024, integer=True, optional=True, text=text)
+    return number_field(None, low=1, high=1024, integer=True, optional=True, text=text)
 
 
 def _tensorrt() -> Any:
     text = "run through TensorRT, where onnxruntime has it and the device is a GPU"
-    return switch(False, text=text)
+    return bool_field(False, text=text)
 
 
 @dataclass(frozen=True)
 class RTMDetInsSettings:
     """Native RTMDet-Ins (boxes and instance masks)."""
 
-    weights: str = word(text=_WEIGHTS)
-    input_size: int | tuple[int, int] = size(
+    weights: str = str_field(text=_WEIGHTS)
+    input_size: int | tuple[int, int] = size_field(
         640, low=32, high=2048, multiple=32, text="canvas in pixels: a side, or [width, height]"
     )
     nms_iou: float = _nms_iou()
@@ -69,16 +69,16 @@ class RTMDetInsSettings:
 class MMDetSettings:
     """Any MMDetection detector."""
 
-    config: str = word(text="path of a config, or the name of one that MMDetection ships")
-    weights: str = word(text=_WEIGHTS)
+    config: str = str_field(text="path of a config, or the name of one that MMDetection ships")
+    weights: str = str_field(text=_WEIGHTS)
 
 
 @dataclass(frozen=True)
 class VitPoseSettings:
     """Native ViTPose, MaskPose or PMPose."""
 
-    weights: str = word(text=_WEIGHTS)
-    head: str = choice(
+    weights: str = str_field(text=_WEIGHTS)
+    head: str = choice_field(
         "heatmap", choices=("heatmap", "pmpose"), text="heatmap (ViTPose, MaskPose) or pmpose"
     )
     background_factor: float | None = _background_factor()
@@ -90,7 +90,7 @@ class VitPoseSettings:
 class ConvPoseSettings:
     """Native ConvPose: the small heatmap network that comes with the package."""
 
-    weights: str = word(text=_WEIGHTS)
+    weights: str = str_field(text=_WEIGHTS)
     background_factor: float | None = _background_factor()
     flip_test: bool = _flip_test()
     extra_keypoints: bool = _extra_keypoints()
@@ -100,8 +100,8 @@ class ConvPoseSettings:
 class MMPoseSettings:
     """Any MMPose top-down pose estimator."""
 
-    config: str = word(text="path of a config, or the name of one that MMPose ships")
-    weights: str = word(text=_WEIGHTS)
+    config: str = str_field(text="path of a config, or the name of one that MMPose ships")
+    weights: str = str_field(text=_WEIGHTS)
     background_factor: float | None = _background_factor()
     flip_test: bool = _flip_test()
     extra_keypoints: bool = _extra_keypoints()
@@ -111,8 +111,8 @@ class MMPoseSettings:
 class Sam2Settings:
     """SAM 2.1 or SAM-pose2seg through the sam2 package; mask logits have 256x256 cells."""
 
-    weights: str = word(text=_WEIGHTS)
-    dynamic_multimask: bool = switch(
+    weights: str = str_field(text=_WEIGHTS)
+    dynamic_multimask: bool = bool_field(
         False, text="use one of the three other masks when the first one is unstable"
     )
     max_hole_area: int = _max_area(10, "holes are closed")
@@ -123,7 +123,7 @@ class Sam2Settings:
 class PointSegmenterSettings:
     """Native PointSegmenter: the small segmenter that comes with the package."""
 
-    weights: str = word(text=_WEIGHTS)
+    weights: str = str_field(text=_WEIGHTS)
     max_hole_area: int = _max_area(2, "holes are closed")
     max_speck_area: int = _max_area(6, "specks are dropped")
 
@@ -132,7 +132,7 @@ class PointSegmenterSettings:
 class OnnxDetectorSettings:
     """RTMDet-Ins in ONNX files, written by ``bmp export``."""
 
-    weights: str = word(text=_ONNX_WEIGHTS)
+    weights: str = str_field(text=_ONNX_WEIGHTS)
     nms_iou: float = _nms_iou()
     threads: int | None = _threads()
     tensorrt: bool = _tensorrt()
@@ -142,7 +142,7 @@ class OnnxDetectorSettings:
 class OnnxPoseSettings:
     """ViTPose, MaskPose, PMPose or ConvPose in an ONNX file, written by ``bmp export``."""
 
-    weights: str = word(text=_ONNX_WEIGHTS)
+    weights: str = str_field(text=_ONNX_WEIGHTS)
     flip_test: bool = _flip_test()
     extra_keypoints: bool = _extra_keypoints()
     threads: int | None = _threads()
@@ -153,7 +153,7 @@ class OnnxPoseSettings:
 class OnnxSegmenterSettings:
     """PointSegmenter or SAM 2.1 in ONNX files, written by ``bmp export``."""
 
-    weights: str = word(text=_ONNX_WEIGHTS)
+    weights: str = str_field(text=_ONNX_WEIGHTS)
     max_hole_area: int = _max_area(2, "holes are closed")
     max_speck_area: int = _max_area(6, "specks are dropped")
     threads: int | None = _threads()

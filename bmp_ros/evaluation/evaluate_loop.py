@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.benchmark.machine import machine
 from bmp_ros.evaluation.coco_results import CollectedResults, mask_result
 from bmp_ros.evaluation.datasets import Dataset, Picture
 from bmp_ros.evaluation.ground_truth import people_of
 from bmp_ros.evaluation.scores import ResultScores, Score, import_pycocotools, score_results
+from bmp_ros.fields import settings_from_mapping
 from bmp_ros.loop import BMPLoop, LoopSettings
-from bmp_ros.loop.settings import settings_from_mapping
-from bmp_ros.loop.traced_people import detector_masks
+from bmp_ros.loop.trace import detector_masks
+from bmp_ros.machine import machine
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Evaluation:
 
     images, people: in its ground truth, crowd regions left out. detection_threshold: of the runs.
     false_positive_threshold: score above which a box counts as a false positive. settings: one
-    entry per combination. machine: see `bmp_ros.benchmark.machine`.
+    entry per combination. machine: see `bmp_ros.machine`.
     """
 
     dataset: str

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.engines.protocols import (
-    Detector,
-    PoseEstimator,
-    Segmenter,
-    ask_segmenter,
-)
 from bmp_ros.loop.box_nms import box_nms
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import exclusive_masks, mask_rectangles, paint_out
 from bmp_ros.loop.people import People
 from bmp_ros.loop.pose_nms import pose_nms
 from bmp_ros.loop.prompts import PromptGroup, choose_prompts
+from bmp_ros.loop.protocols import (
+    Detector,
+    PoseEstimator,
+    Segmenter,
+    ask_segmenter,
+)
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.loop.trace import RunReport, StageTimer, Trace
@@ -38,7 +38,7 @@ Record = Callable[..., None]
 class BMPLoop:
     """The BBoxMaskPose loop over three engines.
 
-    detector, pose_estimator, segmenter: see `bmp_ros.engines.protocols`. Without a segmenter the
+    detector, pose_estimator, segmenter: see `bmp_ros.loop.protocols`. Without a segmenter the
     detector's masks are the result, with mask score 0.
     settings: thresholds and rules. A new value may be assigned between two frames.
     report: stage timings and counts of the last frame.

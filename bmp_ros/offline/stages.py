@@ -12,8 +12,7 @@ import numpy as np
 from bmp_ros.drawing import draw_people
 from bmp_ros.loop.people import People
 from bmp_ros.loop.prompts import PromptGroup
-from bmp_ros.loop.trace import IterationTrace, Trace
-from bmp_ros.loop.traced_people import rows_in
+from bmp_ros.loop.trace import IterationTrace, Trace, rows_in
 
 _GREY, _DARK, _LIGHT = (170, 170, 170), (32, 32, 32), (240, 240, 240)
 _POSITIVE, _NEGATIVE = (60, 220, 60), (60, 60, 240)  # BGR

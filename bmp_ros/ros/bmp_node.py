@@ -18,7 +18,6 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from bmp_ros.engines.build import build_loop
-from bmp_ros.engines.weights_errors import WeightsError
 from bmp_ros.ros import diagnostics
 from bmp_ros.ros.camera import DEFAULT_NAME, Camera
 from bmp_ros.ros.compatibility import ManagedNode, steady_clock
@@ -37,6 +36,7 @@ from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.process import run_node
 from bmp_ros.ros.settings import CAMERA, ENGINE
 from bmp_ros.ros.worker import Worker
+from bmp_ros.weights.errors import WeightsError
 
 _WATCH_S = 0.5
 _DIAGNOSE_S = 1.0

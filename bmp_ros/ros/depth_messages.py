@@ -10,8 +10,8 @@ from geometry_msgs.msg import Point
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from bmp_ros.loop.camera_model import CameraModel
-from bmp_ros.loop.depth import People3D
+from bmp_ros.depth.camera_model import CameraModel
+from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
 from bmp_ros.ros.compatibility import array_of_bytes
 from bmp_ros.ros.image_messages import ImageError

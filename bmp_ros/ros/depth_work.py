@@ -11,9 +11,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from bmp_ros.loop.depth import People3D, lift_people
+from bmp_ros.depth.people_3d import People3D, lift_people
+from bmp_ros.depth.people_free import depth_without_people
 from bmp_ros.loop.people import People
-from bmp_ros.loop.people_free_depth import depth_without_people
 from bmp_ros.ros.depth_input import DepthInput, NoDepthError
 from bmp_ros.ros.depth_messages import camera_model, depth_image
 from bmp_ros.ros.image_messages import ImageError

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.engines.build import build_loop
-from bmp_ros.engines.weights_errors import DownloadCancelled, WeightsMissing
+from bmp_ros.engines.presets import Preset, load_preset
 from bmp_ros.loop import BMPLoop
-from bmp_ros.loop.presets import Preset, load_preset
 from bmp_ros.resources import preset_names
 from bmp_ros.ros.settings import EngineSettings
+from bmp_ros.weights.errors import DownloadCancelled, WeightsMissing
 
 BuildLoop = Callable[..., BMPLoop]
 
@@ -70,8 +70,8 @@ def load_engines(
 
 def fetch_weights(preset: Preset, logger: Any, cancelled: Callable[[], bool]) -> None:
     """Download whatever a preset lacks, with licences and progress in the log."""
-    from bmp_ros.engines.downloads import download
-    from bmp_ros.engines.zoo import locate
+    from bmp_ros.weights.downloads import download
+    from bmp_ros.weights.zoo import locate
 
     for choice in (preset.detector, preset.pose_estimator, preset.segmenter):
         if choice is None:

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from bmp_ros.loop.depth import People3D
+from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
 
 _LIFETIME = Duration(sec=1)  # so that a node that ends leaves no ghosts

@@ -20,7 +20,8 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from bmp_ros.loop.settings import LoopSettings, SettingsError, check_value
+from bmp_ros.fields import SettingsError, check_value
+from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.ros.compatibility import given_parameters
 from bmp_ros.ros.settings import (
     CAMERA,

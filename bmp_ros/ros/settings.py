@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
-from bmp_ros.loop.settings import LoopSettings, allowed_values, choice, number, switch, word
+from bmp_ros.fields import allowed_values, bool_field, choice_field, number_field, str_field
+from bmp_ros.loop.settings import LoopSettings
 
 
 @dataclass(frozen=True)
 class StartSettings:
     """Read once, when the node starts."""
 
-    autostart: bool = switch(
+    autostart: bool = bool_field(
         True, text="configure and activate by itself; false leaves both to a lifecycle manager"
     )
 
@@ -28,15 +29,17 @@ class StartSettings:
 class EngineSettings:
     """Which networks, and where: may change while the node is unconfigured."""
 
-    preset: str = word("bmp_d3", text="networks and loop, by name or as the path of a YAML file")
-    device: str = word("auto", text="auto (a GPU if there is one), cpu, cuda or cuda:N")
-    precision: str = choice(
+    preset: str = str_field(
+        "bmp_d3", text="networks and loop, by name or as the path of a YAML file"
+    )
+    device: str = str_field("auto", text="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    precision: str = choice_field(
         "fp32", choices=("fp32", "fp16", "bf16"), text="number format of the networks"
     )
-    compile: bool = switch(
+    compile: bool = bool_field(
         False, text="run the networks through torch.compile: faster, minutes to configure"
     )
-    auto_download: bool = switch(
+    auto_download: bool = bool_field(
         True, text="fetch missing weights when configuring; their licences are in the log"
     )
 
@@ -45,25 +48,25 @@ class EngineSettings:
 class CameraSettings:
     """Where images come from, per camera: may change while the node is not active."""
 
-    image_topic: str = word("/camera/image_raw", text="topic of the images")
-    image_transport: str = choice(
+    image_topic: str = str_field("/camera/image_raw", text="topic of the images")
+    image_transport: str = choice_field(
         "raw", choices=("raw", "compressed"),
         text="raw: image_topic itself; compressed: image_topic + /compressed",
     )  # fmt: skip
-    image_qos: str = choice(
+    image_qos: str = choice_field(
         "auto", choices=("auto", "reliable", "best_effort"),
         text="reliability to subscribe with; auto follows the publishers",
     )  # fmt: skip
-    camera_info_topic: str = word(
+    camera_info_topic: str = str_field(
         "", text="calibration, for markers and depth; empty: camera_info beside image_topic"
     )
-    depth_topic: str = word(
+    depth_topic: str = str_field(
         "", text="depth images registered to those of image_topic; empty: no depth"
     )
-    depth_camera_info_topic: str = word(
+    depth_camera_info_topic: str = str_field(
         "", text="calibration of the depth images; empty: camera_info beside depth_topic"
     )
-    target_frame: str = word(
+    target_frame: str = str_field(
         "", text="frame of poses_3d, through tf; empty: the camera's optical frame"
     )
 
@@ -72,31 +75,33 @@ class CameraSettings:
 class RunSettings:
     """How the node behaves: may change at any time, applied to the next frame."""
 
-    max_rate: float = number(
+    max_rate: float = number_field(
         0.0, low=0.0, high=1000.0, text="frames per second and camera at most; 0: all it can"
     )
-    image_timeout: float = number(
+    image_timeout: float = number_field(
         5.0, low=0.1, high=3600.0, text="seconds without an image until the log and the "
         "diagnostics say so",
     )  # fmt: skip
-    latency_budget_ms: float = number(
+    latency_budget_ms: float = number_field(
         500.0, low=0.0, high=1e6, text="age of the images when their result is published (95th "
         "percentile) above which the diagnostics warn; 0: never",
     )  # fmt: skip
-    marker_distance: float = number(
+    marker_distance: float = number_field(
         2.0, low=0.1, high=100.0, text="metres in front of the camera at which markers are drawn"
     )
-    depth_max_age: float = number(
+    depth_max_age: float = number_field(
         0.05, low=0.0, high=10.0, text="seconds that image and depth image may be apart"
     )
-    joint_inset: bool = switch(
+    joint_inset: bool = bool_field(
         False, text="keypoints of poses_3d inside the body instead of on its surface"
     )
-    people_margin: int = number(
+    people_margin: int = number_field(
         8, low=0, high=200, integer=True, text="pixels by which people are grown before they are "
         "taken out of depth_without_people",
     )  # fmt: skip
-    jpeg_quality: int = number(80, low=1, high=100, integer=True, text="of debug_image/compressed")
+    jpeg_quality: int = number_field(
+        80, low=1, high=100, integer=True, text="of debug_image/compressed"
+    )
 
 
 CAMERAS = "cameras"

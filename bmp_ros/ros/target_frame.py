@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from bmp_ros.loop.depth import People3D
+from bmp_ros.depth.people_3d import People3D
 from bmp_ros.ros.compatibility import how_to_install
 from bmp_ros.ros.depth_input import NoDepthError
 

@@ -30,7 +30,7 @@ from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.dataset import column_run_lengths, mask_from_run_lengths
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.protocols import Detector, PoseEstimator
+    from bmp_ros.loop.protocols import Detector, PoseEstimator
 
 SCORE_THRESHOLD = 0.15
 LEAST_OVERLAP = 0.4

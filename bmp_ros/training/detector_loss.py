@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bmp_ros.engines.torch.dynamic_masks import mask_logits
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetInsOutput
+from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput
 
 CANDIDATES = 13
 """Best overlaps whose sum says how many locations a person gets."""

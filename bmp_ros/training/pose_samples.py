@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry
-from bmp_ros.engines.torch.conv_pose import PEAK_SIGMA
 from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.networks.conv_pose import PEAK_SIGMA
 from bmp_ros.synthetic.ground_truth import mask_box
 from bmp_ros.training.pictures import Picture, recolour
 from bmp_ros.training.rough_masks import rough_mask

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, grid_priors
-from bmp_ros.engines.torch.conv_pose import ConvPose
-from bmp_ros.engines.torch.point_segmenter import PointSegmenter
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns, RTMDetInsOutput, RTMDetInsSize
+from bmp_ros.networks.conv_pose import ConvPose
+from bmp_ros.networks.point_segmenter import PointSegmenter
+from bmp_ros.networks.rtmdet_ins import RTMDetIns, RTMDetInsOutput, RTMDetInsSize
 from bmp_ros.training.detector_loss import detector_loss
 from bmp_ros.training.detector_samples import (
     DetectorSample,

@@ -22,13 +22,14 @@ from random_vit import random_state_dict  # noqa: E402
 from bmp_ros.benchmark.measure import competitors, measure  # noqa: E402
 from bmp_ros.benchmark.scripted import crowd  # noqa: E402
 from bmp_ros.benchmark.untrained import untrained_loop  # noqa: E402
+from bmp_ros.engines.presets import load_preset  # noqa: E402
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns, RTMDetInsSize  # noqa: E402
 from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector  # noqa: E402
-from bmp_ros.engines.torch.sam2_network import Sam2Network  # noqa: E402
 from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter  # noqa: E402
-from bmp_ros.engines.torch.vit_pose import VitPose  # noqa: E402
-from bmp_ros.loop import BMPLoop, load_preset  # noqa: E402
+from bmp_ros.loop import BMPLoop  # noqa: E402
+from bmp_ros.networks.rtmdet_ins import RTMDetIns, RTMDetInsSize  # noqa: E402
+from bmp_ros.networks.sam2 import Sam2Network  # noqa: E402
+from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=["heatmap", "pmpose"])

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "test" / "stand_ins"))
 
 from weights_server import WeightsServer, sha256, weights_server  # noqa: E402
 
-from bmp_ros.engines.zoo import HubFile, load_zoo  # noqa: E402
+from bmp_ros.weights.zoo import HubFile, load_zoo  # noqa: E402
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 

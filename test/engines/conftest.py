@@ -47,7 +47,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(native: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The preset file of the export, its weights in float32; networks beside it."""
     from bmp_ros.engines.export.preset import export_preset
-    from bmp_ros.loop import load_preset
+    from bmp_ros.engines.presets import load_preset
 
     folder = tmp_path_factory.mktemp("exported")
     export_preset(load_preset(native), folder, precision="fp32")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bmp_ros.engines.build import locate_weights
-from bmp_ros.engines.weights_errors import WeightsMissing
-from bmp_ros.loop import load_preset
+from bmp_ros.engines.presets import load_preset
+from bmp_ros.weights.errors import WeightsMissing
 
 
 def test_everything_that_is_missing_is_named_at_once(

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from scripted import Actor, rectangle_mask
 
-from bmp_ros.engines.protocols import Detections, Poses, Segments
 from bmp_ros.evaluation.datasets import Picture
 from bmp_ros.evaluation.ground_truth import CATEGORY
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings
+from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.skeletons import COCO_17, Skeleton
 from bmp_ros.offline.coco_format import run_length_string
 

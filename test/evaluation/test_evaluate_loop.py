@@ -29,7 +29,7 @@ from bmp_ros.evaluation.evaluate_loop import evaluate  # noqa: E402
 from bmp_ros.evaluation.report import report_lines  # noqa: E402
 from bmp_ros.evaluation.scores import Score  # noqa: E402
 from bmp_ros.loop import LoopSettings, SettingsError  # noqa: E402
-from bmp_ros.loop.traced_people import detector_masks, rows_in  # noqa: E402
+from bmp_ros.loop.trace import detector_masks, rows_in  # noqa: E402
 
 PERFECT = Score(1.0, 1.0, 1.0, 1.0)
 LEFT = Actor((10, 10, 60, 110), score=0.9)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.engines.protocols import Detections, Poses, Segments
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings
+from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.skeletons import COCO_17, Skeleton
 
 Box = tuple[float, float, float, float]

@@ -16,8 +16,8 @@ import pytest
 from scripted import Actor, grey_image, rectangle_mask, stage
 
 import bmp_ros.loop
-from bmp_ros.engines.protocols import Segments
 from bmp_ros.loop.bmp_loop import _ignore
+from bmp_ros.loop.protocols import Segments
 from bmp_ros.loop.trace import Trace
 
 H, W = 120, 200

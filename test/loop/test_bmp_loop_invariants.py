@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmp_ros.engines.protocols import Detections, Poses, Segments
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings, People
 from bmp_ros.loop.prompts import PROMPT_METHODS
+from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23, Skeleton
 
 

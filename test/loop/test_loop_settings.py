@@ -8,31 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmp_ros.loop.settings import (
-    LoopSettings,
+from bmp_ros.fields import (
     SettingsError,
     allowed_values,
+    bool_field,
     check_value,
-    choice,
-    number,
+    choice_field,
+    number_field,
     settings_from_mapping,
-    size,
-    switch,
-    word,
+    size_field,
+    str_field,
 )
+from bmp_ros.loop.settings import LoopSettings
 
 
 @dataclass(frozen=True)
 class Oven:
     """One field of every kind."""
 
-    rack: int = number(low=1, high=4, integer=True, text="rack from below")
-    heat: float = number(0.5, low=0.0, high=1.0, text="share of full heat")
-    timer: float | None = number(None, low=0.0, high=9.0, optional=True, text="minutes")
-    mode: str = choice("grill", choices=("grill", "bake"), text="mode")
-    name: str = word("oven", text="its name")
-    light: bool = switch(True, text="whether one sees anything")
-    window: int | tuple[int, int] = size(8, low=4, high=16, multiple=4, text="of glass")
+    rack: int = number_field(low=1, high=4, integer=True, text="rack from below")
+    heat: float = number_field(0.5, low=0.0, high=1.0, text="share of full heat")
+    timer: float | None = number_field(None, low=0.0, high=9.0, optional=True, text="minutes")
+    mode: str = choice_field("grill", choices=("grill", "bake"), text="mode")
+    name: str = str_field("oven", text="its name")
+    light: bool = bool_field(True, text="whether one sees anything")
+    window: int | tuple[int, int] = size_field(8, low=4, high=16, multiple=4, text="of glass")
 
 
 SIDES = "a multiple of 4 from 4 to 16, or two of them as [width, height]"

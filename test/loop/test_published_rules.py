@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scripted import Actor, grey_image, rectangle_mask, spread_keypoints, stage
 
+from bmp_ros.fields import settings_from_mapping
 from bmp_ros.loop import LoopSettings, People, SettingsError
 from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.loop.masks import exclusive_masks
 from bmp_ros.loop.pose_nms import object_keypoint_similarity, pairwise_similarity, pose_nms
 from bmp_ros.loop.prompts import choose_prompts, select_prompts
-from bmp_ros.loop.settings import settings_from_mapping
 
 K = np.arange(17)
 POSE = np.stack([(37 * K) % 101, (53 * K) % 97], axis=1).astype(np.float32)

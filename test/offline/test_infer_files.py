@@ -16,8 +16,8 @@ from numbered import HEIGHT, WIDTH, NumberedEngines, numbered_image, numbered_lo
 from scripted import Actor, rectangle_mask
 
 from bmp_ros.drawing import draw_people
-from bmp_ros.engines.protocols import Detections
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings
+from bmp_ros.loop.protocols import Detections
 from bmp_ros.offline.image_files import read_image, write_image
 from bmp_ros.offline.infer_files import Outcome, Wanted, _interruptible, infer
 from bmp_ros.offline.sources import VideoSource, open_source

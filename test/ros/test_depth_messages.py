@@ -13,7 +13,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from bmp_ros.loop.depth import People3D
+from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
 from bmp_ros.ros.depth_messages import (
     camera_model,

@@ -113,7 +113,7 @@ def test_missing_weights_fail_naming_the_command(
 
     def build(preset: str, device: str, **options: Any) -> BMPLoop:
         from bmp_ros.engines.build import locate_weights
-        from bmp_ros.loop import load_preset
+        from bmp_ros.engines.presets import load_preset
 
         if not there:
             locate_weights(load_preset(preset))
@@ -163,7 +163,7 @@ def test_networks_that_cannot_be_built_leave_a_clean_state(lab: Lab) -> None:
 
 def test_loop_parameters_follow_the_preset_but_for_those_that_were_set(lab: Lab) -> None:
     lab.start(autostart=False, preset="bmp_v2", num_positive=6, oks_threshold=0.8)
-    from bmp_ros.loop import load_preset
+    from bmp_ros.engines.presets import load_preset
 
     preset = load_preset("bmp_v2").loop
     assert preset.confidence_threshold != 0.3  # the default, which is that of bmp_d3

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.engines.protocols import Detections, Poses
 from bmp_ros.evaluation.clip_truth import LEAST_AREA
 from bmp_ros.loop import BMPLoop
+from bmp_ros.loop.protocols import Detections, Poses
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.ros.bmp_node import main
 from bmp_ros.synthetic.clip_file import open_clip

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from discs import disc_picture
 
-from bmp_ros.engines.protocols import Detections, Poses
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import Detections, Poses
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.detections import (
     SCORE_THRESHOLD,

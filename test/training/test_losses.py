@@ -10,7 +10,7 @@ from torchvision.ops import box_iou, generalized_box_iou
 
 from bmp_ros.engines.dynamic_masks import KERNEL_PARAMETERS
 from bmp_ros.engines.letterbox import grid_priors
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetInsOutput
+from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput
 from bmp_ros.training.detector_loss import (
     assign,
     detector_loss,

@@ -19,7 +19,7 @@ from bmp_ros.engines.export.source import (
 from bmp_ros.engines.onnx.card import PointSegmenterFacts
 from bmp_ros.engines.onnx.point_segmenter import FEATURES
 from bmp_ros.engines.point_canvas import point_letterbox, points_to_canvas, segmenter_input
-from bmp_ros.engines.torch.point_segmenter import CANVAS, PointSegmenter
+from bmp_ros.networks.point_segmenter import CANVAS, PointSegmenter
 
 if TYPE_CHECKING:
     from bmp_ros.engines.settings import PointSegmenterSettings

@@ -23,7 +23,7 @@ TOWERS = ("presence", "visibility", "oks")
 
 def vit_pose_source(settings: VitPoseSettings, state_dict: Mapping[str, Tensor]) -> NetworkSource:
     """Return what is exported of a vision transformer; raises what `VitPose` raises."""
-    from bmp_ros.engines.torch.vit_pose import VitPose
+    from bmp_ros.networks.vit_pose import VitPose
 
     network = VitPose.from_state_dict(state_dict, head=settings.head)
     return heatmap_source(network, settings, state_dict, settings.head)
@@ -33,7 +33,7 @@ def conv_pose_source(
     settings: ConvPoseSettings, state_dict: Mapping[str, Tensor]
 ) -> NetworkSource:
     """Return what is exported of a ConvPose; raises what `ConvPose.from_state_dict` raises."""
-    from bmp_ros.engines.torch.conv_pose import ConvPose
+    from bmp_ros.networks.conv_pose import ConvPose
 
     return heatmap_source(
         ConvPose.from_state_dict(state_dict), settings, state_dict, outputs="heatmap"

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bmp_ros.engines.build import locate_weights
-from bmp_ros.engines.checkpoint import load_state_dict
 from bmp_ros.engines.export.check import compare
 from bmp_ros.engines.export.source import NetworkSource
 from bmp_ros.engines.export.write import write_graph
 from bmp_ros.engines.onnx.card import Card, part_path
+from bmp_ros.weights.checkpoint import load_state_dict
 
 if TYPE_CHECKING:
-    from bmp_ros.loop.presets import Preset
+    from bmp_ros.engines.presets import Preset
 
 log = logging.getLogger(__name__)
 

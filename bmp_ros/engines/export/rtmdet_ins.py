@@ -20,9 +20,8 @@ from bmp_ros.engines.letterbox import (
 )
 from bmp_ros.engines.onnx.card import RTMDetInsFacts
 from bmp_ros.engines.onnx.rtmdet_ins_detector import FEATURES
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
 from bmp_ros.engines.torch.rtmdet_ins_detector import prepare_for_inference
-from bmp_ros.engines.torch.rtmdet_ins_head import RTMDetInsHead
+from bmp_ros.networks.rtmdet_ins import RTMDetIns, RTMDetInsHead
 
 if TYPE_CHECKING:
     from bmp_ros.engines.settings import RTMDetInsSettings

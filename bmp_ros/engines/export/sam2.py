@@ -20,7 +20,7 @@ from bmp_ros.engines.export.source import (
 from bmp_ros.engines.onnx.card import Sam2Facts
 from bmp_ros.engines.onnx.sam2_segmenter import EMBEDDING
 from bmp_ros.engines.sam2_image import points_to_input, sam2_input
-from bmp_ros.engines.torch.sam2_network import Sam2Embedding, Sam2Network
+from bmp_ros.networks.sam2 import Sam2Embedding, Sam2Network
 
 if TYPE_CHECKING:
     from bmp_ros.engines.settings import Sam2Settings

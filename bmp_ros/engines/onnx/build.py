@@ -14,12 +14,12 @@ from bmp_ros.engines.onnx.sam2_segmenter import OnnxSam2Segmenter
 from bmp_ros.engines.onnx.target import Target
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.protocols import Segmenter
     from bmp_ros.engines.settings import (
         OnnxDetectorSettings,
         OnnxPoseSettings,
         OnnxSegmenterSettings,
     )
+    from bmp_ros.loop.protocols import Segmenter
 
 
 def detector(settings: OnnxDetectorSettings, path: Path, target: Target) -> OnnxDetector:

@@ -14,7 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bmp_ros.loop.settings import choice, number, settings_from_mapping, size, switch
+from bmp_ros.fields import (
+    bool_field,
+    choice_field,
+    number_field,
+    settings_from_mapping,
+    size_field,
+)
 from bmp_ros.loop.skeletons import SKELETONS
 
 METADATA_KEY = "bmp_ros"
@@ -26,44 +32,56 @@ FORMAT = 2
 class RTMDetInsFacts:
     """Boxes, scores and dynamic masks of RTMDet-Ins."""
 
-    input_size: int | tuple[int, int] = size(
+    input_size: int | tuple[int, int] = size_field(
         low=32, high=8192, multiple=32, text="canvas, [width, height]"
     )
-    normalisation: str = choice("imagenet_bgr", choices=("imagenet_bgr",), text="of the canvas")
+    normalisation: str = choice_field(
+        "imagenet_bgr", choices=("imagenet_bgr",), text="of the canvas"
+    )
 
 
 @dataclass(frozen=True)
 class HeatmapFacts:
     """A top-down pose network: crops in, heatmaps out."""
 
-    input_size: int | tuple[int, int] = size(
+    input_size: int | tuple[int, int] = size_field(
         low=16, high=4096, multiple=1, text="of a crop, [width, height]"
     )
-    skeleton: str = choice(choices=tuple(SKELETONS), text="keypoint set")
-    outputs: str = choice(
+    skeleton: str = choice_field(choices=tuple(SKELETONS), text="keypoint set")
+    outputs: str = choice_field(
         choices=("heatmap", "pmpose"), text="pmpose: also presence, visibility and OKS"
     )
-    background_factor: float | None = number(
+    background_factor: float | None = number_field(
         None, low=0.0, high=1.0, optional=True, text="brightness beside the mask; null: no masks"
     )
-    normalisation: str = choice("imagenet_rgb", choices=("imagenet_rgb",), text="of the crops")
+    normalisation: str = choice_field(
+        "imagenet_rgb", choices=("imagenet_rgb",), text="of the crops"
+    )
 
 
 @dataclass(frozen=True)
 class PointSegmenterFacts:
     """The small point-prompted segmenter."""
 
-    side: int = number(low=32, high=8192, integer=True, text="longer side of the image, pixels")
-    normalisation: str = choice("imagenet_rgb", choices=("imagenet_rgb",), text="of the canvas")
+    side: int = number_field(
+        low=32, high=8192, integer=True, text="longer side of the image, pixels"
+    )
+    normalisation: str = choice_field(
+        "imagenet_rgb", choices=("imagenet_rgb",), text="of the canvas"
+    )
 
 
 @dataclass(frozen=True)
 class Sam2Facts:
     """SAM 2.1 or SAM-pose2seg."""
 
-    image_size: int = number(low=32, high=8192, integer=True, text="side of the square input")
-    dynamic_multimask: bool = switch(False, text="unstable masks give way to alternatives")
-    normalisation: str = choice("imagenet_rgb", choices=("imagenet_rgb",), text="of the image")
+    image_size: int = number_field(
+        low=32, high=8192, integer=True, text="side of the square input"
+    )
+    dynamic_multimask: bool = bool_field(False, text="unstable masks give way to alternatives")
+    normalisation: str = choice_field(
+        "imagenet_rgb", choices=("imagenet_rgb",), text="of the image"
+    )
 
 
 @dataclass(frozen=True)

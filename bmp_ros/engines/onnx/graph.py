@@ -11,7 +11,7 @@ import numpy as np
 
 from bmp_ros.engines.onnx.card import KINDS, Card, part_path
 from bmp_ros.engines.onnx.target import Target, import_onnxruntime, providers, session_options
-from bmp_ros.engines.weights_errors import BadCheckpoint, WeightsMissing
+from bmp_ros.weights.errors import BadCheckpoint, WeightsMissing
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue

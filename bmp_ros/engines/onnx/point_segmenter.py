@@ -16,8 +16,8 @@ from bmp_ros.engines.point_canvas import (
     segmenter_input,
 )
 from bmp_ros.engines.point_prompts import check_masks, check_prompts
-from bmp_ros.engines.protocols import Segments
 from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.protocols import Segments
 
 if TYPE_CHECKING:
     from bmp_ros.engines.letterbox import Letterbox

@@ -13,7 +13,7 @@ from bmp_ros.engines.crops import crop_geometry, pose_inputs
 from bmp_ros.engines.heatmaps import decode_udp_dark, merge_flipped
 from bmp_ros.engines.onnx.graph import load_network
 from bmp_ros.engines.onnx.target import Target
-from bmp_ros.engines.protocols import Poses
+from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from bmp_ros.engines.letterbox import (
 )
 from bmp_ros.engines.onnx.graph import load_network
 from bmp_ros.engines.onnx.target import Target
-from bmp_ros.engines.protocols import Detections
+from bmp_ros.loop.protocols import Detections
 
 if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame

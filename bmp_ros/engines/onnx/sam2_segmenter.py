@@ -9,9 +9,9 @@ import numpy as np
 
 from bmp_ros.engines.onnx.graph import Graph
 from bmp_ros.engines.point_prompts import check_prompts
-from bmp_ros.engines.protocols import Segments
 from bmp_ros.engines.sam2_image import masks_of_size, points_to_input, sam2_input
 from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.protocols import Segments
 
 if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame

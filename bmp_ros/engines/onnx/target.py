@@ -101,7 +101,7 @@ def providers(target: Target) -> list[tuple[str, dict[str, Any]]]:
             f"{', '.join(_available_providers())}; leave it out, or install TensorRT and "
             "onnxruntime-gpu"
         )
-    from bmp_ros.engines.zoo import models_dir
+    from bmp_ros.weights.zoo import models_dir
 
     cache = models_dir() / "tensorrt"
     cache.mkdir(parents=True, exist_ok=True)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmp_ros.engines.checkpoint import load_checkpoint
 from bmp_ros.engines.openmmlab.configs import load_config
 from bmp_ros.engines.openmmlab.installation import import_openmmlab
 from bmp_ros.engines.openmmlab.models import build_model, build_pipeline
-from bmp_ros.engines.protocols import Detections
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import Detections
+from bmp_ros.weights.checkpoint import load_checkpoint
 
 _RTMDET_INS_CLASSES = "bbox_head.rtm_cls.0.weight"
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmp_ros.engines.checkpoint import load_checkpoint
 from bmp_ros.engines.openmmlab.background_dimming import (
     BackgroundDimming,
     with_background_dimming,
@@ -20,9 +19,10 @@ from bmp_ros.engines.openmmlab.configs import load_config
 from bmp_ros.engines.openmmlab.installation import import_openmmlab
 from bmp_ros.engines.openmmlab.keypoint_sets import keypoint_set
 from bmp_ros.engines.openmmlab.models import build_model, build_pipeline
-from bmp_ros.engines.protocols import Poses
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import COCO_17, Skeleton
+from bmp_ros.weights.checkpoint import load_checkpoint
 
 _MINIMUM_SIDE = 1.0  # pixels; a box without area would make the crop's scale infinite
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from bmp_ros.engines.checkpoint import Checkpoint
 from bmp_ros.engines.openmmlab.installation import import_openmmlab
-from bmp_ros.engines.weights_errors import BadCheckpoint
+from bmp_ros.weights.checkpoint import Checkpoint
+from bmp_ros.weights.errors import BadCheckpoint
 
 # What published checkpoints hold beside the weights of the network. All else must fit.
 _PREPROCESSING_CONSTANTS = ("data_preprocessor.mean", "data_preprocessor.std")  # in the config

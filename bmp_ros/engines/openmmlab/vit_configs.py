@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bmp_ros.engines.torch.vit_pose import VIT_SIZES
 from bmp_ros.loop.skeletons import MULTI_21, MULTI_23, Skeleton
+from bmp_ros.networks.vit_pose import VIT_SIZES
 
 _SKELETONS = {"21": MULTI_21, "23": MULTI_23}
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from bmp_ros.engines import crops as host_crops
 from bmp_ros.engines.crops import CropGeometry, crop_geometry
-from bmp_ros.engines.protocols import Poses
 from bmp_ros.engines.torch import crops as device_crops
 from bmp_ros.engines.torch.devices import torch_dtype
 from bmp_ros.engines.torch.heatmaps import decode_udp_dark, merge_flipped
-from bmp_ros.engines.torch.vit_pose import PMPoseOutput
+from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import COCO_17, Skeleton, skeleton_of_size
+from bmp_ros.networks.vit_pose import PMPoseOutput
 
 if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame

@@ -17,10 +17,10 @@ from bmp_ros.engines.point_canvas import (
     segmenter_input,
 )
 from bmp_ros.engines.point_prompts import check_masks, check_prompts
-from bmp_ros.engines.protocols import Segments
 from bmp_ros.engines.torch.devices import torch_dtype
-from bmp_ros.engines.torch.point_segmenter import CANVAS, PointSegmenter
 from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.protocols import Segments
+from bmp_ros.networks.point_segmenter import CANVAS, PointSegmenter
 
 if TYPE_CHECKING:
     from bmp_ros.engines.letterbox import Letterbox

@@ -19,12 +19,10 @@ from bmp_ros.engines.letterbox import (
     grid_priors,
     mask_resampling,
 )
-from bmp_ros.engines.protocols import Detections
-from bmp_ros.engines.torch.cspnext import ConvNormAct
 from bmp_ros.engines.torch.devices import torch_dtype
 from bmp_ros.engines.torch.dynamic_masks import mask_logits, masks_on_image
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
-from bmp_ros.engines.torch.rtmdet_ins_head import Features, OutputConv
+from bmp_ros.loop.protocols import Detections
+from bmp_ros.networks.rtmdet_ins import ConvNormAct, Features, OutputConv, RTMDetIns
 
 if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional
 
 from bmp_ros.engines.point_prompts import check_prompts
-from bmp_ros.engines.protocols import Segments
 from bmp_ros.engines.torch.crops import frame_tensor
 from bmp_ros.engines.torch.devices import torch_dtype
-from bmp_ros.engines.torch.sam2_network import Sam2Embedding, Sam2Network
 from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.protocols import Segments
+from bmp_ros.networks.sam2 import Sam2Embedding, Sam2Network
 
 if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame

@@ -14,8 +14,8 @@ pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
 from bmp_ros.cli.main import main  # noqa: E402
 from bmp_ros.engines.export import check  # noqa: E402
 from bmp_ros.engines.export.preset import export_preset  # noqa: E402
-from bmp_ros.engines.weights_errors import WeightsMissing  # noqa: E402
-from bmp_ros.loop import load_preset  # noqa: E402
+from bmp_ros.engines.presets import load_preset  # noqa: E402
+from bmp_ros.weights.errors import WeightsMissing  # noqa: E402
 
 FILES = [
     "detector.masks.onnx", "detector.onnx", "pose_estimator.onnx", "random.yaml",

@@ -12,7 +12,7 @@ from random_weights import SMALL, random_rtmdet_ins  # noqa: E402
 from bmp_ros.engines.export.rtmdet_ins import rtmdet_ins_source  # noqa: E402
 from bmp_ros.engines.letterbox import grid_priors  # noqa: E402
 from bmp_ros.engines.settings import RTMDetInsSettings  # noqa: E402
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns  # noqa: E402
+from bmp_ros.networks.rtmdet_ins import RTMDetIns  # noqa: E402
 
 
 @torch.inference_mode()

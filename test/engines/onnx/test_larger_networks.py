@@ -28,9 +28,9 @@ from bmp_ros.engines.settings import (  # noqa: E402
     VitPoseSettings,
 )
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
-from bmp_ros.engines.torch.vit_pose import VitPose  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23  # noqa: E402
+from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
 
 
 def write(source: NetworkSource, path: Path, *, half_weights: bool = False) -> None:
@@ -91,7 +91,7 @@ def sam2_network():
     pytest.importorskip("sam2", reason="needs the sam2 package")
     from random_sam2 import SMALL, SMALL_IMAGE_SIZE, small_random_sam2
 
-    from bmp_ros.engines.torch.sam2_network import Sam2Network, image_tensors
+    from bmp_ros.networks.sam2 import Sam2Network, image_tensors
 
     network = Sam2Network(SMALL, SMALL_IMAGE_SIZE)
     network.load_state_dict(image_tensors(small_random_sam2().state_dict()), strict=True)

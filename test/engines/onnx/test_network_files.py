@@ -20,8 +20,8 @@ from bmp_ros.engines.onnx.card import (
 )
 from bmp_ros.engines.onnx.graph import Graph, load_network
 from bmp_ros.engines.onnx.target import Target
-from bmp_ros.engines.weights_errors import BadCheckpoint, WeightsMissing
-from bmp_ros.loop.settings import SettingsError
+from bmp_ros.fields import SettingsError
+from bmp_ros.weights.errors import BadCheckpoint, WeightsMissing
 
 CARDS = [
     Card("rtmdet_ins", "masks", "0123", RTMDetInsFacts(input_size=(320, 256))),

@@ -17,9 +17,9 @@ from bmp_ros.engines import (  # noqa: E402
     Segmenter,
     build_loop,
 )
-from bmp_ros.engines.protocols import MaskRefiner, ask_segmenter  # noqa: E402
 from bmp_ros.loop import BMPLoop  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
+from bmp_ros.loop.protocols import MaskRefiner, ask_segmenter  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17  # noqa: E402
 
 SHAPES = [(120, 160), (90, 160), (240, 200)]

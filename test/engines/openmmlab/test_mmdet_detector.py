@@ -20,8 +20,8 @@ from mmengine.registry import DefaultScope  # noqa: E402
 
 from bmp_ros.engines.openmmlab.configs import load_config  # noqa: E402
 from bmp_ros.engines.openmmlab.mmdet_detector import MMDetDetector  # noqa: E402
-from bmp_ros.engines.protocols import Detector  # noqa: E402
-from bmp_ros.engines.weights_errors import BadCheckpoint  # noqa: E402
+from bmp_ros.loop.protocols import Detector  # noqa: E402
+from bmp_ros.weights.errors import BadCheckpoint  # noqa: E402
 
 INSTANCE_CONFIG = "rtmdet-ins_tiny_8xb32-300e_coco"
 SIDE = 320  # of the network's input, half of the published side, for speed

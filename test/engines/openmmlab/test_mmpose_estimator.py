@@ -24,8 +24,8 @@ from bmp_ros.engines.crops import background_weights, crop_geometry, warp_crops 
 from bmp_ros.engines.openmmlab.configs import load_config  # noqa: E402
 from bmp_ros.engines.openmmlab.mmpose_estimator import MMPoseEstimator  # noqa: E402
 from bmp_ros.engines.openmmlab.vit_configs import vit_config  # noqa: E402
-from bmp_ros.engines.protocols import PoseEstimator  # noqa: E402
-from bmp_ros.engines.weights_errors import BadCheckpoint  # noqa: E402
+from bmp_ros.loop.protocols import PoseEstimator  # noqa: E402
+from bmp_ros.weights.errors import BadCheckpoint  # noqa: E402
 
 GOLDEN = Path(__file__).parents[2] / "data" / "maskpose_tiny.npz"
 BOXES = np.array([[20, 15, 120, 190], [90.5, 40, 150, 210], [-10, 100, 60, 260]], np.float32)

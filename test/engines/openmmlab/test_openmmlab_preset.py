@@ -23,8 +23,8 @@ from random_vit import random_state_dict  # noqa: E402
 from random_weights import drawn_image, random_rtmdet_ins  # noqa: E402
 
 from bmp_ros.engines import build_loop  # noqa: E402
-from bmp_ros.engines.zoo import load_zoo  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
+from bmp_ros.weights.zoo import load_zoo  # noqa: E402
 
 
 def test_same_people_from_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,9 @@ from mmengine.registry import DefaultScope  # noqa: E402
 from random_weights import drawn_image, random_rtmdet_ins  # noqa: E402
 
 from bmp_ros.engines.openmmlab.configs import load_config  # noqa: E402
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns  # noqa: E402
 from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
+from bmp_ros.networks.rtmdet_ins import RTMDetIns  # noqa: E402
 
 THRESHOLD = 0.3
 BOX_TOLERANCE = 0.01  # px

@@ -21,8 +21,8 @@ from random_weights import SMALL, random_rtmdet_ins  # noqa: E402
 from bmp_ros.engines import build_loop  # noqa: E402
 from bmp_ros.engines.openmmlab.configs import load_config  # noqa: E402
 from bmp_ros.engines.openmmlab.models import build_model  # noqa: E402
-from bmp_ros.engines.zoo import load_zoo  # noqa: E402
-from bmp_ros.loop import load_preset  # noqa: E402
+from bmp_ros.engines.presets import load_preset  # noqa: E402
+from bmp_ros.weights.zoo import load_zoo  # noqa: E402
 
 BOXES = np.array([[20, 15, 120, 190], [90.5, 40, 170, 210]], np.float32)
 

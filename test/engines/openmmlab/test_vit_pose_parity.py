@@ -21,9 +21,9 @@ from bmp_ros.engines.openmmlab.mmpose_estimator import MMPoseEstimator  # noqa: 
 from bmp_ros.engines.openmmlab.vit_configs import vit_config  # noqa: E402
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
 from bmp_ros.engines.torch.heatmaps import merge_flipped  # noqa: E402
-from bmp_ros.engines.torch.vit_pose import VitPose  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, skeleton_of_size  # noqa: E402
+from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))
 from random_vit import GREY, colour_finder, draw_spot, joint_colours  # noqa: E402

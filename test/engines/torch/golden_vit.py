@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bmp_ros.engines.torch.vit_pose import VitPose
+from bmp_ros.networks.vit_pose import VitPose
 
 DATA = Path(__file__).parents[2] / "data"
 HEADS = {"maskpose_tiny": "heatmap", "pmpose_tiny": "pmpose"}

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from bmp_ros.engines.torch.sam2_network import HieraSize
+from bmp_ros.networks.sam2 import HieraSize
 
 # A real Hiera, small enough for tests of a second.
 SMALL = HieraSize(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bmp_ros.engines.torch.conv_pose import ConvPose
-from bmp_ros.engines.torch.point_segmenter import PointSegmenter
-from bmp_ros.engines.torch.residual_pyramid import PyramidSize
+from bmp_ros.networks.conv_pose import ConvPose
+from bmp_ros.networks.point_segmenter import PointSegmenter
+from bmp_ros.networks.residual_pyramid import PyramidSize
 
 SMALL = PyramidSize(channels=(8, 8, 16, 16, 24), depths=(1, 1, 1, 1), widths=(16, 16, 24))
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
-from bmp_ros.engines.torch.vit_pose import VitPose
 from bmp_ros.loop.skeletons import Skeleton
+from bmp_ros.networks.vit_pose import VitPose
 
 
 def random_state_dict(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, Letterbox, grid_priors
-from bmp_ros.engines.torch.rtmdet_ins import (
+from bmp_ros.networks.rtmdet_ins import (
     PUBLISHED_SIZES,
     RTMDetIns,
     RTMDetInsSize,

@@ -10,10 +10,10 @@ from random_weights import drawn_image
 
 from bmp_ros.engines.crops import crop_geometry, pose_inputs
 from bmp_ros.engines.heatmaps import decode_udp_dark
-from bmp_ros.engines.torch.conv_pose import ConvPose
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.networks.conv_pose import ConvPose
 
 BOXES = np.array([[20, 30, 120, 200], [100.5, 40, 260, 190.5]], np.float32)
 

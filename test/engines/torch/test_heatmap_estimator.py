@@ -18,12 +18,12 @@ from random_vit import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry, pose_inputs
-from bmp_ros.engines.protocols import PoseEstimator
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
 from bmp_ros.engines.torch.heatmaps import decode_udp_dark, merge_flipped
-from bmp_ros.engines.torch.vit_pose import VitPose
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import PoseEstimator
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23
+from bmp_ros.networks.vit_pose import VitPose
 
 BOXES = np.array([[60, 80, 260, 400], [350.5, 120, 570, 380.5]], dtype=np.float32)
 

@@ -13,10 +13,10 @@ from bmp_ros.engines.point_canvas import (
     points_to_canvas,
     segmenter_input,
 )
-from bmp_ros.engines.protocols import MaskRefiner, Segmenter
-from bmp_ros.engines.torch.point_segmenter import PointSegmenter
 from bmp_ros.engines.torch.point_segmenter_engine import PointSegmenterEngine
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import MaskRefiner, Segmenter
+from bmp_ros.networks.point_segmenter import PointSegmenter
 
 IMAGE = drawn_image(90, 160, seed=1)
 

@@ -27,9 +27,10 @@ from bmp_ros.benchmark.scripted import (  # noqa: E402
     crowd,
 )
 from bmp_ros.engines import build_loop  # noqa: E402
-from bmp_ros.engines.weights_errors import WeightsMissing  # noqa: E402
-from bmp_ros.engines.zoo import load_zoo  # noqa: E402
-from bmp_ros.loop import BMPLoop, load_preset  # noqa: E402
+from bmp_ros.engines.presets import load_preset  # noqa: E402
+from bmp_ros.loop import BMPLoop  # noqa: E402
+from bmp_ros.weights.errors import WeightsMissing  # noqa: E402
+from bmp_ros.weights.zoo import load_zoo  # noqa: E402
 
 VIT_B = {"width": 768, "depth": 12, "hidden": 3072, "channels": 256}
 

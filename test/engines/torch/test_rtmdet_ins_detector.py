@@ -17,11 +17,11 @@ from bmp_ros.engines.letterbox import (
     grid_priors,
     mask_resampling,
 )
-from bmp_ros.engines.protocols import Detections, Detector
 from bmp_ros.engines.torch.dynamic_masks import mask_logits
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
 from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import Detections, Detector
+from bmp_ros.networks.rtmdet_ins import RTMDetIns
 
 CANVAS = 160
 IMAGE = drawn_image(180, 320, seed=5)  # exactly twice the size it has on the canvas

@@ -13,9 +13,9 @@ import pytest
 import torch
 from random_sam2 import SMALL, SMALL_IMAGE_SIZE, patchwork, random_sam2, small_random_sam2
 
-from bmp_ros.engines.torch.sam2_network import Sam2Network, image_tensors
 from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
 from bmp_ros.loop.frame import Frame
+from bmp_ros.networks.sam2 import Sam2Network, image_tensors
 
 pytest.importorskip("sam2", reason="needs the sam2 package")
 

@@ -15,12 +15,12 @@ from random_sam2 import (
 )
 from torch.nn import functional
 
-from bmp_ros.engines.protocols import Segmenter
 from bmp_ros.engines.torch import sam2_segmenter
-from bmp_ros.engines.torch.sam2_network import Sam2Network, image_tensors
 from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.protocols import Segmenter
+from bmp_ros.networks.sam2 import Sam2Network, image_tensors
 
 pytest.importorskip("sam2", reason="needs the sam2 package")
 
@@ -234,7 +234,7 @@ def test_the_encoder_compiles_in_one_graph(segmenter, monkeypatch):
 def test_built_from_a_published_file(tmp_path):
     path = tmp_path / "sam2.1_hiera_tiny.pt"
     torch.save(random_sam2_checkpoint("t"), path)
-    from bmp_ros.engines.checkpoint import load_state_dict
+    from bmp_ros.weights.checkpoint import load_state_dict
 
     segmenter = Sam2Segmenter.from_state_dict(load_state_dict(path), dynamic_multimask=True)
     assert segmenter.dynamic_multimask

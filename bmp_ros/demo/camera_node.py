@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera without hardware: plays the demo clip, live scenes, a video or images.
+
+    python -m bmp_ros.demo.camera_node --ros-args -p source:=clip -p rate:=30.0
+
+Stamps are the time of publication, as a camera's are that of exposure. Below its namespace
+(``/camera``): ``image_raw``, ``camera_info`` where the lens is known, and ``ground_truth``
+(bmp_msgs/PersonArray, the image's header) where the truth is known and somebody subscribes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from bmp_ros.demo.camera_sources import CLIP, Shot, Source, open_source
+from bmp_ros.demo.truth_messages import truth_message
+from bmp_ros.ros import qos
+from bmp_ros.ros.compatibility import steady_clock
+from bmp_ros.ros.diagnostics import status
+from bmp_ros.ros.image_messages import image_message
+from bmp_ros.ros.interfaces import PersonArray
+from bmp_ros.ros.process import run_node
+
+STATUS = "camera"
+"""Name of the camera's entry in the diagnostics, whose values are those of `CameraNode.counts`."""
+TRUTH_DEPTH = 100
+_QOS = {"reliable": qos.profile(), "sensor": qos_profile_sensor_data}
+_DIAGNOSE_S = 1.0
+_WAIT_S = 0.1
+_DISCOVERY_S = 1.0
+
+
+class CameraNode(Node):
+    """The camera. Raises InvalidParameterValueException for a source that cannot be shown.
+
+    counts: frames sent, how many a second, and whether that was all (never, where a source is
+    played in a loop).
+    """
+
+    def __init__(self, node_name: str = "camera", **options: Any) -> None:
+        super().__init__(node_name, namespace="camera", **options)
+        self._read_parameters()
+        self._source = self._open(self._parameter("source"))
+        self._shots: Iterator[Shot] = self._source.play()
+        self._sent = 0
+        self._over = False
+        self._first = self._last = 0.0
+        self._since = time.monotonic()
+        reliability = _QOS[self._parameter("qos")]
+        self._images = self.create_publisher(Image, "image_raw", reliability)
+        self._info = self._info_publisher(reliability)
+        self._truth = None
+        # The truth is that of the picture as it was rendered, not of a resized one.
+        if self._source.has_truth and self._size is None:
+            depth = QoSProfile(depth=TRUTH_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+            self._truth = self.create_publisher(PersonArray, "ground_truth", depth)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        clock = steady_clock()
+        self.create_timer(_DIAGNOSE_S, self._diagnose, clock=clock)
+        self._steady_clock = clock  # not _clock, which is the node's own
+        self._timer = self.create_timer(_WAIT_S, self._await_subscribers, clock=clock)
+        rate = self._rate()
+        self.get_logger().info(
+            f"{self._source.name}: {rate:g} images per second on {self._images.topic_name}"
+        )
+
+    @property
+    def counts(self) -> dict[str, object]:
+        seconds = self._last - self._first
+        return {
+            "frames sent": self._sent,
+            "frames per second": f"{(self._sent - 1) / seconds if seconds > 0 else 0.0:.2f}",
+            "over": "yes" if self._over else "no",
+        }
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Nothing is at work between callbacks: always True."""
+        return True
+
+    def _read_parameters(self) -> None:
+        def declare(name: str, default: object, text: str, **limits: Any) -> None:
+            self.declare_parameter(
+                name, default, ParameterDescriptor(description=text, read_only=True, **limits)
+            )
+
+        pixels = [IntegerRange(from_value=0, to_value=16384, step=0)]
+        declare(
+            "source", CLIP,
+            "clip, scenes (rendered live), or the path of a video, an image or a folder",
+        )  # fmt: skip
+        declare(
+            "rate", 0.0, "images per second; 0: as the source is meant",
+            floating_point_range=[FloatingPointRange(from_value=0.0, to_value=1000.0, step=0.0)],
+        )  # fmt: skip
+        declare("loop", True, "begin again when the source is over")
+        declare("qos", "reliable", "reliable, or sensor: best effort, as drivers publish")
+        declare("frame_id", "camera_optical_frame", "frame in the images' headers")
+        declare("width", 0, "resize to this; 0: as it is", integer_range=pixels)
+        declare("height", 0, "resize to this; 0: as it is", integer_range=pixels)
+        declare(
+            "wait_for", 0, "begin a second after the images have so many subscribers",
+            integer_range=[IntegerRange(from_value=0, to_value=1000, step=0)],
+        )  # fmt: skip
+        declare(
+            "images", 0, "stop after so many; 0: when the source is over",
+            integer_range=[IntegerRange(from_value=0, to_value=2**31 - 1, step=0)],
+        )  # fmt: skip
+        if self._parameter("qos") not in _QOS:
+            raise InvalidParameterValueException(
+                "qos", self._parameter("qos"), f"needs one of {', '.join(_QOS)}"
+            )
+        width, height = self._parameter("width"), self._parameter("height")
+        if (width == 0) != (height == 0):
+            raise InvalidParameterValueException(
+                "width", width, f"width and height belong together, height is {height}"
+            )
+        self._size = (width, height) if width else None
+
+    def _parameter(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _rate(self) -> float:
+        return float(self._parameter("rate") or self._source.fps)
+
+    def _open(self, name: str) -> Source:
+        try:
+            return open_source(name)
+        except (OSError, ValueError, ImportError) as error:
+            raise InvalidParameterValueException("source", name, str(error)) from error
+
+    def _info_publisher(self, reliability: QoSProfile) -> Any:
+        if self._source.camera_matrix is None:
+            return None
+        return self.create_publisher(CameraInfo, "camera_info", reliability)
+
+    def _await_subscribers(self) -> None:
+        if self._images.get_subscription_count() < self._parameter("wait_for"):
+            self._since = time.monotonic()
+            return
+        # Whom we have discovered may not have discovered us yet, and would miss the beginning.
+        if self._parameter("wait_for") and time.monotonic() - self._since < _DISCOVERY_S:
+            return
+        self._timer.cancel()
+        self._timer = self.create_timer(
+            1.0 / self._rate(), self._show_next, clock=self._steady_clock
+        )
+
+    def _show_next(self) -> None:
+        shot = self._next()
+        if shot is None:
+            self._over = True
+            self._timer.cancel()
+            self.get_logger().info(f"{self._source.name}: that was all, {self._sent} images")
+            self._diagnose()
+            return
+        image = shot.image if self._size is None else cv2.resize(shot.image, self._size)
+        header = Header(frame_id=self._parameter("frame_id"))
+        header.stamp = self.get_clock().now().to_msg()
+        if self._truth is not None and shot.truth is not None:
+            if self._truth.get_subscription_count() > 0:
+                self._truth.publish(truth_message(header, shot.truth))
+        if self._info is not None:
+            self._info.publish(self._calibration(header, image, shot.image))
+        self._images.publish(image_message(header, image, "bgr8"))
+        self._sent += 1
+        self._last = time.monotonic()
+        self._first = self._first or self._last
+
+    def _next(self) -> Shot | None:
+        """The next picture; None when the source is over and not to be played again."""
+        if 0 < self._parameter("images") <= self._sent:
+            return None
+        shot = next(self._shots, None)
+        if shot is None and self._parameter("loop"):
+            self._shots = self._source.play()
+            shot = next(self._shots, None)
+        return shot
+
+    def _calibration(self, header: Header, image: np.ndarray, original: np.ndarray) -> CameraInfo:
+        matrix = self._source.camera_matrix
+        assert matrix is not None
+        height, width = image.shape[:2]
+        scale = np.diag([width / original.shape[1], height / original.shape[0], 1.0])
+        matrix = scale @ matrix
+        # Messages have pixel centres at whole numbers, the renderer at halves.
+        matrix[:2, 2] -= 0.5
+        return CameraInfo(
+            header=header,
+            height=height,
+            width=width,
+            distortion_model="plumb_bob",
+            d=[0.0] * 5,
+            k=matrix.ravel().tolist(),
+            r=np.eye(3).ravel().tolist(),
+            p=np.column_stack([matrix, np.zeros(3)]).ravel().tolist(),
+        )
+
+    def _diagnose(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        text = f"{self._source.name} {'is over' if self._over else 'is shown'}"
+        message.status.append(
+            status(STATUS, self._source.name, DiagnosticStatus.OK, text, self.counts)
+        )
+        self._diagnostics.publish(message)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the camera until SIGINT, SIGTERM or a shutdown of ROS; returns the exit code."""
+    return run_node(CameraNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks as torch modules, one readable file each; sizes are read from the weights."""

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The camera without hardware: what it publishes, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from node_harness import LIMIT_S, Lab, stamp_of, wait_for
+from rclpy.context import Context
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from test_node_process import process
+
+from bmp_ros.demo.camera_node import CameraNode
+from bmp_ros.demo.truth_messages import truth_from_message
+from bmp_ros.ros.image_messages import bgr_image
+from bmp_ros.ros.interfaces import PersonArray
+from bmp_ros.synthetic.clip_file import open_clip
+
+CAMERA = [sys.executable, "-m", "bmp_ros.demo.camera_node"]
+
+
+@pytest.fixture
+def start(lab: Lab) -> Callable[..., CameraNode]:
+    """Runs a camera with parameters."""
+
+    def run(**parameters: Any) -> CameraNode:
+        given = [Parameter(name, value=value) for name, value in parameters.items()]
+        camera: CameraNode = lab._spin(
+            lambda context: CameraNode(context=context, parameter_overrides=given)
+        )
+        return camera
+
+    return run
+
+
+def listen(lab: Lab, kind: type, topic: str, best_effort: bool = False) -> list[Any]:
+    received: list[Any] = []
+    reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+    profile = QoSProfile(depth=300, reliability=reliability)
+    lab.peer.create_subscription(kind, topic, received.append, profile)
+    return received
+
+
+def test_clip_is_played_with_its_truth(lab: Lab, start: Callable[..., CameraNode]) -> None:
+    truths = listen(lab, PersonArray, "/camera/ground_truth")
+    camera = start(rate=100.0, loop=False, wait_for=1)
+    wait_for(lambda: lab.peer.count_publishers("/camera/ground_truth"), "the truth's publisher")
+    images = listen(lab, Image, "/camera/image_raw")
+    wait_for(lambda: camera.counts["over"] == "yes", "the end of the clip")
+    clip = open_clip()
+    assert camera.counts["frames sent"] == len(clip)
+    wait_for(lambda: len(truths) == len(clip), "the truth of every frame")
+    wait_for(lambda: stamp_of(images[-1]) == stamp_of(truths[-1]), "the last image")
+    stamps = [stamp_of(message) for message in truths]
+    assert stamps == sorted(set(stamps))
+    images_by_stamp = {stamp_of(message): message for message in images}
+    for frame, stamp in zip(clip, stamps, strict=True):
+        if frame.number % 20 == 0 and stamp in images_by_stamp:
+            message = images_by_stamp[stamp]
+            assert message.header == truths[frame.number].header
+            assert message.header.frame_id == "camera_optical_frame"
+            np.testing.assert_array_equal(bgr_image(message), frame.image)
+            truth = truth_from_message(truths[frame.number])
+            np.testing.assert_array_equal(truth.masks, frame.people.masks)
+            np.testing.assert_array_equal(truth.identities, frame.people.identities)
+            np.testing.assert_array_equal(truth.visibility, frame.people.visibility)
+            np.testing.assert_allclose(truth.boxes, frame.people.boxes)
+            np.testing.assert_allclose(truth.keypoints, frame.people.keypoints, atol=1e-3)
+
+
+def test_stamps_are_now_and_the_lens_is_known(lab: Lab, start: Callable[..., CameraNode]) -> None:
+    before = lab.peer.get_clock().now().nanoseconds
+    infos = listen(lab, CameraInfo, "/camera/camera_info")
+    start(width=1280, height=960)
+    wait_for(lambda: infos, "camera_info")
+    info, clip = infos[0], open_clip()
+    assert before < stamp_of(info) < lab.peer.get_clock().now().nanoseconds
+    assert (info.width, info.height) == (1280, 960)
+    assert info.k[0] == pytest.approx(2 * clip.camera_matrix[0, 0])
+    assert (info.k[2], info.k[5]) == (639.5, 479.5), "pixel centres at whole numbers"
+
+
+def test_resized_images_have_no_truth(lab: Lab, start: Callable[..., CameraNode]) -> None:
+    images = listen(lab, Image, "/camera/image_raw")
+    start(width=320, height=200)
+    wait_for(lambda: images, "an image")
+    assert (images[0].width, images[0].height) == (320, 200)
+    assert lab.peer.count_publishers("/camera/ground_truth") == 0
+
+
+def test_sensor_qos_is_best_effort(lab: Lab, start: Callable[..., CameraNode]) -> None:
+    images = listen(lab, Image, "/camera/image_raw", best_effort=True)
+    start(qos="sensor", rate=30.0)
+    wait_for(lambda: images, "an image")
+    (offered,) = lab.peer.get_publishers_info_by_topic("/camera/image_raw")
+    assert offered.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_folder_of_images_in_a_loop(
+    lab: Lab, start: Callable[..., CameraNode], tmp_path: Path
+) -> None:
+    for number in range(3):
+        grey = np.full((48, 64, 3), 50 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), grey)
+    (tmp_path / "notes.txt").write_text("no image")
+    images = listen(lab, Image, "/camera/image_raw")
+    start(source=str(tmp_path), rate=100.0, wait_for=1)
+    wait_for(lambda: len(images) >= 7, "the folder twice")
+    assert {image.data[0] for image in images} == {0, 50, 100}
+
+
+def test_video_without_truth(lab: Lab, start: Callable[..., CameraNode], tmp_path: Path) -> None:
+    video = tmp_path / "plain.mp4"
+    video.write_bytes(open_clip().path.read_bytes())
+    images = listen(lab, Image, "/camera/image_raw")
+    start(source=str(video), wait_for=1)
+    wait_for(lambda: images, "an image")
+    np.testing.assert_array_equal(bgr_image(images[0]), next(iter(open_clip())).image)
+    assert lab.peer.count_publishers("/camera/ground_truth") == 0
+
+
+def test_live_scenes(lab: Lab, start: Callable[..., CameraNode]) -> None:
+    try:
+        from bmp_ros.synthetic.generator import shared_renderer
+
+        shared_renderer()
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(str(error))
+    # In a process of its own: an OpenGL context belongs to one thread.
+    images = listen(lab, Image, "/camera/image_raw")
+    truths = listen(lab, PersonArray, "/camera/ground_truth")
+    with process(CAMERA, "-p", "source:=scenes", "-p", "wait_for:=1"):
+        wait_for(lambda: len(images) > 1 and truths, "rendered images with their truth")
+    assert (images[0].width, images[0].height) == (640, 480)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"source": "/nowhere/at/all.mp4"}, "is no file or folder; a source is clip, scenes"),
+        ({"source": __file__}, "is no image or video"),
+        ({"source": str(Path(__file__).parent)}, "holds no image"),
+        ({"qos": "fast"}, "needs one of reliable, sensor"),
+        ({"width": 320}, "width and height belong together"),
+    ],
+)
+def test_refused_parameters(
+    ros_context: Context, parameters: dict[str, object], words: str
+) -> None:
+    given = [Parameter(name, value=value) for name, value in parameters.items()]
+    with pytest.raises(InvalidParameterValueException, match=words):
+        CameraNode(context=ros_context, parameter_overrides=given)
+
+
+def test_process_ends_with_exit_code_0_on_a_signal(lab: Lab) -> None:
+    images = listen(lab, Image, "/eye/image_raw")
+    with process(CAMERA, "-r", "__ns:=/eye") as camera:
+        wait_for(lambda: images, "an image")
+        camera.send_signal(signal.SIGINT)
+        output, _ = camera.communicate(timeout=LIMIT_S)
+        assert camera.returncode == 0, output
+        assert "Traceback" not in output
+
+
+def test_process_with_a_source_that_is_not_there(lab: Lab) -> None:
+    with process(CAMERA, "-p", "source:=nothing.mp4") as camera:
+        output, _ = camera.communicate(timeout=LIMIT_S)
+        assert camera.returncode == 1
+        assert "'nothing.mp4' is no file or folder" in output
+        assert "Traceback" not in output

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo end to end: two processes and a recorder, with networks that know the clip by heart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import pytest
+from node_harness import LIMIT_S, wait_for
+
+from bmp_ros.cli.main import main
+from bmp_ros.demo.demo import DemoSettings, run_demo
+from bmp_ros.demo.node_process import ProcessError
+
+PRESET = "bmp_j1"  # named in the node's log only: the networks are scripted
+BY_HEART = (str(Path(__file__).with_name("truth_node.py")),)
+
+pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+pytest.importorskip("PIL", reason="Pillow is not installed")
+
+
+def settings(folder: Path, node: Sequence[str] = BY_HEART, **changed: object) -> DemoSettings:
+    return DemoSettings(**{"preset": PRESET, "output": folder, "node_command": node} | changed)
+
+
+@pytest.mark.slow
+def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
+    """Whatever camera, messages, matching by stamp and scoring did wrong would cost points."""
+    lines: list[str] = []
+    run_demo(settings(tmp_path, rate=24.0), lines.append)
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["frames_sent"] == 240
+    # On a machine that is busy with other things, DDS may lose results.
+    assert 100 < summary["results_received"] <= summary["frames_processed"] <= 240
+    # So it may lose the ground truth of some.
+    assert 100 < summary["frames_scored"] <= summary["results_received"]
+    assert summary["box_ap50"] == summary["mask_ap50"] == 1
+    # COCO counts the pose of an arm that reaches into the picture as false, right as it is.
+    assert summary["keypoint_ap"] > 0.99
+    assert 3 < summary["people_mean"] < 5
+    assert 0 < summary["age_ms_p50"] <= summary["age_ms_p95"]
+    assert {"detect", "pose", "total", "node overhead"} <= set(summary["stage_ms_median"])
+    assert summary["machine"]["processor"]
+
+    pictures = sorted(tmp_path.glob("debug_*.png"))
+    assert len(pictures) >= 6
+    assert all(cv2.imread(str(picture)).shape == (480, 640, 3) for picture in pictures)
+    (closest,) = tmp_path.glob("debug_*_closest.png")
+    seconds = float(closest.name.split("_")[1].removesuffix("s"))
+    assert 3.0 < seconds < 5.5, "the hug is from 6 to 10.5 s, at twice the speed"
+    film = cv2.VideoCapture(str(tmp_path / "demo.gif"))
+    assert film.read()[0]
+    assert (tmp_path / "demo.gif").stat().st_size <= 5_000_000
+    text = "\n".join(lines)
+    assert "240 sent" in text and str(tmp_path / "demo.gif") in text and "machine" in text
+
+
+@pytest.mark.slow
+def test_nobody_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MISS", "1")
+    with pytest.raises(ProcessError, match="results, and nobody was found in any image"):
+        run_demo(settings(tmp_path, images=60))
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["results_received"] > 0 == summary["people_mean"]
+    assert summary["box_ap50"] == 0
+
+
+def test_node_that_cannot_configure(tmp_path: Path) -> None:
+    with pytest.raises(ProcessError) as failure:
+        run_demo(settings(tmp_path, preset="no_such_preset"))
+    assert "cannot configure: no preset is called 'no_such_preset'" in str(failure.value)
+    assert "The last lines of" in str(failure.value)
+
+
+def test_node_that_dies(tmp_path: Path) -> None:
+    code = "print('about to fail'); raise SystemExit(3)"
+    with pytest.raises(ProcessError, match="bmp_node ended with exit code 3") as failure:
+        run_demo(settings(tmp_path, ("-c", code)))
+    assert "about to fail" in str(failure.value)
+
+
+def test_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ProcessError, match="the camera ended with exit code 1") as failure:
+        run_demo(settings(tmp_path, source="nothing.mp4"))
+    assert "'nothing.mp4' is no file or folder" in str(failure.value)
+
+
+@pytest.mark.slow
+def test_source_without_truth(tmp_path: Path) -> None:
+    """Any video works; only the scores are missing."""
+    video = tmp_path / "plain.mp4"
+    video.write_bytes(demo_clip())
+    summary = run_demo(settings(tmp_path / "out", source=str(video), images=60))
+    assert summary.results_received > 0 == summary.frames_scored
+    assert summary.box_ap50 is summary.mask_ap50 is summary.keypoint_ap is None
+    assert list((tmp_path / "out").glob("debug_*_closest.png"))
+
+
+def demo_clip() -> bytes:
+    from bmp_ros.synthetic.clip_file import demo_clip_path
+
+    return demo_clip_path().read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
+    code = (
+        "import sys; from functools import partial; import bmp_ros.demo.demo as demo\n"
+        f"demo.DemoSettings = partial(demo.DemoSettings, node_command=({BY_HEART[0]!r},))\n"
+        "from bmp_ros.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, "demo", "--preset", PRESET, "--output", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        # A shell starts background jobs with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        log = tmp_path / "camera.log"
+        wait_for(lambda: log.is_file() and "images per second" in log.read_text(), "the camera")
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        assert len(children) == 2
+        running.send_signal(number)
+        output, _ = running.communicate(timeout=LIMIT_S)
+    finally:
+        running.kill()
+    assert running.returncode == 130, output
+    assert "interrupted" in output and "Traceback" not in output
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    for name in ("node", "camera"):
+        assert "Traceback" not in (tmp_path / f"{name}.log").read_text(encoding="utf-8")
+
+
+def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--images", "0"]) == 1
+    assert capsys.readouterr().err == "bmp demo: --images is 0, needs at least 1\n"
+
+
+def test_command_line_exits_with_1_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--preset", "no_such_preset", "--output", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "bmp demo: bmp_node cannot configure: no preset is called 'no_such_preset'" in error

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bmp bench node`: that its figures are those of the node; none of them is judged here."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bmp_ros.cli.main import main
+from bmp_ros.demo.node_benchmark import PROFILE_VARIABLES, SCRIPTED_COMMAND, dds_profile, run_once
+from bmp_ros.demo.node_figures import Figure, Run, lines, overhead_figures, stream_figures
+from bmp_ros.ros import node_benchmark
+
+PRESET = "bmp_j1"  # named in the node's log only: the networks are scripted
+
+
+def value(figures: list[Figure], name: str) -> Figure:
+    return next(figure for figure in figures if figure.name == name)
+
+
+@pytest.mark.slow
+def test_node_is_measured_from_outside(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = run_once(
+        PRESET, "auto", (320, 240), 20.0, "reliable", 3.0, tmp_path, SCRIPTED_COMMAND, said.append
+    )  # fmt: skip
+    assert run.sent == 60
+    assert 0 < run.received <= 60
+    assert 0 < len(run.times) <= run.received
+    assert (run.ages_ms > 0).all() and (np.diff(run.times) > 0).all()
+    assert len(run.calls_ms) > 3 and (run.calls_ms > 0).all()
+    assert len(run.overhead_ms) == pytest.approx(len(run.times), abs=3)
+    assert 0 < run.loop_ms[0] <= run.loop_ms[1]
+    # What the node adds is part of what the witness waits for.
+    assert 0 < np.median(run.overhead_ms) < np.median(run.ages_ms)
+    assert any("60 of 60 images sent" in line for line in said)
+    for figures in (overhead_figures(run, (640, 480)), stream_figures(run)):
+        assert all(np.isfinite(figure.value) for figure in figures)
+
+
+def test_figures_of_a_stream() -> None:
+    """Results at 10 per second for a loop of 80 ms, each 100 ms old."""
+    run = Run(
+        ages_ms=np.full(50, 100.0), times=np.arange(50) / 10, calls_ms=np.array([5.0, 150.0]),
+        overhead_ms=np.zeros(0), loop_ms=(80.0, 90.0), sent=150, received=148, camera_rate=30.0,
+    )  # fmt: skip
+    figures = stream_figures(run)
+    age = value(figures, "age of results, p95")
+    assert age.value == 100 and age.held
+    assert age.limit == pytest.approx(90 + 1000 / 30 + 30)
+    rate = value(figures, "results")
+    assert rate.value == pytest.approx(10) and rate.limit == pytest.approx(0.9 * 12.5)
+    assert rate.held is False
+    assert value(figures, "answer of a service, p95").held is False
+    lost = value(figures, "images lost on the way")
+    assert (lost.value, lost.held) == (2, False)
+    text = "\n".join(lines({"a stream": figures}))
+    assert "a stream" in text and ">= 11.2 per s  NOT held" in text
+
+
+def test_figures_without_a_result_are_unknown() -> None:
+    nothing = np.zeros(0)
+    run = Run(nothing, nothing, nothing, nothing, (np.nan, np.nan), 10, 0, 30.0)
+    for figures in (overhead_figures(run, (640, 480)), stream_figures(run)):
+        unknown = [figure for figure in figures if np.isnan(figure.value)]
+        assert unknown and all(figure.held is None for figure in unknown)
+        json.dumps([figure.to_dict() for figure in figures], allow_nan=False)
+
+
+def test_profile_is_for_the_measurement_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = PROFILE_VARIABLES
+    monkeypatch.setenv(first, "mine.xml")
+    monkeypatch.delenv(second, raising=False)
+    with dds_profile(Path("tuned.xml")):
+        assert os.environ[first] == os.environ[second] == "tuned.xml"
+    with dds_profile(None):
+        assert first not in os.environ
+    assert os.environ[first] == "mine.xml" and second not in os.environ
+
+
+@pytest.mark.slow
+def test_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small pictures and scripted networks throughout, for the time it takes."""
+    monkeypatch.setattr(node_benchmark, "SIZES", ((320, 240),))
+    monkeypatch.setattr(node_benchmark, "NODE_COMMAND", SCRIPTED_COMMAND)
+    file = tmp_path / "new" / "figures.json"
+    arguments = ["bench", "node", "--preset", PRESET, "--seconds", "2", "--json", str(file)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "config/fastdds.xml" in printed and "node overhead, median" in printed
+    written = json.loads(file.read_text(encoding="utf-8"))
+    scripted, stream = written["figures"].values()
+    assert {figure["name"] for figure in scripted} >= {"node overhead, median", "images sent"}
+    assert {figure["name"] for figure in stream} >= {"age of results, p95", "results"}
+    assert written["machine"]["processor"] and written["preset"] == PRESET
+
+
+def test_command_line_says_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "node", "--preset", "no_such_preset"]) == 1
+    error = capsys.readouterr().err
+    assert "bmp_node cannot configure: no preset is called 'no_such_preset'" in error
+    assert main(["bench", "node", "--seconds", "0"]) == 1
+    assert "--seconds is 0.0, needs at least 1" in capsys.readouterr().err
