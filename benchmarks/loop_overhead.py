@@ -71,7 +71,13 @@ class ReadyAnswers:
     def estimate(self, frame: Frame, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
         return Poses(self.keypoints[self.now], self.keypoint_scores[self.now])
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         return Segments(self.masks[self.now], self.mask_scores[self.now])
 
 

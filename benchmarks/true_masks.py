@@ -55,12 +55,15 @@ class TrueMasks:
             self._truth = np.array(masks, np.bool_).reshape(-1, *picture.image.shape[:2])
             yield picture
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
-        raise ValueError("the detector of this preset has no masks to compare with the truth")
-
-    def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
     ) -> Segments:
+        if masks is None:
+            raise ValueError("the detector of this preset has no masks to compare with the truth")
         answers = masks.copy()
         if len(self._truth):
             truth, guess = (m.reshape(len(m), -1).astype(np.float32) for m in (self._truth, masks))

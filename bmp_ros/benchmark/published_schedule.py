@@ -28,7 +28,6 @@ from bmp_ros.loop.protocols import (
     Poses,
     Segmenter,
     Segments,
-    ask_segmenter,
 )
 from bmp_ros.loop.skeletons import Skeleton
 from bmp_ros.loop.trace import StageTimer
@@ -77,17 +76,18 @@ class OneByOneSegmenter:
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
-        return self.refine(frame, points, labels, None)
-
-    def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
     ) -> Segments:
         answers = []
         for row in range(len(points)):
             one = slice(row, row + 1)
             own = None if masks is None else masks[one]
-            answers.append(ask_segmenter(self._segmenter, frame, points[one], labels[one], own))
+            answers.append(self._segmenter.segment(frame, points[one], labels[one], own))
         return Segments(
             np.concatenate([answer.masks for answer in answers]),
             np.concatenate([answer.scores for answer in answers]),

@@ -20,7 +20,6 @@ from bmp_ros.loop.protocols import (
     Poses,
     Segmenter,
     Segments,
-    ask_segmenter,
 )
 from bmp_ros.loop.skeletons import Skeleton
 
@@ -117,13 +116,14 @@ class ScriptedSegmenter:
         self._segmenter = segmenter
         self._scene = scene
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
-        return self.refine(frame, points, labels, None)
-
-    def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
     ) -> Segments:
-        ask_segmenter(self._segmenter, frame, points, labels, masks)
+        self._segmenter.segment(frame, points, labels, masks)
         prompted = points[:, None, :1]  # the first point tells people apart
         distance = np.linalg.norm(self._scene.keypoints[None] - prompted, axis=-1).min(axis=-1)
         return Segments(

@@ -51,7 +51,13 @@ class ScriptedNetworks:
         rows = np.abs(scene.boxes[None] - boxes[:, None]).sum(axis=-1).argmin(axis=1)
         return Poses(scene.keypoints[rows], np.full((len(rows), 17), _SCORE, np.float32))
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         scene = self._scene(frame)
         apart = np.linalg.norm(scene.keypoints[None] - points[:, None, :1], axis=-1).min(axis=-1)
         masks = scene.masks[apart.argmin(axis=1)]

@@ -35,6 +35,7 @@ def truth_message(header: Header, truth: PeopleTruth) -> PersonArray:
         presence=inside,
         masks=truth.masks,
         raw_masks=truth.masks,
+        has_mask=np.ones(len(truth), np.bool_),
         iteration=np.ones(len(truth), np.int32),
         track_ids=truth.identities.astype(np.int32),
     )

@@ -20,12 +20,7 @@ from bmp_ros.loop.masks import exclusive_masks, mask_rectangles, paint_out
 from bmp_ros.loop.people import People
 from bmp_ros.loop.pose_nms import pose_nms
 from bmp_ros.loop.prompts import PromptGroup, choose_prompts
-from bmp_ros.loop.protocols import (
-    Detector,
-    PoseEstimator,
-    Segmenter,
-    ask_segmenter,
-)
+from bmp_ros.loop.protocols import Detector, PoseEstimator, Segmenter
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.loop.trace import RunReport, StageTimer, Trace
@@ -243,7 +238,11 @@ class BMPLoop:
             return found
         with timer("segment"):
             masks, mask_scores = self._decode(frame, found, groups)
-        found = replace(found, masks=masks, raw_masks=masks, mask_scores=mask_scores)
+        has_mask = found.has_mask.copy()
+        has_mask[np.concatenate([group.people for group in groups])] = True
+        found = replace(
+            found, masks=masks, raw_masks=masks, mask_scores=mask_scores, has_mask=has_mask
+        )
         finite = self._finite(mask_scores)
         found = found if finite.all() else found[finite]
         record(segmented=found)
@@ -260,7 +259,7 @@ class BMPLoop:
             own = first
             if first is not None and len(group.people) < len(found):
                 own = first[group.people]
-            segments.append(ask_segmenter(self.segmenter, frame, group.points, group.labels, own))
+            segments.append(self.segmenter.segment(frame, group.points, group.labels, own))
         if len(groups) == 1 and len(groups[0].people) == len(found):
             return segments[0].masks, np.asarray(segments[0].scores, np.float32)
         masks, mask_scores = found.raw_masks.copy(), found.mask_scores.copy()
@@ -303,8 +302,8 @@ class BMPLoop:
 
 
 def _given_masks(found: People) -> np.ndarray | None:
-    """The detector's masks (N, H, W), or None: those that nobody gave have all strides 0."""
-    return found.raw_masks if any(found.raw_masks.strides) else None
+    """The detector's masks (N, H, W), or None where it has none."""
+    return found.raw_masks if found.has_mask.any() else None
 
 
 def _ignore(**_: Any) -> None:

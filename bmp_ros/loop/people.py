@@ -28,6 +28,8 @@ class People:
     visibility, presence: (N, K) float32 in [0, 1], NaN where the model has no such output.
     masks: (N, H, W) bool, exclusive: no pixel belongs to two people.
     raw_masks: (N, H, W) bool, as segmented, overlaps included.
+    has_mask: (N,) bool, False where neither detector nor segmenter gave a mask; both masks are
+        empty there.
     iteration: (N,) int32, the loop's iteration (from 1) in which the person was found.
     track_ids: (N,) int32, -1 = not tracked.
     skeleton: names and edges of the K keypoints.
@@ -46,6 +48,7 @@ class People:
     presence: np.ndarray
     masks: np.ndarray
     raw_masks: np.ndarray
+    has_mask: np.ndarray
     iteration: np.ndarray
     track_ids: np.ndarray
     skeleton: Skeleton = COCO_17
@@ -67,6 +70,7 @@ class People:
             "presence": (per_joint, np.float32),
             "masks": (mask_shape, np.bool_),
             "raw_masks": (mask_shape, np.bool_),
+            "has_mask": ((count,), np.bool_),
             "iteration": ((count,), np.int32),
             "track_ids": ((count,), np.int32),
         }
@@ -104,6 +108,7 @@ class People:
         the result are empty and take no memory.
         """
         count, joints = len(boxes), len(skeleton)
+        has_mask = np.full(count, masks is not None)
         if masks is None:
             masks = np.broadcast_to(np.False_, (count, height, width))
         unknown = np.full((count, joints), np.nan, np.float32)
@@ -118,6 +123,7 @@ class People:
             presence=unknown,
             masks=masks,
             raw_masks=masks,
+            has_mask=has_mask,
             iteration=np.full(count, iteration, np.int32),
             track_ids=np.full(count, -1, np.int32),
             skeleton=skeleton,
@@ -216,7 +222,7 @@ class People:
         row: dict[str, Any] = {}
         for name in _ARRAY_NAMES:
             values = getattr(self, name)[index]
-            if values.dtype == np.bool_:
+            if values.ndim and values.dtype == np.bool_:
                 rectangle, counts = encode_runs(values)
                 row[name] = {"rectangle": list(rectangle), "counts": counts.tolist()}
             else:
@@ -235,7 +241,7 @@ class People:
         for field_name in _ARRAY_NAMES:
             like = getattr(people, field_name)
             shape = (len(rows), *like.shape[1:])
-            if like.dtype == np.bool_:
+            if like.ndim == 3 and like.dtype == np.bool_:
                 arrays[field_name] = np.zeros(shape, np.bool_)
                 for mask, row in zip(arrays[field_name], rows, strict=True):
                     x, y, width, height = row[field_name]["rectangle"]
@@ -251,7 +257,7 @@ def _plain(values: Any) -> Any:
     """Nested lists of numbers; a float32 by its own shortest digits, NaN as None."""
     if values.ndim:
         return [_plain(value) for value in values]
-    if values.dtype.kind == "i":
+    if values.dtype.kind in "bi":
         return int(values)
     return None if np.isnan(values) else float(str(values))
 

@@ -90,41 +90,20 @@ class PoseEstimator(Protocol):
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Turns point prompts into masks (the interface of SAM)."""
+    """Turns point prompts, and perhaps mask prompts, into masks (the interface of SAM)."""
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         """Segment G people, each from P points, in one decoder call.
 
         points: (G, P, 2) float32, x y in pixels of the frame, P >= 1. labels: (G, P) int32,
-        1 = on the person, 0 = not. The embedding of the frame is computed at the first call and
-        kept with ``frame.cached``.
+        1 = on the person, 0 = not. masks: (G, H, W) bool, the detector's, or None where it has
+        none; a mask without a pixel says nothing. Segmenters without mask prompts ignore masks.
+        The embedding of the frame is computed at the first call and kept with ``frame.cached``.
         """
         ...
-
-
-@runtime_checkable
-class MaskRefiner(Protocol):
-    """A segmenter that can also start from a first mask (the mask prompt of SAM)."""
-
-    def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
-    ) -> Segments:
-        """Do as ``Segmenter.segment`` does, knowing the masks so far.
-
-        masks: (G, H, W) bool, the detector's; one without a pixel says nothing. The loop calls
-        this instead of ``segment`` where the segmenter has it and the detector has masks.
-        """
-        ...
-
-
-def ask_segmenter(
-    segmenter: Segmenter,
-    frame: Frame,
-    points: np.ndarray,
-    labels: np.ndarray,
-    masks: np.ndarray | None,
-) -> Segments:
-    """Call ``refine`` where there are masks and the segmenter has it, else ``segment``."""
-    if masks is not None and isinstance(segmenter, MaskRefiner):
-        return segmenter.refine(frame, points, labels, masks)
-    return segmenter.segment(frame, points, labels)

@@ -92,11 +92,11 @@ def detector_masks(trace: Trace) -> list[np.ndarray | None]:
     assert trace.people is not None
     masks: list[np.ndarray | None] = [None] * len(trace.people)
     for step in trace.iterations:
-        # Masks that nobody gave have strides of 0 (`People.of_boxes`).
-        if step.survivors is None or not any(step.survivors.raw_masks.strides):
+        if step.survivors is None:
             continue
         for row, earlier in enumerate(rows_in(step.survivors, trace.people)):
-            if earlier >= 0 and trace.people.iteration[row] == step.iteration:
+            found_here = earlier >= 0 and trace.people.iteration[row] == step.iteration
+            if found_here and step.survivors.has_mask[earlier]:
                 masks[row] = step.survivors.raw_masks[earlier]
     return masks
 

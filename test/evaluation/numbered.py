@@ -64,7 +64,13 @@ class NumberedEngines:
             np.stack([np.full(17, actor.keypoint_scores, np.float32) for actor in found]),
         )
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         found = [self._whose(frame, own[0]) for own in points]
         return Segments(
             np.stack([actor.segmented(frame) for actor in found]),

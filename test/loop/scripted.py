@@ -120,9 +120,9 @@ class ScriptedPoseEstimator:
 
 @dataclass
 class ScriptedSegmenter:
-    """``points`` and ``labels``: the arguments of every call. Knows people by a prompt point.
+    """``points``, ``labels`` and ``masks``: the arguments of every call.
 
-    embeddings: how often the frame was "encoded".
+    Knows people by a prompt point. embeddings: how often the frame was "encoded".
     """
 
     acts: Sequence[Sequence[Actor]]
@@ -130,13 +130,21 @@ class ScriptedSegmenter:
     frames: list[Frame] = attribute(default_factory=list)
     points: list[np.ndarray] = attribute(default_factory=list)
     labels: list[np.ndarray] = attribute(default_factory=list)
+    masks: list[np.ndarray | None] = attribute(default_factory=list)
     embeddings: int = 0
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         frame.cached((id(self), "embedding"), self._embed)
         self.frames.append(frame)
         self.points.append(points)
         self.labels.append(labels)
+        self.masks.append(masks)
         people = [self._whose(own[0]) for own in points]
         return Segments(
             np.stack([actor.segmented(frame) for actor in people]),
@@ -156,19 +164,6 @@ class ScriptedSegmenter:
 
 
 @dataclass
-class ScriptedRefiner(ScriptedSegmenter):
-    """The same with mask prompts. ``first``: the masks of every call."""
-
-    first: list[np.ndarray] = attribute(default_factory=list)
-
-    def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray
-    ) -> Segments:
-        self.first.append(masks)
-        return self.segment(frame, points, labels)
-
-
-@dataclass
 class Stage:
     """A `BMPLoop` and the three scripted engines that it plays with."""
 
@@ -183,13 +178,12 @@ def stage(
     skeleton: Skeleton = COCO_17,
     detector_masks: bool = True,
     segmenter: bool = True,
-    refiner: bool = False,
     **settings: Any,
 ) -> Stage:
     """Put actors on a stage; ``settings`` are those of `LoopSettings`."""
     detector = ScriptedDetector(acts, has_masks=detector_masks)
     estimator = ScriptedPoseEstimator(acts, skeleton)
-    scripted_segmenter = (ScriptedRefiner if refiner else ScriptedSegmenter)(acts, len(skeleton))
+    scripted_segmenter = ScriptedSegmenter(acts, len(skeleton))
     loop = BMPLoop(
         detector, estimator, scripted_segmenter if segmenter else None, LoopSettings(**settings)
     )

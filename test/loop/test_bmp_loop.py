@@ -8,7 +8,6 @@ import pytest
 from scripted import (
     Actor,
     ScriptedPoseEstimator,
-    ScriptedRefiner,
     grey_image,
     rectangle_mask,
     spread_keypoints,
@@ -17,6 +16,7 @@ from scripted import (
 
 from bmp_ros.loop import BMPLoop, LoopSettings, People
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23, Skeleton
+from bmp_ros.loop.trace import detector_masks
 
 H, W = 120, 200
 IMAGE = grey_image(H, W)
@@ -261,24 +261,33 @@ def test_prompts_of_both_point_counts_reach_the_right_people() -> None:
     assert people.masks.sum(axis=(1, 2)).tolist() == [28 * 88, 28 * 78, 28 * 68]
 
 
-def test_a_refiner_is_given_the_masks_of_whom_it_is_asked_about() -> None:
+def test_the_segmenter_is_given_the_masks_of_whom_it_is_asked_about() -> None:
     few = np.full(17, 0.1, np.float32)
     few[5:7] = 0.9
     actors = [LEFT, Actor((65, 10, 110, 110), score=0.85, keypoint_scores=few), RIGHT]
-    play = stage(actors, [Actor((20, 20, 60, 90), score=0.5)], refiner=True, oks_threshold=1.0)
+    play = stage(actors, [Actor((20, 20, 60, 90), score=0.5)], oks_threshold=1.0)
     play.loop(IMAGE)
-    assert isinstance(play.segmenter, ScriptedRefiner)
+    given = [masks for masks in play.segmenter.masks if masks is not None]
     expected = [actors[1:2], [LEFT, RIGHT], [Actor((20, 20, 60, 90))]]
-    assert [len(masks) for masks in play.segmenter.first] == [1, 2, 1]
-    for masks, asked in zip(play.segmenter.first, expected, strict=True):
+    assert [len(masks) for masks in given] == [1, 2, 1]
+    for masks, asked in zip(given, expected, strict=True):
         for mask, actor in zip(masks, asked, strict=True):
             np.testing.assert_array_equal(mask, rectangle_mask(H, W, actor.box))
 
 
-def test_a_refiner_without_masks_is_an_ordinary_segmenter() -> None:
-    play = stage([LEFT, RIGHT], refiner=True, detector_masks=False, iterations=1)
-    assert isinstance(play.segmenter, ScriptedRefiner)
-    assert play.loop(IMAGE).masks.any(axis=(1, 2)).all() and play.segmenter.first == []
+@pytest.mark.parametrize("twins", [0, 1])
+def test_a_detector_without_masks_gives_none_whoever_is_suppressed(twins: int) -> None:
+    twin = Actor((11, 10, 61, 110), score=0.7, keypoints=LEFT.pose(17) + 0.25)
+    unseen = Actor((70, 10, 110, 110), score=0.6, keypoint_scores=0.0)
+    play = stage(
+        [LEFT, RIGHT, *[twin] * twins, unseen], detector_masks=False, iterations=1, box_nms_iou=1.0
+    )
+    trace = play.loop.trace(IMAGE)
+    assert trace.people is not None and len(trace.people) == 3, "the twin is suppressed"
+    assert play.pose_estimator.masks == [None] and play.segmenter.masks == [None]
+    assert trace.people.has_mask.tolist() == [True, True, False], "nobody prompted for the last"
+    assert trace.people.masks.any(axis=(1, 2)).tolist() == [True, True, False]
+    assert detector_masks(trace) == [None, None, None]
 
 
 class TestGivenBoxes:

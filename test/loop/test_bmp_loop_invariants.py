@@ -52,7 +52,13 @@ class RandomNetworks:
             visibility = self._spoiled(visibility)
         return Poses(self._spoiled(keypoints), self._spoiled(scores), visibility)
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         assert points.shape[0] and points.shape[1] and points.dtype == np.float32
         assert labels.shape == points.shape[:2] and labels.dtype == np.int32
         assert np.isfinite(points).all() and set(labels.ravel().tolist()) <= {0, 1}

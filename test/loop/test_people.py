@@ -38,6 +38,7 @@ def some_people(draw: st.DrawFn, skeleton: Skeleton | None = None, size: int = 6
         presence=np.full((count, joints), np.nan, np.float32),
         masks=rng.random((count, size, 5)) < 0.3,
         raw_masks=rng.random((count, size, 5)) < rng.random(),
+        has_mask=rng.random(count) < 0.5,
         iteration=rng.integers(1, 4, count).astype(np.int32),
         track_ids=rng.integers(-1, 2**31 - 1, count).astype(np.int32),
         skeleton=skeleton,

@@ -65,7 +65,13 @@ class ScriptedNetworks:
             keypoints[row] = np.nan
         return Poses(keypoints, np.full((len(boxes), 17), 0.9, np.float32))
 
-    def segment(self, frame: Any, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Any,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         masks = np.zeros((len(points), frame.height, frame.width), np.bool_)
         for mask, own in zip(masks, points, strict=True):
             (x1, y1), (x2, y2) = own.min(axis=0).astype(int), own.max(axis=0).astype(int) + 1

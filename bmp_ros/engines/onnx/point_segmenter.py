@@ -28,7 +28,7 @@ FEATURES = ("fine", "middle", "keys")
 
 
 class OnnxPointSegmenter:
-    """Segments people from prompts. Implements ``Segmenter`` and ``MaskRefiner``."""
+    """Segments people from prompts. Implements ``Segmenter``, with mask prompts."""
 
     def __init__(
         self,
@@ -48,19 +48,16 @@ class OnnxPointSegmenter:
         self._side: int = self._encoder.card.facts.side
         self._areas = {"max_hole_area": max_hole_area, "max_speck_area": max_speck_area}
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         """Segment G people, each from P points, in one decoder call; see ``Segmenter.segment``.
 
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
-        """
-        return self.refine(frame, points, labels, None)
-
-    def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
-    ) -> Segments:
-        """The same from points and the masks so far; see ``MaskRefiner.refine``. None: no masks.
-
-        Raises ValueError as ``segment`` does, and for masks of another shape or dtype.
         """
         check_prompts(points, labels)
         check_masks(masks, len(points), frame)

@@ -41,7 +41,13 @@ class OnnxSam2Segmenter:
         self._side: int = self._encoder.card.facts.image_size
         self._areas = {"max_hole_area": max_hole_area, "max_speck_area": max_speck_area}
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         """Segment G people, each from P points, in one decoder call; see ``Segmenter.segment``.
 
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class PointSegmenterEngine:
-    """Segments people with a `PointSegmenter`. Implements ``Segmenter`` and ``MaskRefiner``."""
+    """Segments people with a `PointSegmenter`. Implements ``Segmenter``, with mask prompts."""
 
     def __init__(
         self,
@@ -68,20 +68,17 @@ class PointSegmenterEngine:
         """Build network and engine. options: the constructor's keyword arguments."""
         return cls(PointSegmenter.from_state_dict(state_dict), **options)
 
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    @torch.inference_mode()
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         """Segment G people, each from P points, in one decoder call; see ``Segmenter.segment``.
 
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
-        """
-        return self.refine(frame, points, labels, None)
-
-    @torch.inference_mode()
-    def refine(
-        self, frame: Frame, points: np.ndarray, labels: np.ndarray, masks: np.ndarray | None
-    ) -> Segments:
-        """The same from points and the masks so far; see ``MaskRefiner.refine``. None: no masks.
-
-        Raises ValueError as ``segment`` does, and for masks of another shape or dtype.
         """
         check_prompts(points, labels)
         check_masks(masks, len(points), frame)

@@ -79,19 +79,25 @@ class Sam2Segmenter:
         return cls(Sam2Network.from_state_dict(state_dict), **options)
 
     @torch.inference_mode()
-    def segment(self, frame: Frame, points: np.ndarray, labels: np.ndarray) -> Segments:
+    def segment(
+        self,
+        frame: Frame,
+        points: np.ndarray,
+        labels: np.ndarray,
+        masks: np.ndarray | None = None,
+    ) -> Segments:
         """Segment G people, each from P points, in one decoder call.
 
         points: (G, P, 2) floating, x y in pixels of the frame, may lie outside of it.
-        labels: (G, P) integer, 1 = on the person, 0 = not. Returns masks (G, H, W) bool and
-        scores (G,) float32.
+        labels: (G, P) integer, 1 = on the person, 0 = not. masks: ignored, the published networks
+        are prompted with points alone. Returns masks (G, H, W) bool and scores (G,) float32.
 
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
         """
         logits, scores = self.decode(frame, points, labels)
         logits = self._without_holes_and_specks(logits)
-        masks = _upsampled_masks(logits, frame.height, frame.width)
-        return Segments(masks=masks.cpu().numpy(), scores=scores.cpu().numpy())
+        found = _upsampled_masks(logits, frame.height, frame.width)
+        return Segments(masks=found.cpu().numpy(), scores=scores.cpu().numpy())
 
     @torch.inference_mode()
     def decode(

@@ -15,7 +15,7 @@ from bmp_ros.engines.point_canvas import (
 )
 from bmp_ros.engines.torch.point_segmenter_engine import PointSegmenterEngine
 from bmp_ros.loop.frame import Frame
-from bmp_ros.loop.protocols import MaskRefiner, Segmenter
+from bmp_ros.loop.protocols import Segmenter
 from bmp_ros.networks.point_segmenter import PointSegmenter
 
 IMAGE = drawn_image(90, 160, seed=1)
@@ -42,11 +42,11 @@ def prompts(people: int, points: int) -> tuple[np.ndarray, np.ndarray]:
 def test_it_is_canvas_network_upsampling(
     network: PointSegmenter, engine: PointSegmenterEngine
 ) -> None:
-    assert isinstance(engine, Segmenter) and isinstance(engine, MaskRefiner)
+    assert isinstance(engine, Segmenter)
     points, labels = prompts(5, 4)
     masks = np.zeros((5, 90, 160), np.bool_)
     masks[2:, 20:70, 40:80] = True
-    found = engine.refine(Frame(IMAGE), points, labels, masks)
+    found = engine.segment(Frame(IMAGE), points, labels, masks)
     letterbox = point_letterbox(90, 160, 128)
     assert letterbox.canvas == (128, 96)
     canvas = torch.from_numpy(segmenter_input(IMAGE, letterbox))
@@ -71,11 +71,11 @@ def test_it_is_canvas_network_upsampling(
 def test_a_mask_without_a_pixel_is_none_at_all(engine: PointSegmenterEngine) -> None:
     points, labels = prompts(3, 4)
     empty = np.zeros((3, 90, 160), np.bool_)
-    found = engine.refine(Frame(IMAGE), points, labels, empty)
+    found = engine.segment(Frame(IMAGE), points, labels, empty)
     plain = engine.segment(Frame(IMAGE), points, labels)
     np.testing.assert_array_equal(found.masks, plain.masks)
     np.testing.assert_array_equal(found.scores, plain.scores)
-    full = engine.refine(Frame(IMAGE), points, labels, ~empty)
+    full = engine.segment(Frame(IMAGE), points, labels, ~empty)
     assert not np.array_equal(full.scores, plain.scores)
 
 
@@ -84,7 +84,7 @@ def test_a_mask_without_a_pixel_is_none_at_all(engine: PointSegmenterEngine) -> 
 )
 def test_wrong_masks_are_refused(engine: PointSegmenterEngine, masks: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"masks must be bool \(3, 90, 160\)"):
-        engine.refine(Frame(IMAGE), *prompts(3, 2), masks)
+        engine.segment(Frame(IMAGE), *prompts(3, 2), masks)
 
 
 def test_the_image_is_encoded_once_per_frame(
