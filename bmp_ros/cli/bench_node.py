@@ -40,10 +40,8 @@ def run(args: argparse.Namespace) -> int:
             f"the node runs on ROS 2, which cannot be imported ({error}); use "
             "scripts/with_ros python -m bmp_ros bench node, or source a workspace with bmp_ros"
         ) from error
-    from bmp_ros.demo.node_benchmark import measure_node
-    from bmp_ros.demo.node_figures import lines
-    from bmp_ros.demo.node_process import ProcessError
-    from bmp_ros.demo.progress_line import ProgressLine
+    from bmp_ros.demo.node_benchmark import lines, measure_node
+    from bmp_ros.demo.processes import ProcessError, ProgressLine
     from bmp_ros.machine import machine, machine_line
 
     if args.json:  # found out now rather than after the work

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             "source a workspace with bmp_ros"
         ) from error
     from bmp_ros.demo.demo import DemoSettings, run_demo
-    from bmp_ros.demo.node_process import ProcessError
+    from bmp_ros.demo.processes import ProcessError
 
     settings = DemoSettings(
         preset=args.preset, device=args.device, source=args.source, images=args.images,

@@ -17,7 +17,7 @@ from node_harness import LIMIT_S, wait_for
 
 from bmp_ros.cli.main import main
 from bmp_ros.demo.demo import DemoSettings, run_demo
-from bmp_ros.demo.node_process import ProcessError
+from bmp_ros.demo.processes import ProcessError
 
 PRESET = "bmp_j1"  # named in the node's log only: the networks are scripted
 BY_HEART = (str(Path(__file__).with_name("truth_node.py")),)

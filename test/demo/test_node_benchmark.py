@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 
 from bmp_ros.cli.main import main
-from bmp_ros.demo.node_benchmark import PROFILE_VARIABLES, SCRIPTED_COMMAND, dds_profile, run_once
-from bmp_ros.demo.node_figures import Figure, Run, lines, overhead_figures, stream_figures
-from bmp_ros.ros import node_benchmark
+from bmp_ros.demo import node_benchmark
+from bmp_ros.demo.node_benchmark import (
+    PROFILE_VARIABLES,
+    SCRIPTED_COMMAND,
+    Figure,
+    Run,
+    dds_profile,
+    lines,
+    overhead_figures,
+    run_once,
+    stream_figures,
+)
 
 PRESET = "bmp_j1"  # named in the node's log only: the networks are scripted
 

@@ -22,7 +22,7 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
-from bmp_ros.demo.child_process import ChildProcess, private_domain  # noqa: E402
+from bmp_ros.demo.processes import ChildProcess, private_domain  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMIT_S = 60.0
