@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.engines import build_loop
-from bmp_ros.evaluation.datasets import Dataset, Picture, open_dataset
+from bmp_ros.evaluation.datasets import Dataset, LabelledImage, open_dataset
 from bmp_ros.evaluation.evaluate_loop import evaluate
 from bmp_ros.evaluation.report import report_lines
 from bmp_ros.loop.frame import Frame
@@ -47,7 +47,7 @@ class TrueMasks:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         for picture in self._dataset:
             masks = [
                 mask_from_run_lengths(person["segmentation"]) for person in picture.annotations

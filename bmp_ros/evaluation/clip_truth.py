@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.evaluation.datasets import Picture
+from bmp_ros.evaluation.datasets import LabelledImage
 from bmp_ros.evaluation.ground_truth import CATEGORY
 from bmp_ros.synthetic.clip_file import open_clip
 from bmp_ros.synthetic.dataset import annotations_of
@@ -31,14 +31,16 @@ class DemoClip:
         everything = len(open_clip())
         return min(self.count or everything, everything)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         clip = open_clip()
         wanted = set(np.linspace(0, len(clip) - 1, len(self)).round().astype(int).tolist())
         width, height = clip.size
         for frame in clip:
             if frame.number in wanted:
                 entry = {"id": frame.number, "width": width, "height": height}
-                yield Picture(frame.image, entry, clip_annotations(frame.people, frame.number))
+                yield LabelledImage(
+                    frame.image, entry, clip_annotations(frame.people, frame.number)
+                )
 
 
 def clip_annotations(people: PeopleTruth, image_id: int) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.evaluation.datasets import Picture
+from bmp_ros.evaluation.datasets import LabelledImage
 from bmp_ros.offline.image_files import read_image
 
 _COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id",)}
@@ -51,12 +51,12 @@ class CocoFolder:
     def __len__(self) -> int:
         return len(self._images)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         for entry, file in zip(self._images, self._files, strict=True):
             image = _read_as_annotated(file, entry)
             height, width = image.shape[:2]
             sized = {**entry, "width": width, "height": height}
-            yield Picture(image, sized, self._annotations.get(entry["id"], ()))
+            yield LabelledImage(image, sized, self._annotations.get(entry["id"], ()))
 
     def _file(self, entry: Mapping[str, Any]) -> Path:
         """Looked for beforehand: a file that is missing is told at once, not after an hour."""

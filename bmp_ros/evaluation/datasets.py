@@ -19,7 +19,7 @@ DEFAULT_COUNT = 300
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledImage:
     """One image with its answers.
 
     image: BGR uint8 (H, W, 3). entry: as under ``images`` of a COCO file (id, file_name, width,
@@ -46,7 +46,7 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Picture]: ...
+    def __iter__(self) -> Iterator[LabelledImage]: ...
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class RenderedSplit:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         from bmp_ros.synthetic.dataset import annotations_of
         from bmp_ros.synthetic.generator import generate
 
         for sample in generate(self.name, self.count):
             height, width = sample.image.shape[:2]
             entry = {"id": sample.seed, "width": width, "height": height}
-            yield Picture(sample.image, entry, annotations_of(sample.people, sample.seed))
+            yield LabelledImage(sample.image, entry, annotations_of(sample.people, sample.seed))
 
 
 def open_dataset(

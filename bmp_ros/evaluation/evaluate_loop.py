@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.evaluation.coco_results import CollectedResults, mask_result
-from bmp_ros.evaluation.datasets import Dataset, Picture
+from bmp_ros.evaluation.datasets import Dataset, LabelledImage
 from bmp_ros.evaluation.ground_truth import people_of
 from bmp_ros.evaluation.scores import ResultScores, Score, import_pycocotools, score_results
 from bmp_ros.fields import settings_from_mapping
@@ -104,12 +104,12 @@ def evaluate(
         "images": [], "annotations": [], "categories": list(dataset.categories),
     }  # fmt: skip
     try:
-        for picture in _with_progress(dataset, len(dataset), progress):
-            truth["images"].append(picture.entry)
-            truth["annotations"] += picture.annotations
+        for labelled in _with_progress(dataset, len(dataset), progress):
+            truth["images"].append(labelled.entry)
+            truth["annotations"] += labelled.annotations
             for run in runs:
                 loop.settings = run.settings
-                _process(loop, picture, run)
+                _process(loop, labelled, run)
     finally:
         loop.settings = before
     threshold = max(before.detection_threshold, runs[0].settings.detection_threshold)
@@ -142,11 +142,11 @@ def _combinations(
         yield settings_from_mapping(LoopSettings, {**asdict(settings), **changed}, "evaluation")
 
 
-def _process(loop: BMPLoop, picture: Picture, run: _Run) -> None:
-    trace = loop.trace(picture.image)
+def _process(loop: BMPLoop, labelled: LabelledImage, run: _Run) -> None:
+    trace = loop.trace(labelled.image)
     assert trace.people is not None
     run.stage_ms.append(trace.report.stage_ms)
-    image_id = picture.entry["id"]
+    image_id = labelled.entry["id"]
     run.results.add(trace.people, image_id)
     if loop.segmenter is not None:
         scores = trace.people.scores.tolist()
@@ -183,12 +183,14 @@ def _scores_of(run: _Run, truth: dict[str, Any], threshold: float) -> SettingSco
     )
 
 
-def _with_progress(pictures: Iterable[Picture], count: int, wanted: bool) -> Iterable[Picture]:
+def _with_progress(
+    images: Iterable[LabelledImage], count: int, wanted: bool
+) -> Iterable[LabelledImage]:
     """A bar on stderr, where that is a terminal; none without tqdm, which is a convenience."""
     if not wanted:
-        return pictures
+        return images
     try:
         from tqdm import tqdm
     except ImportError:
-        return pictures
-    return tqdm(pictures, "evaluating", count, unit="image", disable=not sys.stderr.isatty())
+        return images
+    return tqdm(images, "evaluating", count, unit="image", disable=not sys.stderr.isatty())

@@ -124,7 +124,7 @@ class BMPLoop:
                 frame = Frame(paint_out(frame.image, people.masks))
         with timer("detect"):
             detections = self.detector.detect(frame, score_threshold=settings.detection_threshold)
-        record(new_iteration=True, iteration=iteration, picture=frame.image, detections=detections)
+        record(new_iteration=True, iteration=iteration, image=frame.image, detections=detections)
         with timer("box_nms"):
             boxes = np.asarray(detections.boxes, np.float32).reshape(-1, 4)
             scores = np.asarray(detections.scores, np.float32)
@@ -166,7 +166,7 @@ class BMPLoop:
         found = People.of_boxes(
             clipped, np.ones(len(given), np.float32), frame.height, frame.width, skeleton
         )
-        record(picture=frame.image, detected=found)
+        record(image=frame.image, detected=found)
         return found
 
     def _estimate_poses(

@@ -53,7 +53,7 @@ class StageTimer:
 class IterationTrace:
     """What the stages of one iteration saw and said; None where a stage was not reached.
 
-    picture: BGR uint8 (H, W, 3), what the detector saw. detections: all that it said. detected:
+    image: BGR uint8 (H, W, 3), what the detector saw. detections: all that it said. detected:
     after box NMS. posed: with keypoints. survivors: after pose NMS. prompts: the segmenter's
     point prompts; rows are those of ``survivors``. segmented: the survivors with raw masks.
     people: everybody accepted after this iteration; masks become exclusive in the
@@ -61,7 +61,7 @@ class IterationTrace:
     """
 
     iteration: int = 1
-    picture: np.ndarray | None = None
+    image: np.ndarray | None = None
     detections: Detections | None = None
     detected: People | None = None
     posed: People | None = None

@@ -30,9 +30,9 @@ def stage_pictures(image: np.ndarray, trace: Trace) -> Iterator[Stage]:
     """
     colors: dict[tuple[int, bytes], int] = {}
     for step in trace.iterations:
-        if step.picture is not None:
+        if step.image is not None:
             seen = "the image" if step.iteration == 1 else "those found are painted out"
-            yield f"{step.iteration}. detector sees: {seen}", step.picture
+            yield f"{step.iteration}. detector sees: {seen}", step.image
         if step.detected is not None:
             yield _detections(step, colors)
         if step.posed is not None:
@@ -55,8 +55,8 @@ def stage_pictures(image: np.ndarray, trace: Trace) -> Iterator[Stage]:
 
 def _detections(step: IterationTrace, colors: dict[tuple[int, bytes], int]) -> Stage:
     """All boxes that the detector said, thin; those after NMS in colour, with its masks."""
-    assert step.picture is not None and step.detected is not None
-    drawn = step.picture.copy()
+    assert step.image is not None and step.detected is not None
+    drawn = step.image.copy()
     said = 0
     if step.detections is not None:
         said = len(step.detections.boxes)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from scripted import Actor, rectangle_mask
 
-from bmp_ros.evaluation.datasets import Picture
+from bmp_ros.evaluation.datasets import LabelledImage
 from bmp_ros.evaluation.ground_truth import CATEGORY
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings
 from bmp_ros.loop.protocols import Detections, Poses, Segments
@@ -127,10 +127,10 @@ class NumberedDataset:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         for number, actors in self.truth.items():
             entry = {"id": number, "width": WIDTH, "height": HEIGHT}
-            yield Picture(numbered_image(number), entry, annotations_of(actors, number))
+            yield LabelledImage(numbered_image(number), entry, annotations_of(actors, number))
 
 
 def write_folder(folder: Path, dataset: NumberedDataset, below: str = "images") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from numbered import (  # noqa: E402
 )
 from scripted import Actor, rectangle_mask  # noqa: E402
 
-from bmp_ros.evaluation.datasets import Picture  # noqa: E402
+from bmp_ros.evaluation.datasets import LabelledImage  # noqa: E402
 from bmp_ros.evaluation.evaluate_loop import evaluate  # noqa: E402
 from bmp_ros.evaluation.report import report_lines  # noqa: E402
 from bmp_ros.evaluation.scores import Score  # noqa: E402
@@ -162,7 +162,7 @@ def test_pictures_are_forgotten_one_by_one() -> None:
     counts = []
 
     class Stream(NumberedDataset):
-        def __iter__(self) -> Iterator[Picture]:
+        def __iter__(self) -> Iterator[LabelledImage]:
             for picture in super().__iter__():
                 gc.collect()
                 counts.append(sum(reference() is not None for reference in alive))
@@ -204,7 +204,7 @@ def test_missing_pycocotools_is_told_before_the_work(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pycocotools", None)
 
     class Untouched(NumberedDataset):
-        def __iter__(self) -> Iterator[Picture]:
+        def __iter__(self) -> Iterator[LabelledImage]:
             raise AssertionError("no picture is needed to find out")
 
     with pytest.raises(ModuleNotFoundError, match="requirements/evaluate.txt"):

@@ -91,7 +91,7 @@ def test_trace_shows_every_stage_and_finds_the_same_people() -> None:
     for item in trace.iterations:
         assert all(value is not None for value in vars(item).values())
     first, second = trace.iterations
-    assert first.picture is IMAGE and not (second.picture == IMAGE).all()
+    assert first.image is IMAGE and not (second.image == IMAGE).all()
     assert [len(item.detected or ()) for item in trace.iterations] == [2, 1]
     assert [len(item.people or ()) for item in trace.iterations] == [2, 3]
     assert first.prompts is not None and first.prompts[0].points.shape == (2, 6, 2)
@@ -100,7 +100,7 @@ def test_trace_shows_every_stage_and_finds_the_same_people() -> None:
 def test_trace_of_given_boxes() -> None:
     trace = stage([LEFT]).loop.trace(IMAGE, np.array([LEFT.box]))
     (only,) = trace.iterations
-    assert only.picture is IMAGE and only.detections is None and only.people is not None
+    assert only.image is IMAGE and only.detections is None and only.people is not None
 
 
 def test_plain_call_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
