@@ -30,7 +30,6 @@ from std_msgs.msg import Header
 
 from bmp_ros.demo.truth_messages import truth_message
 from bmp_ros.offline.image_files import IMAGE_SUFFIXES, read_image
-from bmp_ros.ros import qos
 from bmp_ros.ros.compatibility import steady_clock
 from bmp_ros.ros.diagnostics import status
 from bmp_ros.ros.image_messages import image_message
@@ -174,7 +173,7 @@ def _video_fps(path: Path) -> float:
 STATUS = "camera"
 """Name of the camera's entry in the diagnostics, whose values are those of `CameraNode.counts`."""
 TRUTH_DEPTH = 100
-_QOS = {"reliable": qos.profile(), "sensor": qos_profile_sensor_data}
+_QOS = {"reliable": QoSProfile(depth=5), "sensor": qos_profile_sensor_data}
 _DIAGNOSE_S = 1.0
 _WAIT_S = 0.1
 _DISCOVERY_S = 1.0

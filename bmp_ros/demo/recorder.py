@@ -17,7 +17,6 @@ from sensor_msgs.msg import Image
 
 from bmp_ros.demo.camera_node import STATUS as CAMERA_STATUS
 from bmp_ros.demo.camera_node import TRUTH_DEPTH
-from bmp_ros.ros import qos
 from bmp_ros.ros.image_messages import bgr_image
 from bmp_ros.ros.interfaces import PersonArray
 
@@ -142,7 +141,7 @@ class Recorder(Node):
         base = image_topic.rpartition("/")[0]
         many = QoSProfile(depth=TRUTH_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         self.create_subscription(PersonArray, f"{base}/ground_truth", self._keep_truth, many)
-        self.create_subscription(Image, image_topic, self._keep_image, qos.profile())
+        self.create_subscription(Image, image_topic, self._keep_image, QoSProfile(depth=5))
         self.create_subscription(PersonArray, f"{namespace}/poses", self._keep_result, many)
         self.diagnostics = DiagnosticsListener(self, node_name)
 

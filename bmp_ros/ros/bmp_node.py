@@ -28,12 +28,10 @@ from bmp_ros.ros.engine_loading import (
     load_engines,
     memory_in_use,
 )
-from bmp_ros.ros.frame_work import Answer, Estimate, FrameWork
+from bmp_ros.ros.frame_processor import Answer, Estimate, FrameProcessor
 from bmp_ros.ros.interfaces import EstimatePeople
-from bmp_ros.ros.latest_frame import LatestFrames
-from bmp_ros.ros.log_forwarding import forward_log, stop_forwarding
 from bmp_ros.ros.parameters import NodeParameters
-from bmp_ros.ros.process import run_node
+from bmp_ros.ros.process import forward_log, run_node, stop_forwarding
 from bmp_ros.ros.settings import CAMERA, ENGINE
 from bmp_ros.ros.worker import Worker
 from bmp_ros.weights.errors import WeightsError
@@ -60,7 +58,6 @@ class BmpNode(ManagedNode):
         self._log_handler = forward_log(self.get_logger())
         self._engines: Engines | None = None
         self._cameras: dict[str, Camera] = {}
-        self._frames = LatestFrames()
         self._worker: Worker | None = None
         self._listening = False
         self._enabled = True
@@ -167,24 +164,14 @@ class BmpNode(ManagedNode):
             build=self._build_loop,
         )
         self.parameters.take_preset(self._engines.preset.loop)
-        self._frames = LatestFrames()
+        processor = FrameProcessor(self, self.parameters, self._engines.loop)
+        self._worker = Worker(processor.process, processor.answer, processor.report_bug)
         several = bool(self.parameters.cameras())
         self._cameras = {
-            name: Camera(self, name, self._frames, prefix=f"{name}/" if several else "")
+            name: Camera(self, name, self._worker, prefix=f"{name}/" if several else "")
             for name in self.parameters.cameras() or (DEFAULT_NAME,)
         }
-        work = FrameWork(self, self.parameters, self._engines.loop)
-
-        def answer(estimate: Estimate) -> None:
-            work.answer(estimate)
-            self._answered.trigger()
-
-        self._worker = Worker(
-            self._frames,
-            lambda name, message: work.process(self._cameras[name], message),
-            answer,
-            work.report_bug,
-        )
+        self._worker.start()
         self.parameters.frozen = (ENGINE,)
 
     def _tear_down(self) -> None:
@@ -203,11 +190,11 @@ class BmpNode(ManagedNode):
             camera.stop()
 
     def _stop_worker(self, reason: str, timeout: float | None) -> bool:
-        for estimate in self._frames.close():
-            estimate.answer.set_result(Answer(None, reason))
         if self._worker is None:
             return True
-        stopped = self._worker.stop(timeout)
+        for estimate in self._worker.close():
+            estimate.answer.set_result(Answer(None, reason))
+        stopped = self._worker.join(timeout)
         if stopped:
             self._worker = None
         return stopped
@@ -243,7 +230,8 @@ class BmpNode(ManagedNode):
             )
             return response
         answer: Future = Future()
-        self._frames.request(Estimate(request.image, answer))
+        answer.add_done_callback(lambda _: self._answered.trigger())
+        self._worker.request(Estimate(request.image, answer))
         result = await answer
         response.success = result.people is not None
         response.message = result.message

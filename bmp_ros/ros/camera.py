@@ -9,13 +9,13 @@ import time
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image
 
-from bmp_ros.ros.camera_input import CameraInput
 from bmp_ros.ros.depth_input import DepthInput, NoDepthError
 from bmp_ros.ros.diagnostics import CameraStatistics
-from bmp_ros.ros.latest_frame import LatestFrames
+from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription
 from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.target_frame import TargetFrame
+from bmp_ros.ros.worker import Worker
 
 DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""
@@ -32,9 +32,7 @@ class Camera:
     depth: its depth images, None without. target_frame: where people are to be lifted into.
     """
 
-    def __init__(
-        self, node: LifecycleNode, name: str, frames: LatestFrames, *, prefix: str
-    ) -> None:
+    def __init__(self, node: LifecycleNode, name: str, worker: Worker, *, prefix: str) -> None:
         self.name = name
         self.statistics = CameraStatistics()
         self.publishers = CameraPublishers(node, prefix)
@@ -42,48 +40,48 @@ class Camera:
         self.generation = 0
         self.enabled = True
         self.last_stamp = 0
-        self.input: CameraInput | None = None
+        self.images: ImageSubscription | None = None
         self.depth: DepthInput | None = None
         self.target_frame: TargetFrame | None = None
         self.message_type: type = Image
         self._node = node
-        self._frames = frames
+        self._worker = worker
 
     @property
     def camera_info(self) -> CameraInfo | None:
-        return self.input.camera_info if self.input is not None else None
+        return self.images.camera_info if self.images is not None else None
 
     @property
     def source(self) -> str:
         """What is listened to, in words."""
-        return self.input.source if self.input is not None else "nothing"
+        return self.images.source if self.images is not None else "nothing"
 
     @property
     def silent_s(self) -> float | None:
         """Seconds since the last image, None while none is expected."""
-        return self.input.silent_s if self.input is not None and self.enabled else None
+        return self.images.silent_s if self.images is not None and self.enabled else None
 
     def check_publishers(self, timeout_s: float) -> str | None:
         """Follow the publishers; return what to tell about there being no images, if anything."""
-        if self.input is None:
+        if self.images is None:
             return None
-        self.input.follow_publishers()
+        self.images.follow_publishers()
         if self.depth is not None:
             self.depth.follow_publishers()
-        return self.input.remark_silence(timeout_s) if self.enabled else None
+        return self.images.remark_silence(timeout_s) if self.enabled else None
 
     def listen(self, settings: CameraSettings) -> None:
         """Subscribe; every image goes into the slot, in place of the one before."""
-        self.input = CameraInput(self._node, settings, self._receive)
-        self.message_type = self.input.message_type
-        self.input.open()
+        self.images = camera_subscription(self._node, settings, self._receive)
+        self.message_type = self.images.kind
+        self.images.open()
         if settings.depth_topic:
             self._listen_to_depth(settings)
 
     def stop_listening(self) -> None:
-        if self.input is not None:
-            self.input.close()
-            self.input = None
+        if self.images is not None:
+            self.images.close()
+            self.images = None
         if self.depth is not None:
             self.depth.close()
             self.depth = None
@@ -100,7 +98,7 @@ class Camera:
 
     def stop(self) -> None:
         """Forget what waits and publish that nobody is there, as the last message."""
-        self.statistics.count(discarded=self._frames.clear([self.name]))
+        self.statistics.count(discarded=self._worker.clear([self]))
         with self.publishing:
             self.generation += 1
             self.publishers.publish_nobody()
@@ -116,7 +114,7 @@ class Camera:
         """Let the next image be handed out no sooner than ``max_rate`` (Hz, 0: none) allows."""
         if max_rate > 0:
             # On the machine's clock: stamps and simulated time may stand still or jump.
-            self._frames.hold(self.name, time.monotonic() + 1.0 / max_rate)
+            self._worker.hold(self, time.monotonic() + 1.0 / max_rate)
 
     def _listen_to_depth(self, settings: CameraSettings) -> None:
         """What is missing for depth costs depth, never the images."""
@@ -134,5 +132,5 @@ class Camera:
         if not self.enabled:
             self.statistics.count(received=1, discarded=1)
             return
-        replaced = self._frames.put(self.name, serialised)
+        replaced = self._worker.put(self, serialised)
         self.statistics.count(received=1, replaced=int(replaced))

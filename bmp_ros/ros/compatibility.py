@@ -4,7 +4,7 @@
 * Humble has no ``add_post_set_parameters_callback``: accepted values are read before each frame
   (`bmp_ros.ros.parameters`) instead of being pushed into the loop.
 * Humble has no matched events and no way to ask a subscription for its publishers: the graph is
-  looked at twice a second (`bmp_ros.ros.camera_input`).
+  looked at twice a second (`bmp_ros.ros.image_subscription`).
 * Humble checks every element of what is assigned to a message field unless it is an
   ``array.array``: arrays are assigned as such (`array_of_bytes`).
 * Asked for a transition that the present state does not have, ``change_state`` raises out of the

@@ -16,8 +16,8 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 
 from bmp_ros.ros.compatibility import how_to_install
+from bmp_ros.ros.image_messages import ReceivedImage, read_image, stamp_of
 from bmp_ros.ros.image_subscription import ImageSubscription, resolved
-from bmp_ros.ros.serialised_images import ReceivedImage, read_image, stamp_of
 from bmp_ros.ros.settings import CameraSettings
 
 CACHED = 40
@@ -52,10 +52,8 @@ class DepthInput:
             node,
             Image,
             self.topic,
-            info_topic=settings.depth_camera_info_topic,
-            beside=self.topic,
-            wanted="auto",
             on_message=self._keep,
+            info_topic=settings.depth_camera_info_topic,
         )
 
     @property

@@ -14,10 +14,9 @@ from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
 from bmp_ros.ros.compatibility import array_of_bytes
-from bmp_ros.ros.image_messages import ImageError
+from bmp_ros.ros.image_messages import ImageError, ReceivedImage
 from bmp_ros.ros.interfaces import Keypoint3D, Person3D, PersonArray3D
 from bmp_ros.ros.person_messages import skeleton_message
-from bmp_ros.ros.serialised_images import ReceivedImage
 
 _TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 """Encodings of REP 118: whole millimetres, or metres."""

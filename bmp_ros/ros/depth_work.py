@@ -16,8 +16,7 @@ from bmp_ros.depth.people_free import depth_without_people
 from bmp_ros.loop.people import People
 from bmp_ros.ros.depth_input import DepthInput, NoDepthError
 from bmp_ros.ros.depth_messages import camera_model, depth_image
-from bmp_ros.ros.image_messages import ImageError
-from bmp_ros.ros.serialised_images import ReceivedImage
+from bmp_ros.ros.image_messages import ImageError, ReceivedImage
 from bmp_ros.ros.settings import RunSettings
 from bmp_ros.ros.target_frame import TargetFrame
 

@@ -1,28 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ImageSubscription``: images and their calibration, subscribed as their publishers offer."""
+"""``ImageSubscription``: images and their calibration, subscribed as their publishers offer.
+
+A reliable subscription to a best-effort publisher receives nothing. A best-effort subscription
+receives what the transport does not lose, which with large images may be next to nothing. So the
+subscription has to match the publishers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rclpy.exceptions import NameValidationException
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from bmp_ros.ros import qos
 from bmp_ros.ros.compatibility import RCLError
+from bmp_ros.ros.settings import CameraSettings
+
+DEPTH = 5
+"""Messages that the transport may keep: with 1, a reliable 720p stream loses a third of them."""
+
+_SUFFIX = "/compressed"
+_REMIND_S = 30.0
+_RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
 
 class ImageSubscription:
     """Subscribes from `open` to `close`; all on the executor's thread.
 
-    kind: of the messages on ``topic``. info_topic: of the calibration; empty: ``camera_info``
-    beside ``beside``. wanted: as `qos.reliability_for` takes it. on_message(serialised): called
-    for each image; nothing is decoded before somebody wants it.
-    Raises ValueError for an ``info_topic`` that no topic can have as its name.
-    reliability: subscribed with. camera_info: the last calibration that came, or None.
+    kind: type of the messages on ``topic``, which is a resolved name. info_topic: of the
+    calibration; empty: ``camera_info`` beside ``beside`` (default: topic). wanted_qos: see
+    `reliability_for`. on_message(serialised): called for each image, which is not decoded here.
+    Raises ValueError for an ``info_topic`` that is not a valid name.
+    reliability: of the subscription. camera_info: the last calibration received, or None.
     """
 
     def __init__(
@@ -31,30 +44,40 @@ class ImageSubscription:
         kind: type,
         topic: str,
         *,
-        info_topic: str,
-        beside: str,
-        wanted: str,
         on_message: Callable[[bytes], None],
+        info_topic: str = "",
+        beside: str = "",
+        wanted_qos: str = "auto",
     ) -> None:
-        self._node = node
-        self._kind = kind
-        self._topic = topic
-        self._info_topic = info_topic or f"{beside.rpartition('/')[0]}/camera_info"
-        resolved(node, self._info_topic)
-        self._wanted = wanted
-        self._on_message = on_message
-        self.reliability = ReliabilityPolicy.RELIABLE
+        self.kind = kind
+        self.topic = topic
+        self.reliability = _RELIABLE
         self.camera_info: CameraInfo | None = None
+        self._node = node
+        self._info_topic = info_topic or f"{(beside or topic).rpartition('/')[0]}/camera_info"
+        resolved(node, self._info_topic)
+        self._wanted_qos = wanted_qos
+        self._on_message = on_message
         self._images: Any = None
         self._calibrations: Any = None
+        self._last = self._reminded = time.monotonic()
+
+    @property
+    def source(self) -> str:
+        """What is listened to, in words."""
+        reliability = self.reliability.name.lower().replace("_", " ")
+        return f"{self.topic} ({self.kind.__name__}, {reliability})"
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last image, or since `open`."""
+        return time.monotonic() - self._last
 
     def open(self) -> None:
-        self._subscribe(self._fitting())
+        self._last = self._reminded = time.monotonic()
+        self._subscribe(reliability_for(self._wanted_qos, self.offered()))
         self._calibrations = self._node.create_subscription(
-            CameraInfo,
-            self._info_topic,
-            self._keep_info,
-            qos.profile(ReliabilityPolicy.BEST_EFFORT),
+            CameraInfo, self._info_topic, self._keep_info, profile(_BEST_EFFORT)
         )
 
     def close(self) -> None:
@@ -65,30 +88,113 @@ class ImageSubscription:
 
     def follow_publishers(self) -> None:
         """Subscribe anew when the publishers' reliability asks for it."""
-        fitting = self._fitting()
+        fitting = reliability_for(self._wanted_qos, self.offered())
         if fitting != self.reliability and self._images is not None:
             self._node.get_logger().info(
-                f"{self._topic}: subscribing {fitting.name.lower()}, as its publishers offer"
+                f"{self.topic}: subscribing {fitting.name.lower()}, as its publishers offer"
             )
             self._node.destroy_subscription(self._images)
             self._subscribe(fitting)
 
     def offered(self) -> list[ReliabilityPolicy]:
         """Reliability of each publisher there is."""
-        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
         return [info.qos_profile.reliability for info in publishers]
 
-    def _fitting(self) -> ReliabilityPolicy:
-        return qos.reliability_for(self._wanted, self.offered())
+    def remark_silence(self, timeout_s: float) -> str | None:
+        """Say what to do when there was no image for ``timeout_s``; once, then every 30 s."""
+        now = time.monotonic()
+        if now - self._last < timeout_s or now - self._reminded < (
+            _REMIND_S if self._reminded > self._last else timeout_s
+        ):
+            return None
+        self._reminded = now
+        silence = f"no image for {now - self._last:.0f} s on {self.source}, which has"
+        offered = self.offered()
+        if self.reliability == _RELIABLE and _BEST_EFFORT in offered:
+            return (
+                f"{silence} publishers that offer best effort only: a reliable subscription gets "
+                "nothing from them; set image_qos to auto"
+            )
+        publishers = f"{len(offered)} publisher{'s' * (len(offered) != 1)}"
+        if _BEST_EFFORT in offered:
+            publishers += " (Fast DDS may lose large best-effort images: see config/fastdds.xml)"
+        return (
+            f"{silence} {publishers}. {published_images(self._node)}; set image_topic and "
+            "image_transport"
+        )
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self.reliability = reliability
         self._images = self._node.create_subscription(
-            self._kind, self._topic, self._on_message, qos.profile(reliability), raw=True
+            self.kind, self.topic, self._receive, profile(reliability), raw=True
         )
+
+    def _receive(self, serialised: bytes) -> None:
+        self._last = time.monotonic()
+        self._on_message(serialised)
 
     def _keep_info(self, info: CameraInfo) -> None:
         self.camera_info = info
+
+
+def camera_subscription(
+    node: LifecycleNode, settings: CameraSettings, on_message: Callable[[bytes], None]
+) -> ImageSubscription:
+    """The subscription to a camera's images. Raises ValueError for invalid topic names."""
+    compressed = settings.image_transport == "compressed"
+    # As image_transport does it: the suffix comes after the remapping of the base topic.
+    base = resolved(node, settings.image_topic.removesuffix(_SUFFIX))
+    exact = resolved(node, settings.image_topic)
+    return ImageSubscription(
+        node,
+        CompressedImage if compressed else Image,
+        base + _SUFFIX if compressed else exact,
+        on_message=on_message,
+        info_topic=settings.camera_info_topic,
+        beside=base,
+        wanted_qos=settings.image_qos,
+    )
+
+
+def published_images(node: LifecycleNode) -> str:
+    """Name the image topics of other nodes; our own debug images are no camera."""
+    topics = node.get_topic_names_and_types()
+    ours = node.get_fully_qualified_name()
+
+    def is_published(topic: str) -> bool:
+        return any(
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}" != ours
+            for info in node.get_publishers_info_by_topic(topic)
+        )
+
+    found = []
+    for kind in ("Image", "CompressedImage"):
+        names = [
+            name
+            for name, types in topics
+            if f"sensor_msgs/msg/{kind}" in types and is_published(name)
+        ]
+        found.append(f"{kind} topics there are: {', '.join(names) or 'none'}")
+    return "; ".join(found)
+
+
+def profile(reliability: ReliabilityPolicy) -> QoSProfile:
+    """Volatile, the last `DEPTH` messages."""
+    return QoSProfile(depth=DEPTH, reliability=reliability)
+
+
+def reliability_for(wanted: str, offered: Iterable[ReliabilityPolicy]) -> ReliabilityPolicy:
+    """Return the reliability to subscribe with.
+
+    wanted: ``auto``, ``reliable`` or ``best_effort``. offered: that of each publisher. ``auto`` is
+    reliable unless any publisher offers best effort only; so it is without publishers.
+    """
+    if wanted == "reliable":
+        return _RELIABLE
+    if wanted == "best_effort" or _BEST_EFFORT in offered:
+        return _BEST_EFFORT
+    return _RELIABLE
 
 
 def resolved(node: LifecycleNode, topic: str) -> str:
@@ -96,4 +202,4 @@ def resolved(node: LifecycleNode, topic: str) -> str:
     try:
         return str(node.resolve_topic_name(topic))
     except (RCLError, NameValidationException) as error:
-        raise ValueError(f"{topic!r} cannot be the name of a topic: {error}") from error
+        raise ValueError(f"{topic!r} is not a valid topic name: {error}") from error

@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from bmp_ros.drawing import draw_people
 from bmp_ros.loop.people import People
-from bmp_ros.ros import markers, qos
+from bmp_ros.ros import markers
 from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
-from bmp_ros.ros.detection_messages import detection_array, detections_available
 from bmp_ros.ros.image_messages import image_message, jpeg_message
 from bmp_ros.ros.interfaces import PersonArray, PersonArray3D
-from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.person_messages import detection_array, detections_available, person_array
 from bmp_ros.ros.settings import RunSettings
+
+_QOS = QoSProfile(depth=5)  # reliable, volatile: every subscriber fits
 
 
 class CameraPublishers:
@@ -35,7 +37,7 @@ class CameraPublishers:
         self._nobody: PersonArray | None = None
 
         def publisher(kind: type, topic: str) -> Any:
-            return node.create_lifecycle_publisher(kind, prefix + topic, qos.profile())
+            return node.create_lifecycle_publisher(kind, prefix + topic, _QOS)
 
         self._poses = publisher(PersonArray, "poses")
         self._processing_time = publisher(Float64, "debug/processing_time_ms")

@@ -22,12 +22,10 @@ from bmp_ros.loop.people import People
 from bmp_ros.ros.camera import Camera
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
-from bmp_ros.ros.image_messages import ImageError, bgr_image
+from bmp_ros.ros.image_messages import ImageError, bgr_image, read_image
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
-from bmp_ros.ros.serialised_images import read_image
-from bmp_ros.ros.throttle import Throttle
 
 _REPEAT_S = 5.0
 
@@ -48,7 +46,7 @@ class Answer:
     message: str = ""
 
 
-class FrameWork:
+class FrameProcessor:
     """Runs the loop on images; its methods never raise for what an image or a network does."""
 
     def __init__(self, node: LifecycleNode, parameters: NodeParameters, loop: BMPLoop) -> None:
@@ -186,13 +184,32 @@ class FrameWork:
             self._log.warning(text)
 
 
+class Throttle:
+    """Remembers when something was said last, by topic.
+
+    rclpy throttles by the line of code that logs: two cameras that complain on the same line would
+    silence each other, and its default clock stands still with simulated time.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def due(self, topic: str, every_s: float) -> bool:
+        """Whether ``topic`` may be said now; the answer True counts as said."""
+        now = time.monotonic()
+        if topic in self._said and now - self._said[topic] < every_s:
+            return False
+        self._said[topic] = now
+        return True
+
+
 def _read(serialised: bytes, kind: type) -> Any:
     """An image as it was received, without a copy, or a message of another ``kind``."""
     return read_image(serialised) if kind is Image else deserialize_message(serialised, kind)
 
 
 def _source(camera: Camera) -> str:
-    return camera.input.topic if camera.input is not None else camera.name
+    return camera.images.topic if camera.images is not None else camera.name
 
 
 def _release_after(error: Exception) -> None:

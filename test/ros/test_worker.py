@@ -4,8 +4,19 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
-from bmp_ros.ros.latest_frame import LatestFrames
+from bmp_ros.ros.worker import Worker
+
+
+def worker(clock: Callable[[], float] = time.monotonic) -> Worker:
+    """A worker whose thread is not running: tests take in its place."""
+
+    def unexpected(*_: object) -> None:
+        raise AssertionError("the thread was not started")
+
+    return Worker(unexpected, unexpected, unexpected, clock)
 
 
 class Clock:
@@ -16,7 +27,7 @@ class Clock:
 
 
 def test_newer_message_takes_the_place_of_the_one_that_waits() -> None:
-    frames = LatestFrames()
+    frames = worker()
     assert frames.put("front", 1) is False
     assert frames.put("front", 2) is True
     assert frames.take() == ("front", 2)
@@ -24,7 +35,7 @@ def test_newer_message_takes_the_place_of_the_one_that_waits() -> None:
 
 
 def test_sources_take_turns_and_requests_are_one_of_them() -> None:
-    frames = LatestFrames()
+    frames = worker()
     for job in ("a", "b", "c"):
         frames.request(job)
     order = []
@@ -40,7 +51,7 @@ def test_sources_take_turns_and_requests_are_one_of_them() -> None:
 
 def test_held_camera_waits_and_others_do_not() -> None:
     clock = Clock()
-    frames = LatestFrames(clock)
+    frames = worker(clock)
     frames.hold("front", 10.0)
     frames.put("front", "old")
     frames.put("rear", "other")
@@ -51,16 +62,14 @@ def test_held_camera_waits_and_others_do_not() -> None:
 
 
 def test_hold_ends_by_itself() -> None:
-    import time
-
-    frames = LatestFrames()
+    frames = worker()
     frames.hold("front", time.monotonic() + 0.05)
     frames.put("front", "frame")
     assert frames.take() == ("front", "frame")
 
 
 def test_clear_forgets_frames_and_holds_of_these_cameras_only() -> None:
-    frames = LatestFrames(Clock())
+    frames = worker(Clock())
     frames.put("front", 1)
     frames.put("rear", 2)
     frames.hold("front", 99.0)
@@ -71,7 +80,7 @@ def test_clear_forgets_frames_and_holds_of_these_cameras_only() -> None:
 
 
 def test_close_wakes_whoever_waits_and_returns_the_requests() -> None:
-    frames = LatestFrames()
+    frames = worker()
     taken = []
     thread = threading.Thread(target=lambda: taken.append(frames.take()))
     thread.start()
@@ -79,7 +88,29 @@ def test_close_wakes_whoever_waits_and_returns_the_requests() -> None:
     thread.join(30)
     assert taken == [None]
 
-    frames = LatestFrames()
+    frames = worker()
     frames.request("job")
     assert frames.close() == ["job"]
     assert frames.take() is None
+
+
+def test_exceptions_go_to_on_bug_and_the_thread_goes_on() -> None:
+    bugs: list[Exception] = []
+    done = threading.Event()
+
+    def on_frame(camera: str, message: int) -> None:
+        if message == 1:
+            raise KeyError(camera)
+        done.set()
+
+    working = Worker(on_frame, lambda job: None, bugs.append)
+    working.start()
+    working.put("front", 1)
+    deadline = time.monotonic() + 30
+    while not bugs and time.monotonic() < deadline:
+        time.sleep(0.005)
+    working.put("front", 2)
+    assert done.wait(30)
+    assert [repr(bug) for bug in bugs] == ["KeyError('front')"]
+    working.close()
+    assert working.join(30)
