@@ -165,13 +165,14 @@ class BmpNode(ManagedNode):
         )
         self.parameters.take_preset(self._engines.preset.loop)
         processor = FrameProcessor(self, self.parameters, self._engines.loop)
-        self._worker = Worker(processor.process, processor.answer, processor.report_bug)
+        worker = Worker(processor.process, processor.answer, processor.report_bug)
+        worker.start()
+        self._worker = worker
         several = bool(self.parameters.cameras())
         self._cameras = {
-            name: Camera(self, name, self._worker, prefix=f"{name}/" if several else "")
+            name: Camera(self, name, worker, prefix=f"{name}/" if several else "")
             for name in self.parameters.cameras() or (DEFAULT_NAME,)
         }
-        self._worker.start()
         self.parameters.frozen = (ENGINE,)
 
     def _tear_down(self) -> None:

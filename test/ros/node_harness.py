@@ -137,7 +137,15 @@ class Lab:
         self.peer.create_subscription(kind, topic, received.append, 50)
         wait_for(lambda: _is_matched(self.peer, topic), f"publisher of {topic}")
         assert self.node is not None
-        wait_for(lambda: self.node.count_subscribers(topic) > 0, f"subscriber of {topic}")
+        # The publisher itself, not the graph, which knows of a subscriber before it is matched.
+        node = self.node
+        wait_for(
+            lambda: any(
+                each.topic_name == topic and each.get_subscription_count() > 0
+                for each in node.publishers
+            ),
+            f"subscriber of {topic}",
+        )
         return received
 
     def log(self) -> str:
