@@ -21,6 +21,8 @@ COEFFICIENTS = (0, 4, 5, 8, 12, 14)
 """How many coefficients OpenCV's model of a lens may have; that of a fish eye has 4."""
 PRECISION = 0.01
 """Pixels by which a ray may miss its pixel when it is undistorted."""
+LARGEST = 1e7
+"""Pixels above which no focal length and no principal point is believed."""
 WIDEST = float(np.tan(np.radians(88)))
 """Beyond this angle from the optical axis a ray does not meet the plane z = 1 in practice."""
 
@@ -34,9 +36,9 @@ class CameraModel:
     5, 8, 12 or 14 of them; 0 or 4 for a fish eye. model: one of `DISTORTION_MODELS`; another name
     is accepted while all coefficients are 0.
     A fish eye with four coefficients of 0 is one still (r = f theta), without any it is none.
-    Raises ValueError for focal lengths under 1 pixel, an unknown model, another number of
-    coefficients, values that are not finite, and distortion that cannot be undone around the
-    middle of the image.
+    Raises ValueError for focal lengths under 1 pixel or above `LARGEST`, an unknown model, another
+    number of coefficients, values that are not finite, and distortion that cannot be undone around
+    the middle of the image.
     """
 
     matrix: np.ndarray
@@ -53,6 +55,8 @@ class CameraModel:
                 f"the focal lengths are {self.matrix[0, 0]:g} and {self.matrix[1, 1]:g} pixels: "
                 "the camera is not calibrated"
             )
+        if np.abs(self.matrix[:2]).max() > LARGEST:
+            raise ValueError(f"the camera matrix has values above {LARGEST:g}: {self.matrix}")
         if self.distortion.ndim != 1 or not np.isfinite(self.distortion).all():
             raise ValueError(f"distortion coefficients are not finite: {self.distortion}")
         if self.model not in DISTORTION_MODELS and self.distortion.any():

@@ -28,22 +28,23 @@ class Alignment:
     @classmethod
     def of(
         cls,
-        camera: CameraModel,
-        depth_size: tuple[int, int],
+        image_size: tuple[int, ...],
+        depth_size: tuple[int, ...],
+        camera: CameraModel | None = None,
         depth_camera: CameraModel | None = None,
     ) -> Alignment:
-        """Align a registered depth image of ``depth_size`` (height, width) with the camera.
+        """Align a registered depth image with its image; sizes are (height, width).
 
-        depth_camera: calibration of the depth image; without it, it shows what the image shows.
+        camera, depth_camera: calibrations of both, with the same lens; without either, the depth
+        image shows what the image shows, edge onto edge.
         """
-        height, width = depth_size
-        if depth_camera is not None:
+        if camera is not None and depth_camera is not None:
             focal, centre = _focal_and_centre(camera)
             depth_focal, depth_centre = _focal_and_centre(depth_camera)
             scale = depth_focal / focal
             return cls(scale, depth_centre - centre * scale)
-        scale = np.array([width / camera.width, height / camera.height])
-        return cls(scale, (scale - 1) / 2)  # edges onto edges
+        scale = np.array(depth_size[::-1], float) / np.array(image_size[::-1], float)
+        return cls(scale, (scale - 1) / 2)
 
     @property
     def is_identity(self) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.depth.depth_grid import Alignment, DepthGrid
+from bmp_ros.depth.lens_change import seen_by
 from bmp_ros.loop.people import People
 
 GAP = 0.25
@@ -69,16 +70,20 @@ def lift_people(
 
     depth: (h, w) uint16 millimetres or floating metres along the optical axis; 0, NaN, infinity
     and what is nearer than 0.1 m or farther than 50 m are unknown. Its size may differ from the
-    image's. camera: of the image. depth_camera: of the depth image, None: same view, other size.
-    joint_inset: move keypoints from the surface into the body (`JOINT_INSET`).
+    image's. camera: of the image. depth_camera: of the depth image, of another lens or crop even;
+    None: same view, other size.
+    joint_inset: move keypoints from the surface into the body, along their rays (`JOINT_INSET`).
 
     Each joint gets the median depth of the person's own pixels in a window of 3 cm around it. A
     joint whose pixel belongs to somebody else, or that lies off the own mask by more than the
-    window, is hidden: NaN. Raises ValueError for another dtype or shape, and for a camera of
-    another image size.
+    window, is hidden: NaN. Raises ValueError for another dtype or shape, and for a calibration of
+    another size than that of its image.
     """
-    _check(people, depth, camera)
-    alignment = Alignment.of(camera, (depth.shape[0], depth.shape[1]), depth_camera)
+    _check(people, depth, camera, depth_camera)
+    if depth_camera is not None and not depth_camera.has_lens_of(camera):
+        unknown = np.nan if depth.dtype.kind == "f" else 0
+        depth, depth_camera = seen_by(camera, depth, depth_camera, unknown), None
+    alignment = Alignment.of(people.image_size, depth.shape, camera, depth_camera)
     count, joints = people.keypoint_scores.shape
     z = np.full((count, joints), np.nan, np.float32)
     spread = np.full((count, joints), np.nan, np.float32)
@@ -103,10 +108,11 @@ def lift_people(
         pixels = (np.stack([x[own_x], y[own_y]], axis=1) - alignment.shift) / alignment.scale
         sampled.append(np.column_stack([pixels, depths]))
         owners.append(np.full(len(depths), row))
+    rays = camera.rays(people.keypoints)
+    hidden |= ~np.isfinite(rays).all(axis=2)
     z[hidden] = spread[hidden] = np.nan
     if joint_inset and joints >= len(JOINT_INSET):
         z[:, : len(JOINT_INSET)] += JOINT_INSET
-    rays = camera.rays(people.keypoints)
     keypoints = np.concatenate([rays * z[..., None], z[..., None]], axis=2, dtype=np.float32)
     centroids = _centroids(camera, sampled, owners, count)
     return People3D(keypoints, spread, centroids, np.linalg.norm(centroids, axis=1))
@@ -191,6 +197,8 @@ def _centroids(
     if sampled:
         rows, owner = np.concatenate(sampled), np.concatenate(owners)
         points = np.column_stack([camera.rays(rows[:, :2]) * rows[:, 2:], rows[:, 2]])
+        shown = np.isfinite(points).all(axis=1)  # the lens shows some corners from nowhere
+        points, owner = points[shown], owner[shown]
         number = np.bincount(owner, minlength=count)
         sums = np.stack([np.bincount(owner, points[:, i], count) for i in range(3)], axis=1)
         known = number > 0
@@ -198,7 +206,9 @@ def _centroids(
     return centroids
 
 
-def _check(people: People, depth: np.ndarray, camera: CameraModel) -> None:
+def _check(
+    people: People, depth: np.ndarray, camera: CameraModel, depth_camera: CameraModel | None
+) -> None:
     if (
         depth.ndim != 2
         or 0 in depth.shape
@@ -208,9 +218,14 @@ def _check(people: People, depth: np.ndarray, camera: CameraModel) -> None:
             "depth must be (h, w) uint16 millimetres or floating metres, got shape "
             f"{depth.shape} and dtype {depth.dtype}"
         )
-    if (camera.height, camera.width) != people.image_size:
-        height, width = people.image_size
+    _check_size("the image", people.image_size, camera)
+    if depth_camera is not None:
+        _check_size("the depth image", depth.shape, depth_camera)
+
+
+def _check_size(what: str, size: tuple[int, ...], camera: CameraModel) -> None:
+    if (camera.height, camera.width) != size:
         raise ValueError(
-            f"the calibration is of images of {camera.width}x{camera.height} pixels, the people "
-            f"are in one of {width}x{height}; scale the calibration or the images"
+            f"the calibration is of images of {camera.width}x{camera.height} pixels, {what} has "
+            f"{size[1]}x{size[0]}"
         )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.depth.depth_grid import Alignment
+from bmp_ros.depth.lens_change import seen_by
 from bmp_ros.depth.people_3d import JOINT_INSET, lift_people
 from bmp_ros.depth.people_free import depth_without_people
 from bmp_ros.loop.people import People
@@ -156,6 +157,81 @@ def test_the_depth_cameras_own_calibration_is_used() -> None:
     assert np.isnan(found.keypoints[1]).all() and np.isnan(found.distances[1])
 
 
+RAW = CameraModel(
+    CAMERA.matrix, WIDTH, HEIGHT, np.array([-0.3, 0.09, 0.001, -0.0005, 0.0]), "plumb_bob"
+)
+"""The same camera before rectification."""
+
+
+def test_depth_of_the_rectified_view_meets_people_of_the_raw_one() -> None:
+    people = people_in((0, 0, WIDTH, HEIGHT))
+    joints = people.keypoints.copy()
+    grid = np.meshgrid(np.linspace(8, WIDTH - 9, 6), np.linspace(8, HEIGHT - 9, 3))
+    joints[0] = np.stack(grid, axis=-1).reshape(-1, 2)[:17]
+    people = replace(people, keypoints=joints)
+    # The depth of a column says which column was read.
+    ramp = np.tile(np.linspace(2, 3, WIDTH, dtype=np.float32), (HEIGHT, 1))
+    found = lift_people(people, ramp, RAW, depth_camera=CAMERA)
+    straight = CAMERA.project(RAW.rays(joints[0]))
+    expected = np.interp(straight[:, 0], np.arange(WIDTH), ramp[0])
+    known = np.isfinite(found.keypoints[0, :, 2])
+    assert known.sum() >= 12
+    assert np.allclose(found.keypoints[0, known, 2], expected[known], atol=0.018)
+    assert np.abs(straight[:, 0] - joints[0, :, 0]).max() > 5, "the lens matters here"
+    # and what was mapped is the same as what would have been seen
+    same = lift_people(people, seen_by(RAW, ramp, CAMERA, np.nan), RAW)
+    assert np.allclose(found.keypoints, same.keypoints, equal_nan=True)
+
+
+def test_depth_without_people_of_another_lens() -> None:
+    depth = np.ones((HEIGHT, WIDTH), np.float32)
+    people = people_in((5, 5, 40, 60))
+    gone = np.isnan(depth_without_people(depth, people.masks, 0, camera=RAW, depth_camera=CAMERA))
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    seen = np.rint(RAW.project(CAMERA.rays(np.stack([columns, rows], axis=-1).astype(float))))
+    x, y = seen[..., 0], seen[..., 1]
+    expected = (x >= 5) & (x < 40) & (y >= 5) & (y < 60)
+    assert (gone != expected).mean() < 1e-3 and gone.any()
+
+
+def test_depth_without_people_of_a_cropped_depth_image() -> None:
+    # The depth image is the lower right half of the view, at half the resolution.
+    matrix = np.array([[70.0, 0, (79.5 - 80 + 0.5) / 2 - 0.5], [0, 70, 14.5], [0, 0, 1]])
+    crop = CameraModel(matrix, 40, 45)
+    depth = np.full((45, 40), 1000, np.uint16)
+    people = people_in((70, 20, 121, 100))  # columns 80 to 120 of it are in the crop
+    left = depth_without_people(depth, people.masks, 0, camera=CAMERA, depth_camera=crop)
+    covered = np.zeros((45, 40), bool)
+    covered[:35, :21] = True  # from row (20 - 30) / 2 on, to row 35, to column 20.5
+    assert np.array_equal(left == 0, covered)
+    far = people_in((0, 0, 20, 20))
+    kept = depth_without_people(depth, far.masks, 3, camera=CAMERA, depth_camera=crop)
+    assert np.array_equal(kept, depth)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_a_depth_pixel_that_somebody_touches_is_unknown(h: int, w: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = np.zeros((1, 24, 30), bool)
+    x, y = random.integers(0, 25), random.integers(0, 20)
+    mask[0, y : y + random.integers(1, 20), x : x + random.integers(1, 25)] = True
+    gone = depth_without_people(np.ones((h, w), np.uint16), mask, 0) == 0
+    # All in units in which every edge of both is a whole number.
+    fine = np.kron(mask[0], np.ones((h, w), bool)).reshape(h, 24, w, 30).any(axis=(1, 3))
+    assert np.array_equal(gone, fine)
+
+
+def test_images_that_cannot_be_mapped_are_refused() -> None:
+    with pytest.raises(ValueError, match="160x120"):
+        seen_by(RAW, np.zeros((10, 10), np.uint16), CAMERA, 0)
+    wide = CameraModel(CAMERA.matrix, 40000, 1)
+    with pytest.raises(ValueError, match="32766"):
+        seen_by(RAW, np.zeros((1, 40000), np.uint16), wide, 0)
+    with pytest.raises(ValueError, match="the depth image has 10x10"):
+        lift_people(people_in(LEFT), np.zeros((10, 10), np.uint16), CAMERA, depth_camera=CAMERA)
+
+
 def test_the_inset_moves_joints_into_the_body() -> None:
     people, depth = people_in(LEFT), flat_depth((LEFT, 2.0))
     surface, inside = (
@@ -196,7 +272,7 @@ def test_a_calibration_of_another_size_is_refused() -> None:
 @given(st.integers(0, 2**31), st.floats(0.3, 3), st.floats(0.3, 3))
 def test_alignment_without_calibration_keeps_edges(seed: int, sx: float, sy: float) -> None:
     size = (max(1, round(HEIGHT * sy)), max(1, round(WIDTH * sx)))
-    alignment = Alignment.of(CAMERA, size)
+    alignment = Alignment.of((HEIGHT, WIDTH), size)
     first, last = np.array([-0.5, -0.5]), np.array([WIDTH - 0.5, HEIGHT - 0.5])
     assert np.allclose(first * alignment.scale + alignment.shift, [-0.5, -0.5])
     assert np.allclose(last * alignment.scale + alignment.shift, [size[1] - 0.5, size[0] - 0.5])
