@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image
@@ -21,14 +22,21 @@ DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""
 
 
+class ReceivedMessage(NamedTuple):
+    """A serialised image that waits. generation: of its camera when it was received."""
+
+    serialised: bytes
+    generation: int
+
+
 class Camera:
     """name: as in the parameter ``cameras``, or `DEFAULT_NAME`. prefix: of its topics.
 
     publishing: held while results are published, so that nothing follows the empty array that
     `stop` publishes.
-    generation: changes at every `stop`; a frame that was begun before is not published after.
+    generation: changes at every `stop`; what was received before is not published after.
     enabled: whether images are looked at. message_type: of the images that wait.
-    last_stamp: of the newest image in nanoseconds, 0 before the first.
+    last_stamp: of the latest image in nanoseconds, None before the first.
     depth: its depth images, None without. target_frame: where people are to be lifted into.
     """
 
@@ -39,7 +47,7 @@ class Camera:
         self.publishing = threading.Lock()
         self.generation = 0
         self.enabled = True
-        self.last_stamp = 0
+        self.last_stamp: int | None = None
         self.images: ImageSubscription | None = None
         self.depth: DepthInput | None = None
         self.target_frame: TargetFrame | None = None
@@ -105,7 +113,7 @@ class Camera:
 
     def reset(self) -> None:
         """Forget everything about images before; the next one is like the first."""
-        self.last_stamp = 0
+        self.last_stamp = None
         self.statistics.clear()
         if self.depth is not None:
             self.depth.clear()
@@ -132,5 +140,5 @@ class Camera:
         if not self.enabled:
             self.statistics.count(received=1, discarded=1)
             return
-        replaced = self._worker.put(self, serialised)
+        replaced = self._worker.put(self, ReceivedMessage(serialised, self.generation))
         self.statistics.count(received=1, replaced=int(replaced))

@@ -130,12 +130,12 @@ def camera_status(
 
     silent_s: seconds since the last image, None while none is expected, which is always OK.
     source: what the node listens to. ERROR: no image for ``timeout_s``, or the last frame failed.
-    WARN: the last image was refused, results are older than ``budget_ms``, or stamps are of
+    WARN: the last image was refused, results are older than ``budget_ms``, or stamps are 0 or of
     another clock.
     """
     ages = snapshot.known_ages_s
     p95 = float(np.percentile(ages, 95)) * 1e3 if len(ages) else math.nan
-    foreign = len(snapshot.ages_s) > 0 and not len(ages)
+    unknown = len(snapshot.ages_s) > 0 and not len(ages)
     level, text = DiagnosticStatus.OK, "OK"
     if silent_s is None:
         text = "not listening"
@@ -150,7 +150,13 @@ def camera_status(
             DiagnosticStatus.WARN,
             f"results are {p95:.0f} ms old (95th percentile), the budget is {budget_ms:.0f} ms",
         )
-    elif foreign:
+    elif unknown and np.isnan(snapshot.ages_s).all():
+        level, text = (
+            DiagnosticStatus.WARN,
+            "the images are stamped 0: their age is unknown; the camera's driver has to set the "
+            "stamp",
+        )
+    elif unknown:
         level, text = (
             DiagnosticStatus.WARN,
             "the images' stamps are not of the node's clock; with a bag or a simulator set "

@@ -13,21 +13,21 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
-from bmp_ros.ros.camera import Camera
+from bmp_ros.ros.camera import Camera, ReceivedMessage
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
-from bmp_ros.ros.image_messages import ImageError, bgr_image, read_image
+from bmp_ros.ros.image_messages import ImageError, bgr_image, read_image, stamp_ns
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
 
 _REPEAT_S = 5.0
+_JUMP_NS = 10**9  # stamps of drivers step back by milliseconds, a bag that begins anew by more
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,16 @@ class FrameProcessor:
         self._loop = loop
         self._throttle = Throttle()
 
-    def process(self, camera: Camera, serialised: bytes) -> None:
+    def process(self, camera: Camera, received: ReceivedMessage) -> None:
         """Answer for one image of a camera; a failure costs this image only."""
         start = time.perf_counter()
-        generation = camera.generation
+        generation = received.generation
+        if camera.generation != generation:
+            camera.statistics.count(discarded=1)
+            return
         try:
             camera.limit_rate(self._parameters.run().max_rate)
-            message = _read(serialised, camera.message_type)
+            message = _read(received.serialised, camera.message_type)
             self._notice_time_jump(camera, message.header)
             image = bgr_image(message)
             people = self._run(image)
@@ -150,23 +153,34 @@ class FrameProcessor:
         return lifted
 
     def _age_s(self, header: Header) -> float:
-        stamp = Time.from_msg(header.stamp)
-        if stamp.nanoseconds == 0:
+        stamp = stamp_ns(header.stamp)
+        if stamp == 0:
             return math.nan
-        return (self._node.get_clock().now().nanoseconds - stamp.nanoseconds) / 1e9
+        return (self._node.get_clock().now().nanoseconds - stamp) / 1e9
 
     def _notice_time_jump(self, camera: Camera, header: Header) -> None:
-        """Forget what was before when a bag begins anew or a simulator is reset."""
-        stamp = Time.from_msg(header.stamp).nanoseconds
-        if 0 < stamp < camera.last_stamp:
+        """Forget earlier images when stamps jump back: a bag that restarts, a simulator reset."""
+        stamp = stamp_ns(header.stamp)
+        if stamp == 0:  # not stamped
+            self._say_once(
+                f"{camera.name}: images are stamped 0: their age is unknown; the camera's driver "
+                "has to set the stamp"
+            )
+            return
+        back = 0 if camera.last_stamp is None else camera.last_stamp - stamp
+        if back > _JUMP_NS:
             # Of two cameras on one topic, every other image goes back.
             if self._throttle.due(f"{camera.name} back", _REPEAT_S):
                 self._log.info(
-                    f"{camera.name}: stamps went back by "
-                    f"{(camera.last_stamp - stamp) / 1e9:.3f} s (a bag that begins anew, or two "
-                    "publishers on one topic?): starting afresh"
+                    f"{camera.name}: stamps went back by {back / 1e9:.3f} s (a bag that "
+                    "restarts, or two publishers on one topic?): starting afresh"
                 )
             camera.reset()
+        elif back > 0 and self._throttle.due(f"{camera.name} step", math.inf):
+            self._log.info(
+                f"{camera.name}: stamps step back by {back / 1e6:.1f} ms; steps of up to "
+                f"{_JUMP_NS / 1e9:.0f} s are ignored"
+            )
         camera.last_stamp = stamp
 
     def _report_failure(self, camera: Camera, error: Exception) -> None:

@@ -109,6 +109,11 @@ def stamp_of(serialised: bytes) -> Stamp:
     return Stamp(sec=seconds, nanosec=nanoseconds)
 
 
+def stamp_ns(stamp: Stamp) -> int:
+    """Nanoseconds of a stamp, which may be negative: ``rclpy.time.Time`` takes no such seconds."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
 def bgr_image(message: Image | ReceivedImage | CompressedImage) -> np.ndarray:
     """Return the picture of a message: (H, W, 3) uint8 BGR.
 

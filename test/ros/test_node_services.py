@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
-from node_harness import CameraStandIn, Lab, image, stamp_of, wait_for
+from node_harness import LIMIT_S, CameraStandIn, Lab, image, stamp_of, wait_for
 from rcl_interfaces.srv import DescribeParameters
 from std_srvs.srv import SetBool, Trigger
 
@@ -179,3 +182,44 @@ def test_frame_in_work_is_not_published_after_disable(lab: Lab, camera: CameraSt
     stamp = camera.send()
     wait_for(lambda: poses, "the next frame")
     assert [stamp_of(message) for message in poses] == [stamp]
+
+
+@pytest.mark.parametrize("ended_by", ["enable", "deactivate"])
+def test_message_taken_before_the_empty_array_is_not_published_after_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    """The worker is held after it took a message and before it begins with it."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def slow_to_begin(*arguments: Any) -> None:
+        held.set()
+        assert go_on.wait(LIMIT_S), "the test never went on"
+        process(*arguments)
+
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    camera.send()
+    wait_for(lambda: len(poses) == 1, "people")
+    statistics = lab.node._cameras["camera"].statistics
+    worker = lab.node._worker
+    process = worker._on_frame
+    monkeypatch.setattr(worker, "_on_frame", slow_to_begin)
+    camera.send()
+    wait_for(held.is_set, "the worker to take the message")
+    if ended_by == "enable":
+        for wanted in (False, True):
+            request = SetBool.Request(data=wanted)
+            assert lab.call(SetBool, "/bmp/bmp_node/enable", request).success
+    else:
+        assert lab.transition("deactivate") and lab.transition("activate")
+    go_on.set()
+    wait_for(lambda: statistics.discarded + statistics.processed == 2, "the end of the frame")
+    wait_for(lambda: len(poses) >= 2, "the empty array")
+    # What the worker publishes comes after it on the same topic: one more frame flushes it.
+    camera.wait_for_subscriber()
+    monkeypatch.undo()
+    stamp = camera.send()
+    wait_for(lambda: stamp_of(poses[-1]) == stamp, "the next frame")
+    assert [len(message.people) for message in poses] == [2, 0, 2]

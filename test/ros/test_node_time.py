@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from node_harness import Lab, stamp_of, wait_for
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64
@@ -22,6 +23,9 @@ def test_stamp_zero(lab: Lab) -> None:
     assert [stamp_of(message) for message in poses] == [0, 0]
     wait_for(lambda: latency, "the latency")
     assert math.isnan(latency[0].data)
+    status = lab.diagnosis(": camera", lambda s: "stamped 0" in s.message, "WARN")
+    assert status.level == b"\1" and "use_sim_time" not in status.message
+    assert lab.log().count("stamped 0") == 1
 
 
 def test_stamps_jump_back_as_when_a_bag_begins_anew(lab: Lab) -> None:
@@ -39,6 +43,58 @@ def test_stamps_jump_back_as_when_a_bag_begins_anew(lab: Lab) -> None:
     lab.wait_for_log("stamps went back by 96.000 s", "starting afresh")
     wait_for(lambda: statistics.processed == 4, "the counts")
     assert len(statistics.snapshot().ages_s) == 2  # of the frames after the jump
+
+
+@pytest.mark.parametrize("back_ms", [2, 999])
+def test_stamps_that_step_back_reset_nothing(lab: Lab, back_ms: int) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    statistics = lab.node._cameras["camera"].statistics
+    stamps = [10**11 + step * 10**6 for step in (0, 33, 33 - back_ms, 66, 66 - back_ms, 100)]
+    for count, stamp in enumerate(stamps, start=1):
+        camera.send(stamp_ns=stamp)
+        wait_for(lambda count=count: len(poses) == count, "an answer")
+    assert [stamp_of(message) for message in poses] == stamps
+    wait_for(lambda: statistics.processed == len(stamps), "the counts")
+    assert len(statistics.snapshot().ages_s) == len(stamps)
+    lab.wait_for_log("stamps step back by", "ms")
+    assert lab.log().count("stamps step back") == 1
+    assert "starting afresh" not in lab.log()
+
+
+@pytest.mark.parametrize(
+    "stamp", [-5 * 10**9, -1, -(2**31) * 10**9, (2**31 - 1) * 10**9 + 999_999_999]
+)
+def test_people_are_found_whatever_the_stamp(lab: Lab, stamp: int) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    statistics = lab.node._cameras["camera"].statistics
+    for count in (1, 2):
+        camera.send(stamp_ns=stamp)
+        wait_for(lambda count=count: len(poses) == count, "an answer")
+    assert [stamp_of(message) for message in poses] == [stamp, stamp]
+    assert all(len(message.people) == 2 for message in poses)
+    wait_for(lambda: statistics.processed == 2, "the counts")
+    assert statistics.failed == 0
+    lab.diagnosis(": camera", lambda s: "use_sim_time" in s.message, "WARN")
+
+
+def test_one_stamp_of_0_among_good_ones_resets_nothing(lab: Lab) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    statistics = lab.node._cameras["camera"].statistics
+    for count, stamp in enumerate((10**11, 0, 10**11 - 10**6, 10**11 + 10**8), start=1):
+        camera.send(stamp_ns=stamp)
+        wait_for(lambda count=count: len(poses) == count, "an answer")
+    wait_for(lambda: statistics.processed == 4, "the counts")
+    assert len(statistics.snapshot().ages_s) == 4
+    lab.wait_for_log("stamped 0", "driver")
 
 
 def test_stamps_of_another_clock_are_told(lab: Lab) -> None:
