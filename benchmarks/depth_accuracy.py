@@ -86,7 +86,7 @@ def only(truth: PeopleTruth, rows: np.ndarray) -> PeopleTruth:
 
 def people_of(truth: PeopleTruth, size: tuple[int, ...]) -> People:
     """Ground truth as the loop would give it: pixel centres at integers."""
-    people = People.of_boxes(
+    people = People.from_boxes(
         truth.boxes, np.ones(len(truth), np.float32), size[0], size[1], masks=truth.masks
     )
     return replace(people, keypoints=(truth.keypoints - 0.5).astype(np.float32))

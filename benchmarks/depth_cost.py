@@ -60,7 +60,7 @@ def ellipses() -> People:
     boxes = np.stack(
         [centres - 60, np.full(PEOPLE, 145), centres + 60, np.full(PEOPLE, 575)], axis=1
     ).astype(np.float32)
-    people = People.of_boxes(boxes, np.ones(PEOPLE, np.float32), HEIGHT, WIDTH, masks=masks)
+    people = People.from_boxes(boxes, np.ones(PEOPLE, np.float32), HEIGHT, WIDTH, masks=masks)
     inside = np.random.default_rng(0).uniform([-35, -150], [35, 150], (PEOPLE, 17, 2))
     middle = np.stack([centres, np.full(PEOPLE, HEIGHT / 2)], axis=1)
     return replace(people, keypoints=(middle[:, None] + inside).astype(np.float32))

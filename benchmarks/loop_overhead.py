@@ -25,6 +25,7 @@ import numpy as np  # noqa: E402
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings  # noqa: E402
 from bmp_ros.loop.protocols import Detections, Poses, Segments  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17  # noqa: E402
+from bmp_ros.loop.trace import RunReport  # noqa: E402
 
 GOAL_MS = 15.0
 
@@ -130,10 +131,9 @@ def main() -> None:
     if len(people) != arguments.people:
         raise SystemExit(f"expected {arguments.people} people, found {len(people)}")
 
-    ours, stages = [], []
-    for _ in range(arguments.repeats):
-        ours.append(timed(lambda: loop(image)))
-        stages.append(loop.report.stage_ms)
+    reports: list[RunReport] = []
+    ours = [timed(lambda: reports.append(loop.run(image)[1])) for _ in range(arguments.repeats)]
+    stages = [report.stage_ms for report in reports]
     published = [
         timed(lambda: published_schedule(image, answers))
         for _ in range(max(3, arguments.repeats // 10))

@@ -15,7 +15,7 @@ IMAGE = np.full((120, 160, 3), 100, np.uint8)
 def person(**changes: np.ndarray) -> People:
     masks = np.zeros((1, 120, 160), np.bool_)
     masks[0, 30:90, 40:80] = True
-    people = People.of_boxes(
+    people = People.from_boxes(
         np.array([[40, 30, 80, 90]], np.float32), np.array([0.9], np.float32), 120, 160,
         masks=masks,
     )  # fmt: skip

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,15 @@ def test_the_benchmark_times_it(
     assert "1 CPU threads, onnxruntime" in capsys.readouterr().out
     figures = json.loads(report.read_text())
     assert figures["input"]["people"] == [2, 2] and figures["ratio"] > 0
+
+
+def test_two_threads_in_one_loop_find_what_one_finds(any_loop: BMPLoop) -> None:
+    images = [frame.image for _, frame in zip(range(60), open_clip(), strict=False)][::20]
+    expected = [any_loop(image) for image in images]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(any_loop, images * 2))
+    assert sum(map(len, expected)) > len(images)
+    for ours, theirs in zip(expected * 2, found, strict=True):
+        np.testing.assert_array_equal(theirs.boxes, ours.boxes)
+        np.testing.assert_array_equal(theirs.keypoints, ours.keypoints)
+        np.testing.assert_array_equal(theirs.masks, ours.masks)

@@ -48,7 +48,7 @@ def competitors(loop: BMPLoop, scene: Scene) -> tuple[Schedule, Schedule]:
         OneByOneSegmenter(ScriptedSegmenter(loop.segmenter, scene)),
         loop.settings,
     )
-    return Schedule("ours", ours), Schedule("published", published)
+    return Schedule("ours", ours.run), Schedule("published", published.run)
 
 
 def measure(loop: BMPLoop, scene: Scene, frames: int, warm_up: int) -> dict[str, Any]:

@@ -37,5 +37,5 @@ def measure_onnx(loop: BMPLoop, scene: Scene, frames: int, warm_up: int) -> dict
         loop.settings,
     )
     return alternate(
-        Schedule("ours", ours), Schedule("published", published), scene, frames, warm_up
+        Schedule("ours", ours.run), Schedule("published", published.run), scene, frames, warm_up
     )

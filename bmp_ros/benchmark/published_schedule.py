@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bmp_ros.loop.bmp_loop import BMPLoop, Record
+from bmp_ros.loop.bmp_loop import BMPLoop
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.people import People
 from bmp_ros.loop.protocols import (
@@ -29,31 +29,53 @@ from bmp_ros.loop.protocols import (
     Segmenter,
     Segments,
 )
+from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.skeletons import Skeleton
-from bmp_ros.loop.trace import StageTimer
+from bmp_ros.loop.trace import RunReport
 
 _MAX_PER_IMAGE = 40
 
 
-class PublishedLoop(BMPLoop):
-    """The loop with a fresh embedding per iteration and float products for exclusive masks."""
+class PublishedLoop:
+    """The stages of our loop in the published order, and its own exclusive masks."""
 
-    def _segment(
-        self, frame: Frame, found: People, others: People, timer: StageTimer, record: Record
-    ) -> People:
-        return super()._segment(Frame(frame.image.copy()), found, others, timer, record)
+    def __init__(
+        self,
+        detector: Detector,
+        pose_estimator: PoseEstimator,
+        segmenter: Segmenter | None,
+        settings: LoopSettings,
+    ) -> None:
+        self._loop = BMPLoop(detector, pose_estimator, segmenter, settings)
 
-    def _accept(self, people: People, found: People, timer: StageTimer) -> People:
-        everyone = super()._accept(people, found, timer)
-        with timer("exclusive_masks"):
-            weighted = everyone.raw_masks * everyone.mask_scores[:, None, None].astype(np.float64)
-            owner = weighted.argmax(axis=0)
-            covered = everyone.raw_masks.any(axis=0)
-            masks = np.stack([covered & (owner == row) for row in range(len(everyone))])
-            return replace(everyone, masks=masks)
+    def run(self, image: np.ndarray) -> tuple[People, RunReport]:
+        """Find everybody in a BGR uint8 image (H, W, 3); see `BMPLoop.run`."""
+        run = self._loop.begin(image)
+        people = run.nobody()
+        with run.timed("total"):
+            for iteration in range(1, run.settings.iterations + 1):
+                run.begin(iteration)
+                found = run.detect(people)
+                if not len(found):
+                    break
+                found = run.estimate_poses(found)
+                people, found = run.suppress(people, found)
+                if not len(found):
+                    break
+                run.frame = Frame(run.frame.image.copy())  # without what SAM made of the image
+                found = run.segment(found, others=people)
+                with run.timed("exclusive_masks"):
+                    people = _with_float_products(People.concatenate([people, found]))
+        return people, run.report
 
-    def _share_pixels(self, people: People, timer: StageTimer) -> People:
-        return people
+
+def _with_float_products(people: People) -> People:
+    """Exclusive masks as the argmax of the products of all masks and scores."""
+    weighted = people.raw_masks * people.mask_scores[:, None, None].astype(np.float64)
+    owner = weighted.argmax(axis=0)
+    covered = people.raw_masks.any(axis=0)
+    masks = np.stack([covered & (owner == row) for row in range(len(people))])
+    return replace(people, masks=masks)
 
 
 class FullSizeMasksDetector:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.benchmark.scripted import Scene
-from bmp_ros.loop.bmp_loop import BMPLoop
+from bmp_ros.loop.people import People
+from bmp_ros.loop.trace import RunReport
 from bmp_ros.machine import machine
 
 
@@ -19,17 +21,18 @@ from bmp_ros.machine import machine
 class Schedule:
     """One of the two competitors and what was measured of it.
 
-    stage_ms: per frame, wall milliseconds by stage.
+    process: its ``run`` of one image. stage_ms: per frame, wall milliseconds by stage.
     """
 
     name: str
-    loop: BMPLoop
+    process: Callable[[np.ndarray], tuple[People, RunReport]]
     people: int = 0
     stage_ms: list[dict[str, float]] = field(default_factory=list)
 
     def run(self, image: np.ndarray) -> None:
-        self.people = len(self.loop(image))
-        self.stage_ms.append(dict(self.loop.report.stage_ms))
+        people, report = self.process(image)
+        self.people = len(people)
+        self.stage_ms.append(report.stage_ms)
 
     def medians(self) -> dict[str, float]:
         """Median milliseconds of each stage, ``total`` last."""

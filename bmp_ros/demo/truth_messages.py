@@ -36,7 +36,7 @@ def truth_message(header: Header, truth: PeopleTruth) -> PersonArray:
         masks=truth.masks,
         raw_masks=truth.masks,
         has_mask=np.ones(len(truth), np.bool_),
-        iteration=np.ones(len(truth), np.int32),
+        iterations=np.ones(len(truth), np.int32),
         track_ids=truth.identities.astype(np.int32),
     )
     return person_array(header, people)

@@ -144,7 +144,6 @@ def _combinations(
 
 def _process(loop: BMPLoop, labelled: LabelledImage, run: _Run) -> None:
     trace = loop.trace(labelled.image)
-    assert trace.people is not None
     run.stage_ms.append(trace.report.stage_ms)
     image_id = labelled.entry["id"]
     run.results.add(trace.people, image_id)

@@ -30,7 +30,7 @@ class People:
     raw_masks: (N, H, W) bool, as segmented, overlaps included.
     has_mask: (N,) bool, False where neither detector nor segmenter gave a mask; both masks are
         empty there.
-    iteration: (N,) int32, the loop's iteration (from 1) in which the person was found.
+    iterations: (N,) int32, the loop's iteration (from 1) in which the person was found.
     track_ids: (N,) int32, -1 = not tracked.
     skeleton: names and edges of the K keypoints.
 
@@ -49,7 +49,7 @@ class People:
     masks: np.ndarray
     raw_masks: np.ndarray
     has_mask: np.ndarray
-    iteration: np.ndarray
+    iterations: np.ndarray
     track_ids: np.ndarray
     skeleton: Skeleton = COCO_17
 
@@ -71,7 +71,7 @@ class People:
             "masks": (mask_shape, np.bool_),
             "raw_masks": (mask_shape, np.bool_),
             "has_mask": ((count,), np.bool_),
-            "iteration": ((count,), np.int32),
+            "iterations": ((count,), np.int32),
             "track_ids": ((count,), np.int32),
         }
         for name, (shape, dtype) in layout.items():
@@ -86,12 +86,12 @@ class People:
     @classmethod
     def empty(cls, height: int, width: int, skeleton: Skeleton = COCO_17) -> People:
         """Nobody in an image of ``height`` x ``width`` pixels."""
-        return cls.of_boxes(
+        return cls.from_boxes(
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), height, width, skeleton
         )
 
     @classmethod
-    def of_boxes(
+    def from_boxes(
         cls,
         boxes: np.ndarray,
         scores: np.ndarray,
@@ -124,7 +124,7 @@ class People:
             masks=masks,
             raw_masks=masks,
             has_mask=has_mask,
-            iteration=np.full(count, iteration, np.int32),
+            iterations=np.full(count, iteration, np.int32),
             track_ids=np.full(count, -1, np.int32),
             skeleton=skeleton,
         )
@@ -192,7 +192,7 @@ class People:
         found = ", ".join(
             f"{count} in iteration {iteration}"
             for iteration, count in zip(
-                *np.unique(self.iteration, return_counts=True), strict=True
+                *np.unique(self.iterations, return_counts=True), strict=True
             )
         )
         return (

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,23 +30,7 @@ class RunReport:
     not_finite: int = 0
 
 
-class StageTimer:
-    """``with timer("pose"): …`` adds the time spent to the report."""
-
-    def __init__(self, report: RunReport) -> None:
-        self._stage_ms = report.stage_ms
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = (time.perf_counter() - start) * 1e3
-            self._stage_ms[stage] = self._stage_ms.get(stage, 0.0) + elapsed
-
-
-@dataclass
+@dataclass(eq=False)
 class IterationTrace:
     """What the stages of one iteration saw and said; None where a stage was not reached.
 
@@ -71,31 +52,33 @@ class IterationTrace:
     people: People | None = None
 
 
+class _Discarded(IterationTrace):
+    """Forgets what is assigned, for runs of which no trace is wanted."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        pass
+
+
+DISCARDED = _Discarded()
+
+
 @dataclass
 class Trace:
     """The iterations of one frame, the people in the end, and the report."""
 
-    iterations: list[IterationTrace] = field(default_factory=list)
-    people: People | None = None
-    report: RunReport = field(default_factory=RunReport)
-
-    def record(self, *, new_iteration: bool = False, **values: Any) -> None:
-        """Keep what a stage said; called by the loop."""
-        if new_iteration or not self.iterations:
-            self.iterations.append(IterationTrace())
-        for name, value in values.items():
-            setattr(self.iterations[-1], name, value)
+    iterations: list[IterationTrace]
+    people: People
+    report: RunReport
 
 
 def detector_masks(trace: Trace) -> list[np.ndarray | None]:
     """The detector's mask (H, W) bool of everybody in ``trace.people``; None where it had none."""
-    assert trace.people is not None
     masks: list[np.ndarray | None] = [None] * len(trace.people)
     for step in trace.iterations:
         if step.survivors is None:
             continue
         for row, earlier in enumerate(rows_in(step.survivors, trace.people)):
-            found_here = earlier >= 0 and trace.people.iteration[row] == step.iteration
+            found_here = earlier >= 0 and trace.people.iterations[row] == step.iteration
             if found_here and step.survivors.has_mask[earlier]:
                 masks[row] = step.survivors.raw_masks[earlier]
     return masks

@@ -146,7 +146,7 @@ class _Work:
                         writer = VideoFile(path, video.fps, width, height)
                         stack.callback(writer.close)
                     writer.write(self._drawn(image, people))
-                if trace is not None and (fullest is None or len(people) > _found(fullest[1])):
+                if trace is not None and (fullest is None or len(people) > len(fullest[1].people)):
                     fullest = image, trace
                 camera = isinstance(source.path, int)
                 stamp = time.monotonic() - start if camera else number / video.fps
@@ -162,7 +162,6 @@ class _Work:
         if not self.wanted.gif:
             return self.loop(image), None
         trace = self.loop.trace(image)
-        assert trace.people is not None
         return trace.people, trace
 
     def _drawn(self, image: np.ndarray, people: People) -> np.ndarray:
@@ -187,10 +186,6 @@ class _Work:
                 f"{source.path} broke off after {video.read} of {video.expected} frames; what was "
                 "read has been processed"
             )
-
-
-def _found(trace: Trace) -> int:
-    return 0 if trace.people is None else len(trace.people)
 
 
 def _refuse_to_overwrite(sources: Sequence[Source], output: Path, wanted: Wanted) -> None:

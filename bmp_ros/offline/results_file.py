@@ -94,7 +94,7 @@ def annotation(people: People, row: int, image_id: int, number: int) -> dict[str
         "area": int(np.count_nonzero(people.masks[row])),
         "segmentation": run_length_string(people.masks[row]),
         "keypoints": keypoints.ravel().tolist(),
-        "iteration": int(people.iteration[row]),
+        "iteration": int(people.iterations[row]),
     }
     for name, values in (
         ("score", people.scores),

@@ -40,12 +40,11 @@ def stage_pictures(image: np.ndarray, trace: Trace) -> Iterator[Stage]:
         if step.segmented is not None and len(step.segmented):
             yield _masks(image, step, colors)
     people = trace.people
-    assert people is not None
     numbers = np.arange(len(people))
     for step in trace.iterations:
         if step.survivors is not None:
             rows = rows_in(step.survivors, people)
-            mine = (people.iteration == step.iteration) & (np.array(rows, np.int64) >= 0)
+            mine = (people.iterations == step.iteration) & (np.array(rows, np.int64) >= 0)
             known = _colored(step.survivors, colors).track_ids
             numbers = np.where(mine, known[rows] if len(known) else numbers, numbers)
     drawn = draw_people(image, replace(people, track_ids=numbers.astype(np.int32)))
@@ -105,7 +104,7 @@ def _colored(people: People, colors: dict[tuple[int, bytes], int]) -> People:
     """The same people with the colour of their box, a new one for a box not seen before."""
     numbers = [
         colors.setdefault((int(iteration), box.tobytes()), len(colors))
-        for iteration, box in zip(people.iteration, people.boxes, strict=True)
+        for iteration, box in zip(people.iterations, people.boxes, strict=True)
     ]
     return replace(people, track_ids=np.array(numbers, np.int32))
 

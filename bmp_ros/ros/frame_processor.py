@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
+from bmp_ros.loop.trace import RunReport
 from bmp_ros.ros.camera import Camera, ReceivedMessage
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
@@ -68,12 +69,12 @@ class FrameProcessor:
             message = _read(received.serialised, camera.message_type)
             self._notice_time_jump(camera, message.header)
             image = bgr_image(message)
-            people = self._run(image)
+            people, report = self._run(image)
             with camera.publishing:
                 if camera.generation != generation:
                     camera.statistics.count(discarded=1)
                     return
-                self._publish(camera, message.header, image, people, start)
+                self._publish(camera, message.header, image, people, report, start)
         except ImageError as error:
             camera.statistics.refuse(str(error))
             self._warn(f"{camera.name} refused", f"{_source(camera)}: image refused: {error}")
@@ -87,7 +88,7 @@ class FrameProcessor:
     def answer(self, estimate: Estimate) -> None:
         """Find the people in the image of a request."""
         try:
-            people = self._run(bgr_image(estimate.image))
+            people, _ = self._run(bgr_image(estimate.image))
             result = Answer(person_array(estimate.image.header, people))
         except ImageError as error:
             result = Answer(None, str(error))
@@ -101,16 +102,21 @@ class FrameProcessor:
         """Log what should have been caught before."""
         self._log.error("".join(traceback.format_exception(error)))
 
-    def _run(self, image: np.ndarray) -> People:
+    def _run(self, image: np.ndarray) -> tuple[People, RunReport]:
         settings = self._parameters.loop()
         if settings != self._loop.settings:
             self._loop.settings = settings
-        return self._loop(image)
+        return self._loop.run(image)
 
     def _publish(
-        self, camera: Camera, header: Header, image: np.ndarray, people: People, start: float
+        self,
+        camera: Camera,
+        header: Header,
+        image: np.ndarray,
+        people: People,
+        report: RunReport,
+        start: float,
     ) -> None:
-        report = self._loop.report
         camera.publishers.publish_poses(header, people)
         elapsed_ms = (time.perf_counter() - start) * 1e3
         age_s = self._age_s(header)

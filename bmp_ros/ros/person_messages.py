@@ -124,7 +124,7 @@ def people_from_message(message: PersonArray) -> People:
         masks=masks,
         raw_masks=masks,
         has_mask=np.array([len(person.mask.counts) > 0 for person in message.people], np.bool_),
-        iteration=np.ones(count, np.int32),
+        iterations=np.ones(count, np.int32),
         track_ids=np.array([person.track_id for person in message.people], np.int32),
         skeleton=skeleton,
     )

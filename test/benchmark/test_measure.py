@@ -81,8 +81,8 @@ def test_both_schedules_process_the_same_people_in_different_portions(loop: BMPL
     assert calls.decoded == [1] * 5
     assert calls.posed == [4, 4, 1, 1], "mirrored crops in a pass of their own"
 
-    own, other = ours.loop(scene.image), published.loop(scene.image)
-    assert own.iteration.tolist() == other.iteration.tolist() == [1, 1, 1, 1, 2]
+    (own, _), (other, _) = ours.process(scene.image), published.process(scene.image)
+    assert own.iterations.tolist() == other.iterations.tolist() == [1, 1, 1, 1, 2]
     np.testing.assert_array_equal(own.masks, other.masks)
     np.testing.assert_array_equal(own.boxes, other.boxes)
 

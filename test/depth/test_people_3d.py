@@ -27,7 +27,7 @@ def people_in(*rectangles: tuple[int, int, int, int], seed: int = 0) -> People:
     """Upright rectangles with random joints well inside."""
     random = np.random.default_rng(seed)
     masks = np.zeros((len(rectangles), HEIGHT, WIDTH), bool)
-    people = People.of_boxes(
+    people = People.from_boxes(
         np.array(rectangles, np.float32).reshape(-1, 4),
         np.ones(len(rectangles), np.float32), HEIGHT, WIDTH,
     )  # fmt: skip
@@ -245,7 +245,7 @@ def test_nobody_and_people_without_masks() -> None:
     depth = flat_depth()
     assert len(lift_people(people_in(), depth, CAMERA)) == 0
     boxes = np.array([[10, 10, 50, 50]], np.float32)
-    unmasked = People.of_boxes(boxes, np.ones(1, np.float32), HEIGHT, WIDTH)
+    unmasked = People.from_boxes(boxes, np.ones(1, np.float32), HEIGHT, WIDTH)
     assert np.isnan(lift_people(unmasked, depth, CAMERA).distances).all()
 
 

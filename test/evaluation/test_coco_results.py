@@ -16,7 +16,7 @@ def people(count: int = 2) -> People:
     boxes = np.array([[1, 2, 11.5, 22], [30, 2, 40, 30]], np.float32)[:count]
     masks = np.zeros((count, 50, 60), np.bool_)
     masks[:, 5:10, 5:10] = True
-    found = People.of_boxes(boxes, np.array([0.5, 0.25], np.float32)[:count], 50, 60, MULTI_21)
+    found = People.from_boxes(boxes, np.array([0.5, 0.25], np.float32)[:count], 50, 60, MULTI_21)
     fields = {name: getattr(found, name) for name in People.__dataclass_fields__}
     fields |= {
         "masks": masks,

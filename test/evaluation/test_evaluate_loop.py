@@ -99,8 +99,7 @@ def test_detector_masks_follow_their_people() -> None:
     again = replace(moved, box=(121, 10, 181, 110), keypoints=moved.pose(17), keypoint_scores=0.95)
     loop = numbered_loop({1: [[LEFT, moved], [again]]}, boxes_from_masks=True)
     trace = loop.trace(numbered_image(1))
-    assert trace.people is not None
-    assert trace.people.iteration.tolist() == [1, 2]
+    assert trace.people.iterations.tolist() == [1, 2]
     masks = detector_masks(trace)
     np.testing.assert_array_equal(masks[0], rectangle_mask(HEIGHT, WIDTH, LEFT.box))
     np.testing.assert_array_equal(masks[1], moved.detector_mask)

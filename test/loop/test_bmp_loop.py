@@ -47,7 +47,7 @@ def test_one_person() -> None:
     np.testing.assert_allclose(people.mask_scores, [0.8])
     np.testing.assert_array_equal(people.keypoints[0], LEFT.pose(17))
     np.testing.assert_array_equal(people.masks[0], rectangle_mask(H, W, LEFT.box))
-    assert people.iteration.tolist() == [1]
+    assert people.iterations.tolist() == [1]
     assert people.track_ids.tolist() == [-1]
     assert np.isnan(people.visibility).all() and np.isnan(people.presence).all()
 
@@ -81,7 +81,7 @@ def test_max_people_keeps_the_best_and_the_second_round_fills_up_what_is_left() 
     late = [Actor((20.0 * i, 60, 20.0 * i + 18, 110), score=0.5 + 0.04 * i) for i in range(8)]
     people = stage(crowd, late, max_people=10).loop(IMAGE)
     assert len(people) == 10
-    assert people.iteration.tolist() == [1] * 8 + [2] * 2
+    assert people.iterations.tolist() == [1] * 8 + [2] * 2
     assert boxes_of(people)[8:] == [list(late[7].box), list(late[6].box)]
     play = stage(crowd, late, max_people=3)
     assert boxes_of(play.loop(IMAGE)) == [list(crowd[i].box) for i in (7, 6, 5)]
@@ -92,7 +92,7 @@ def test_second_iteration_finds_who_was_hidden_and_rows_keep_their_order() -> No
     hidden = [Actor((30, 40, 90, 118), score=0.5), Actor((140, 30, 195, 118), score=0.95)]
     play = stage([LEFT, RIGHT], hidden, box_nms_iou=0.9)
     people = play.loop(IMAGE)
-    assert people.iteration.tolist() == [1, 1, 2, 2]
+    assert people.iterations.tolist() == [1, 1, 2, 2]
     np.testing.assert_allclose(people.scores, [0.9, 0.8, 0.95, 0.5])
     seen = play.detector.frames[1].image
     covered = rectangle_mask(H, W, LEFT.box) | rectangle_mask(H, W, RIGHT.box)
@@ -137,7 +137,7 @@ def test_nobody_leaves_for_a_pose_that_does_not_stay_itself() -> None:
     play = stage(accepted, [standing(4, 16)], box_nms_iou=1.0)
     trace = play.loop.trace(IMAGE)
     survivors = trace.iterations[1].survivors
-    assert survivors is not None and len(survivors) == 0 and trace.people is not None
+    assert survivors is not None and len(survivors) == 0
     assert boxes_of(trace.people) == [list(actor.box) for actor in accepted]
     nothing_between = stage([accepted[0]], [standing(4, 16)], box_nms_iou=1.0)
     assert boxes_of(nothing_between.loop(IMAGE)) == [[4, 0, 105, 97]], "it does beat the first"
@@ -283,7 +283,7 @@ def test_a_detector_without_masks_gives_none_whoever_is_suppressed(twins: int) -
         [LEFT, RIGHT, *[twin] * twins, unseen], detector_masks=False, iterations=1, box_nms_iou=1.0
     )
     trace = play.loop.trace(IMAGE)
-    assert trace.people is not None and len(trace.people) == 3, "the twin is suppressed"
+    assert len(trace.people) == 3, "the twin is suppressed"
     assert play.pose_estimator.masks == [None] and play.segmenter.masks == [None]
     assert trace.people.has_mask.tolist() == [True, True, False], "nobody prompted for the last"
     assert trace.people.masks.any(axis=(1, 2)).tolist() == [True, True, False]
@@ -297,7 +297,7 @@ class TestGivenBoxes:
         play = stage([LEFT, RIGHT])
         people = play.loop(IMAGE, self.BOXES)
         np.testing.assert_array_equal(people.boxes, self.BOXES)
-        assert people.scores.tolist() == [1, 1] and people.iteration.tolist() == [1, 1]
+        assert people.scores.tolist() == [1, 1] and people.iterations.tolist() == [1, 1]
         assert play.detector.frames == [] and play.pose_estimator.masks == [None]
         assert people.masks.any(axis=(1, 2)).all()
 
@@ -350,21 +350,21 @@ class TestNotFinite:
     )
     def test_person_is_dropped_and_counted(self, broken: Actor) -> None:
         play = stage([LEFT, broken])
-        people = play.loop(IMAGE)
+        people, report = play.loop.run(IMAGE)
         assert boxes_of(people) == [list(LEFT.box)]
-        assert play.loop.report.not_finite == 1
+        assert report.not_finite == 1
 
     def test_visibility(self) -> None:
         seen, unseen = Actor(LEFT.box, visibility=0.7), Actor(RIGHT.box, visibility=np.nan)
-        play = stage([seen, unseen])
-        assert boxes_of(play.loop(IMAGE)) == [list(LEFT.box)]
-        assert play.loop.report.not_finite == 1
+        people, report = stage([seen, unseen]).loop.run(IMAGE)
+        assert boxes_of(people) == [list(LEFT.box)]
+        assert report.not_finite == 1
 
     @pytest.mark.parametrize("field", ["score", "keypoint_scores", "mask_score"])
     def test_everybody(self, field: str) -> None:
         play = stage([Actor(LEFT.box, **{field: np.nan}), Actor(RIGHT.box, **{field: np.nan})])
-        assert len(play.loop(IMAGE)) == 0
-        assert play.loop.report.not_finite == 2
+        people, report = play.loop.run(IMAGE)
+        assert len(people) == 0 and report.not_finite == 2
 
 
 @pytest.mark.parametrize(

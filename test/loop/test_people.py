@@ -39,7 +39,7 @@ def some_people(draw: st.DrawFn, skeleton: Skeleton | None = None, size: int = 6
         masks=rng.random((count, size, 5)) < 0.3,
         raw_masks=rng.random((count, size, 5)) < rng.random(),
         has_mask=rng.random(count) < 0.5,
-        iteration=rng.integers(1, 4, count).astype(np.int32),
+        iterations=rng.integers(1, 4, count).astype(np.int32),
         track_ids=rng.integers(-1, 2**31 - 1, count).astype(np.int32),
         skeleton=skeleton,
     )
@@ -54,7 +54,7 @@ def assert_same(first: People, second: People) -> None:
 
 
 def three_people() -> People:
-    people = People.of_boxes(np.eye(3, 4, dtype=np.float32), np.arange(3.0), 4, 5)
+    people = People.from_boxes(np.eye(3, 4, dtype=np.float32), np.arange(3.0), 4, 5)
     return replace(people, track_ids=np.array([7, 8, 9], np.int32))
 
 
@@ -66,12 +66,12 @@ def test_empty() -> None:
     assert list(nobody) == []
 
 
-def test_of_boxes_knows_nothing_else() -> None:
+def test_from_boxes_knows_nothing_else() -> None:
     people = three_people()
-    assert people.scores.dtype == np.float32 and people.iteration.tolist() == [1, 1, 1]
+    assert people.scores.dtype == np.float32 and people.iterations.tolist() == [1, 1, 1]
     assert not people.masks.any() and not people.keypoint_scores.any()
     assert np.isnan(people.visibility).all() and np.isnan(people.presence).all()
-    many = People.of_boxes(np.zeros((1000, 4)), np.zeros(1000), 2160, 3840)
+    many = People.from_boxes(np.zeros((1000, 4)), np.zeros(1000), 2160, 3840)
     assert many.masks.strides == (0, 0, 0), "eight gigabytes of nothing take no memory"
 
 
@@ -164,7 +164,7 @@ def test_fields_cannot_be_replaced_in_place() -> None:
 def test_repr() -> None:
     people = three_people()
     assert repr(people[:0]) == "People(0 in 5x4, coco_17)"
-    mixed = replace(people, iteration=np.array([1, 2, 2], np.int32))
+    mixed = replace(people, iterations=np.array([1, 2, 2], np.int32))
     assert repr(mixed) == "People(3 in 5x4, coco_17: 1 in iteration 1, 2 in iteration 2)"
 
 

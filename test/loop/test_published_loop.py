@@ -28,7 +28,7 @@ def test_defect_04_suppressed_people_leave_the_result() -> None:
     again = Actor((11, 10, 61, 110), keypoints=first.pose(17) + 0.5)
     trace = stage([first, RIGHT], [again]).loop.trace(IMAGE)
     before, survivors = trace.iterations[0].people, trace.iterations[1].survivors
-    assert before is not None and survivors is not None and trace.people is not None
+    assert before is not None and survivors is not None
     published = [*before.boxes.tolist(), *survivors.boxes.tolist()]  # all old ones, and the new
     assert len(published) == 3, "one person is there twice"
     assert trace.people.boxes.tolist() == [list(RIGHT.box), list(again.box)]
@@ -107,7 +107,7 @@ def test_defect_08_segmenter_sees_red_as_red() -> None:
 def test_defect_09_frame_is_embedded_once_whatever_the_iterations() -> None:
     play = stage([LEFT], [RIGHT], [MIDDLE], iterations=3)
     people = play.loop(IMAGE)
-    assert people.iteration.tolist() == [1, 2, 3]
+    assert people.iterations.tolist() == [1, 2, 3]
     assert play.segmenter.embeddings == 1
     published = stage([LEFT], [RIGHT], [MIDDLE])
     for actor in (LEFT, RIGHT, MIDDLE):  # the image is set anew in every iteration

@@ -168,7 +168,7 @@ def test_defect_13_nobody_is_prompted_at_the_corner_of_the_image() -> None:
 
 def crowded_people() -> People:
     boxes = np.array([[0, 0, 50, 100], [49, 0, 99, 100]], np.float32)
-    people = People.of_boxes(boxes, np.ones(2, np.float32), 100, 100)
+    people = People.from_boxes(boxes, np.ones(2, np.float32), 100, 100)
     people.keypoints[:] = [spread_keypoints(tuple(box)) for box in boxes]
     people.keypoint_scores[:] = 0.9
     return people

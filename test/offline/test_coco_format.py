@@ -43,6 +43,6 @@ def test_long_runs_round_trip(height: int, width: int, data: st.DataObject) -> N
 
 def test_all_joints_on_request() -> None:
     boxes, scores = np.array([[1, 2, 3, 4]], np.float32), np.ones(1, np.float32)
-    people = People.of_boxes(boxes, scores, 50, 60, MULTI_21)
+    people = People.from_boxes(boxes, scores, 50, 60, MULTI_21)
     assert len(coco_keypoints(people, 0, 21)) == 63 and len(coco_keypoints(people, 0)) == 51
     assert xywh(np.array([1.5, 2, 4, 8], np.float32)) == [1.5, 2.0, 2.5, 6.0]

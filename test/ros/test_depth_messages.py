@@ -77,7 +77,7 @@ def test_what_is_no_depth_is_refused(changes: dict) -> None:
 def test_people_in_space_survive_the_message() -> None:
     random = np.random.default_rng(0)
     boxes = np.array([[1, 2, 30, 40], [5, 6, 50, 60]], np.float32)
-    people = People.of_boxes(boxes, np.ones(2, np.float32), 70, 80)
+    people = People.from_boxes(boxes, np.ones(2, np.float32), 70, 80)
     points = random.normal(size=(2, 17, 3)).astype(np.float32)
     points[1, 3] = np.nan
     spread = random.random((2, 17)).astype(np.float32)

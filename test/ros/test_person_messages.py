@@ -28,7 +28,7 @@ def people_with_masks(masks: np.ndarray, skeleton: Skeleton = MULTI_21) -> Peopl
     count = len(masks)
     boxes = rng.uniform(0, 100, (count, 4)).astype(np.float32)
     boxes[:, 2:] += boxes[:, :2]
-    people = People.of_boxes(
+    people = People.from_boxes(
         boxes, rng.random(count, np.float32), *masks.shape[1:], skeleton, masks=masks
     )
     shape = (count, len(skeleton))

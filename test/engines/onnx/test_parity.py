@@ -166,5 +166,5 @@ def test_whole_loop(loops: tuple[BMPLoop, BMPLoop]) -> None:
     ours, theirs = (loop(image) for loop in loops)
     assert len(ours) == len(theirs) > 1
     np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.5)
-    np.testing.assert_array_equal(theirs.iteration, ours.iteration)
+    np.testing.assert_array_equal(theirs.iterations, ours.iterations)
     assert (theirs.masks ^ ours.masks).mean() < 0.01

@@ -57,6 +57,6 @@ def test_same_people_from_the_same_files(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     np.testing.assert_allclose(poses[0].scores, poses[1].scores, atol=0.02)
 
-    people = adapted(image, boxes)
+    people, report = adapted.run(image, boxes)
     assert len(people) == 3 and people.skeleton.name == "coco_17"
-    assert "segment" in adapted.report.stage_ms and people.raw_masks.any()
+    assert "segment" in report.stage_ms and people.raw_masks.any()

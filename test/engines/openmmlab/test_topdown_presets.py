@@ -47,8 +47,8 @@ def test_preset_runs(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(people) == 2 and np.isfinite(people.keypoints).all()
     assert people.skeleton.name == "coco_17" and not people.masks.any()
 
-    found = loop(image)
+    found, report = loop.run(image)
     assert len(found) > 0, "the detector's random weights find somebody"
-    assert loop.report.iterations == 1 and "segment" not in loop.report.stage_ms
+    assert report.iterations == 1 and "segment" not in report.stage_ms
     assert found.masks.any(), "the masks are the detector's"
     assert (found.mask_scores == 0).all()

@@ -76,13 +76,13 @@ def test_full_size_preset_runs_end_to_end(models: Path, preset: str) -> None:
         built.settings,
     )
 
-    people = loop(scene.image)
+    people, report = loop.run(scene.image)
 
     assert len(people) == 5
-    assert people.iteration.tolist() == [1, 1, 1, 1, 2]
+    assert people.iterations.tolist() == [1, 1, 1, 1, 2]
     stages = {"paint_out", "detect", "box_nms", "pose", "pose_nms", "prompts", "segment",
               "exclusive_masks", "total"}  # fmt: skip
-    assert set(loop.report.stage_ms) == stages
+    assert set(report.stage_ms) == stages
     assert people.masks.sum(axis=0).max() == 1
     assert np.isnan(people.visibility).all() == (preset == "bmp_d3")
     imported = set(sys.modules) - already_imported

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``Run``: one frame on its way through the loop, with the stages that it passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bmp_ros.loop.answers import (
+    boxes_and_scores,
+    checked_poses,
+    checked_segments,
+    detected_masks,
+)
+from bmp_ros.loop.box_nms import box_nms
+from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.masks import exclusive_masks, mask_rectangles, paint_out
+from bmp_ros.loop.people import People
+from bmp_ros.loop.pose_nms import pose_nms
+from bmp_ros.loop.prompts import PromptGroup, choose_prompts
+from bmp_ros.loop.protocols import Detector, PoseEstimator, Segmenter
+from bmp_ros.loop.settings import LoopSettings
+from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.loop.trace import DISCARDED, IterationTrace, RunReport
+
+_COCO_JOINTS = len(COCO_17)
+
+
+@dataclass
+class Run:
+    """One frame, the networks and settings as they are at its start, and what becomes of it.
+
+    Every call of the loop makes its own, so several threads may share a loop. The stages are
+    methods; `bmp_ros.loop.bmp_loop.find_people` puts them in order. steps: what the stages of each
+    iteration saw and said; None (the default): not kept.
+    """
+
+    frame: Frame
+    detector: Detector
+    pose_estimator: PoseEstimator
+    segmenter: Segmenter | None
+    settings: LoopSettings
+    report: RunReport = field(default_factory=RunReport)
+    steps: list[IterationTrace] | None = None
+    step: IterationTrace = DISCARDED
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time spent in the block to the report."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = (time.perf_counter() - start) * 1e3
+            stage_ms = self.report.stage_ms
+            stage_ms[stage] = stage_ms.get(stage, 0.0) + elapsed
+
+    def begin(self, iteration: int) -> IterationTrace:
+        """Count an iteration; return where its results are recorded."""
+        self.report.iterations = iteration
+        if self.steps is not None:
+            self.step = IterationTrace(iteration)
+            self.steps.append(self.step)
+        return self.step
+
+    def nobody(self) -> People:
+        return People.empty(self.frame.height, self.frame.width, self.pose_estimator.skeleton)
+
+    def is_complete(self, people: People) -> bool:
+        """Whether another iteration cannot add anybody.
+
+        With nobody to paint out, the detector would see the same image and say the same again.
+        """
+        nobody_to_paint = not any(mask.any() for mask in people.masks)
+        return nobody_to_paint or len(people) >= self.settings.max_people
+
+    def detect(self, people: People) -> People:
+        """Find people in the frame without those who were found already; best first."""
+        settings, frame = self.settings, self.frame
+        if len(people):
+            with self.timed("paint_out"):
+                frame = Frame(paint_out(frame.image, people.masks))
+        with self.timed("detect"):
+            detections = self.detector.detect(frame, score_threshold=settings.detection_threshold)
+        self.step.image, self.step.detections = frame.image, detections
+        with self.timed("box_nms"):
+            boxes, scores = boxes_and_scores(detections, self.detector)
+            finite = self._finite(boxes, scores)
+            boxes = np.clip(boxes, 0, np.tile([frame.width, frame.height], 2))
+            solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            rows = np.flatnonzero(finite & solid & (scores > settings.detection_threshold))
+            rows = rows[box_nms(boxes[rows], scores[rows], settings.box_nms_iou)]
+            rows = rows[: settings.max_people - len(people)]
+        with self.timed("detect"):
+            masks = detected_masks(detections, rows, self.detector, frame)
+        return People.from_boxes(
+            boxes[rows], scores[rows], frame.height, frame.width, people.skeleton,
+            masks=masks, iteration=self.report.iterations,
+        )  # fmt: skip
+
+    def given(self, boxes: np.ndarray) -> People:
+        """People in the boxes (N, 4) that the caller knows: score 1, no masks."""
+        given, frame = np.asarray(boxes, np.float32), self.frame
+        if given.ndim != 2 or given.shape[1] != 4 or not np.isfinite(given).all():
+            raise ValueError(
+                f"boxes must be finite and of shape (N, 4) xyxy, got {given.tolist()}"
+            )
+        if len(given) > self.settings.max_people:
+            raise ValueError(
+                f"got {len(given)} boxes, max_people is {self.settings.max_people}; raise it or "
+                "pass fewer boxes"
+            )
+        clipped = np.clip(given, 0, np.tile([frame.width, frame.height], 2)).astype(np.float32)
+        for index, (x1, y1, x2, y2) in enumerate(clipped):
+            if x2 <= x1 or y2 <= y1:
+                raise ValueError(
+                    f"box {index} {given[index].tolist()} (xyxy) has no area inside the image of "
+                    f"{frame.width}x{frame.height} pixels"
+                )
+        self.step.image = frame.image
+        scores, skeleton = np.ones(len(given), np.float32), self.pose_estimator.skeleton
+        return People.from_boxes(clipped, scores, frame.height, frame.width, skeleton)
+
+    def estimate_poses(self, found: People) -> People:
+        """Estimate all poses in one call, each conditioned on the detector's mask."""
+        with self.timed("pose"):
+            poses = self.pose_estimator.estimate(self.frame, found.boxes, _masks_or_none(found))
+        poses = checked_poses(poses, len(found), found.skeleton, self.pose_estimator)
+        unknown = found.visibility
+        with np.errstate(invalid="ignore"):  # whoever has infinite scores is dropped below
+            pose_scores = poses.scores[:, :_COCO_JOINTS].mean(axis=1)
+        found = replace(
+            found,
+            keypoints=poses.keypoints,
+            keypoint_scores=poses.scores,
+            pose_scores=pose_scores,
+            visibility=unknown if poses.visibility is None else poses.visibility,
+            presence=unknown if poses.presence is None else poses.presence,
+        )
+        known = [array for array in (poses.visibility, poses.presence) if array is not None]
+        return self._only_finite(found, poses.keypoints, poses.scores, *known)
+
+    def suppress(self, people: People, found: People) -> tuple[People, People]:
+        """Drop poses that describe the same person: (accepted who stay, found who survive)."""
+        settings = self.settings
+        with self.timed("pose_nms"):
+            keypoints, scores, boxes, iterations = (
+                np.concatenate([getattr(people, name), getattr(found, name)])
+                for name in ("keypoints", "keypoint_scores", "boxes", "iterations")
+            )
+            scores = scores[:, :_COCO_JOINTS]
+            stays = np.zeros(len(boxes), np.bool_)
+            stays[
+                pose_nms(
+                    keypoints[:, :_COCO_JOINTS], scores, boxes,
+                    confidence_threshold=settings.confidence_threshold,
+                    oks_threshold=settings.oks_threshold,
+                )
+            ] = True  # fmt: skip
+            if settings.keep_poseless == "first":
+                poseless = ~(scores > settings.confidence_threshold).any(axis=1)
+                stays |= poseless & (iterations == 1)
+            old, new = stays[: len(people)], stays[len(people) :]
+            found = found if new.all() else found[new]
+            if len(found) and not old.all():
+                people = people[old]
+        return people, found
+
+    def segment(self, found: People, others: People) -> People:
+        """Replace the detector's masks by the segmenter's, one call per number of points.
+
+        others: accepted before. A person without a prompt keeps the detector's mask and mask
+        score 0.
+        """
+        if self.segmenter is None:
+            return found
+        with self.timed("prompts"):
+            groups = choose_prompts(found, others, self.settings)
+        self.step.prompts = groups
+        if not groups:
+            return found
+        with self.timed("segment"):
+            masks, mask_scores = self._decode(self.segmenter, found, groups)
+        has_mask = found.has_mask.copy()
+        has_mask[np.concatenate([group.people for group in groups])] = True
+        found = replace(
+            found, masks=masks, raw_masks=masks, mask_scores=mask_scores, has_mask=has_mask
+        )
+        return self._only_finite(found, mask_scores)
+
+    def _decode(
+        self, segmenter: Segmenter, found: People, groups: list[PromptGroup]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Masks (N, H, W) and scores (N,) of everybody, one call of the segmenter per group."""
+        first = _masks_or_none(found)
+        segments = []
+        for group in groups:
+            own = first
+            if first is not None and len(group.people) < len(found):
+                own = first[group.people]
+            answer = segmenter.segment(self.frame, group.points, group.labels, own)
+            segments.append(checked_segments(answer, len(group.people), self.frame, segmenter))
+        if len(groups) == 1 and len(groups[0].people) == len(found):
+            return segments[0].masks, segments[0].scores
+        masks, mask_scores = found.raw_masks.copy(), found.mask_scores.copy()
+        for group, answer in zip(groups, segments, strict=True):
+            masks[group.people] = answer.masks
+            mask_scores[group.people] = answer.scores
+        return masks, mask_scores
+
+    def share_pixels(self, people: People) -> People:
+        """Give every pixel to one person; with ``boxes_from_masks`` the boxes follow.
+
+        Done once, in the end, from the raw masks of those who are still there: somebody suppressed
+        in a later iteration takes no pixel from the neighbours.
+        """
+        with self.timed("exclusive_masks"):
+            masks = exclusive_masks(people.raw_masks, people.mask_scores)
+            people = replace(people, masks=masks)
+        if not self.settings.boxes_from_masks or not len(people):
+            return people
+        rectangles = mask_rectangles(people.masks).astype(np.float32)
+        corners = np.concatenate(
+            [rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]], axis=1
+        )
+        has_pixels = rectangles[:, 2:3] > 0
+        return replace(people, boxes=np.where(has_pixels, corners, people.boxes))
+
+    def _only_finite(self, found: People, *arrays: np.ndarray) -> People:
+        finite = self._finite(*arrays)
+        return found if finite.all() else found[finite]
+
+    def _finite(self, *arrays: np.ndarray) -> np.ndarray:
+        """(N,) bool: rows where every number is finite; the others are counted in the report."""
+        finite = np.ones(len(arrays[0]), np.bool_)
+        for array in arrays:
+            finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+        self.report.not_finite += int((~finite).sum())
+        return finite
+
+
+def _masks_or_none(found: People) -> np.ndarray | None:
+    """The detector's masks (N, H, W), or None where it has none."""
+    return found.raw_masks if found.has_mask.any() else None
