@@ -44,6 +44,14 @@ def str_field(default: Any = MISSING, *, text: str, optional: bool = False) -> A
     return _declare(default, {"kind": str, "optional": optional}, text)
 
 
+def strings_field(
+    default: Any = MISSING, *, text: str, choices: tuple[str, ...] | None = None
+) -> Any:
+    """Declare a list of strings, each out of ``choices`` if given. The value is a tuple."""
+    metadata: dict[str, Any] = {"kind": list, "optional": False}
+    return _declare(default, metadata | ({"choices": choices} if choices else {}), text)
+
+
 def bool_field(default: Any = MISSING, *, text: str) -> Any:
     """Declare a true or false."""
     return _declare(default, {"kind": bool, "optional": False}, text)
@@ -87,7 +95,10 @@ def check_value(item: Field[Any], value: Any, where: str) -> Any:
     kind = spec["kind"]
     if value is None and spec["optional"]:
         return None
-    if kind is tuple:
+    if kind is list:
+        fits = isinstance(value, list | tuple) and all(_is_listed(each, spec) for each in value)
+        kind = tuple
+    elif kind is tuple:
         sides = value if isinstance(value, list | tuple) and len(value) == 2 else (value,)
         fits = all(_is_side(side, spec) for side in sides)
         kind = int if sides == (value,) else tuple
@@ -103,6 +114,10 @@ def check_value(item: Field[Any], value: Any, where: str) -> Any:
     return kind(value)
 
 
+def _is_listed(value: Any, spec: Mapping[str, Any]) -> bool:
+    return type(value) is str and value in spec.get("choices", (value,))
+
+
 def _is_side(side: Any, spec: Mapping[str, Any]) -> bool:
     in_range = type(side) is int and spec["low"] <= side <= spec["high"]
     return in_range and side % spec["multiple"] == 0
@@ -111,7 +126,9 @@ def _is_side(side: Any, spec: Mapping[str, Any]) -> bool:
 def allowed_values(item: Field[Any]) -> str:
     """Say in words which values a declared field takes, e.g. ``a number from 0 to 1``."""
     spec = item.metadata
-    if "choices" in spec:
+    if spec["kind"] is list:
+        text = "a list of " + (", ".join(spec["choices"]) if "choices" in spec else "strings")
+    elif "choices" in spec:
         text = "one of " + ", ".join(spec["choices"])
     elif spec["kind"] is bool:
         text = "true or false"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights files: list them, fetch them, check them."""
+"""Weights files: list, show, download and verify them."""
 
 from __future__ import annotations
 
@@ -8,61 +8,89 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bmp_ros.weights.errors import DownloadFailed, WeightsError
-from bmp_ros.weights.zoo import WeightsFile, Zoo, installed_path, load_zoo, locate, models_dir
+from bmp_ros.weights.errors import DownloadFailed, LicenceNotAccepted, WeightsError
+from bmp_ros.weights.zoo import (
+    LICENCES,
+    PERMISSIVE,
+    WeightsFile,
+    Zoo,
+    by_unaccepted_licence,
+    installed_path,
+    load_zoo,
+    locate,
+    models_dir,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bmp_ros.weights.transfer import Progress
+    from bmp_ros.weights.remote import Progress
 
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
+_CONSENT = (
+    f"Weights under {', '.join(PERMISSIVE)} are downloaded at once. Any other licence has to be "
+    "accepted: at the question in a terminal, or with --accept-licence."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the actions list, download, verify, path and their arguments."""
+    """Add the actions list, show, download, verify, path and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        return actions.add_parser(name, help=text, description=text)
+    def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=text, description=f"{text}. {more}".strip())
 
-    listing = add("list", "show every weights file, licence, and what is here")
+    listing = add("list", "list all weights files: role, licence, presets, installed or not")
     listing.add_argument("--here", action="store_true", help="only those on this machine")
-    download = add("download", "bring the weights of a preset, a preset file or a network here")
+    show = add("show", "show licence, origin, size and hash of weights")
+    download = add("download", "download the weights of presets, or single files", _CONSENT)
     download.add_argument(
-        "targets",
-        nargs="+",
-        metavar="PRESET_OR_NAME",
-        help="a preset's name or file, or a name that `bmp models list` shows",
+        "--accept-licence",
+        action="append",
+        default=[],
+        metavar="LICENCE",
+        choices=tuple(LICENCES),
+        help="accept a licence by name, such as GPL-3.0; may be repeated",
     )
     download.add_argument(
-        "-y", "--yes", action="store_true", help="do not ask, also when run by hand"
+        "-y",
+        "--yes",
+        action="store_true",
+        help="never ask (this does not accept a licence: see --accept-licence)",
     )
     download.add_argument(
         "--repin",
         action="store_true",
-        help="accept other bytes than the ones pinned here: the publisher has replaced the file",
+        help="accept bytes other than those pinned here: the publisher has replaced the file",
     )
     verify = add("verify", "read installed weights and compare their hashes")
-    verify.add_argument(
-        "targets", nargs="*", metavar="PRESET_OR_NAME", help="default: everything that is here"
-    )
-    path = add("path", "print the models folder, or where weights lie")
-    path.add_argument(
-        "target", nargs="?", metavar="NAME_OR_PATH", help="weights; without it, the models folder"
-    )
+    for action, count, note in ((show, "+", ""), (download, "+", ""), (verify, "*", "; default: "
+                                "all on this machine")):  # fmt: skip
+        action.add_argument(
+            "targets",
+            nargs=count,
+            metavar="PRESET_OR_NAME",
+            help=f"a preset (name or path of its file) or a name that `list` shows{note}",
+        )
+    path = add("path", "print the models folder, or the path of one weights file")
+    path.add_argument("target", nargs="?", metavar="NAME_OR_PATH", help="a name, or a path")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the action that was asked for; 0 when all went well, 1 with a line on stderr if not."""
-    action = {"list": _list, "download": _download, "verify": _verify, "path": _path}[args.action]
+    """Run the chosen action; 0 when all went well, 1 with a line on stderr if not."""
+    actions = {
+        "list": _list, "show": _show, "download": _download, "verify": _verify, "path": _path,
+    }  # fmt: skip
     try:
-        return action(args)
+        return actions[args.action](args)
     except WeightsError as error:
         print(f"bmp models {args.action}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; what has come is kept, repeat the command to go on", file=sys.stderr)
+        print(
+            "\ninterrupted; partial files are kept, repeat the command to resume", file=sys.stderr
+        )
         return INTERRUPTED
 
 
@@ -84,13 +112,37 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show(args: argparse.Namespace) -> int:
+    for weights in _resolve(load_zoo(), args.targets):
+        licence = LICENCES[weights.licence]
+        rows = {
+            "role": weights.role,
+            "network": weights.network,
+            "licence": f"{weights.licence}: {licence.terms}",
+            "licence text": licence.text,
+            "from": str(weights.origin),
+            "size": f"{weights.size / 1e6:.0f} MB" if weights.size else "not known in advance",
+            "sha256": weights.sha256_prefix
+            or "not known in advance; pinned at the first download",
+            "presets": ", ".join(weights.presets) or "-",
+            "on this machine": str(installed_path(weights) or "no"),
+        }
+        print(weights.name)
+        for key, value in rows.items():
+            print(f"  {key:<15}  {value}")
+    return 0
+
+
 def _download(args: argparse.Namespace) -> int:
     from bmp_ros.weights.downloads import download
 
     zoo = load_zoo()
     files = _resolve(zoo, args.targets)
-    if not args.yes and sys.stdin.isatty() and not _agreed(files):
-        return 1
+    _require_consent(
+        [weights for weights in files if args.repin or installed_path(weights) is None],
+        {*PERMISSIVE, *args.accept_licence},
+        ask=sys.stdin.isatty() and not args.yes,
+    )
     failures = 0
     for weights in files:
         try:
@@ -102,7 +154,7 @@ def _download(args: argparse.Namespace) -> int:
                     on_licence=lambda line: print(line, flush=True),
                     repin=args.repin,
                 )
-        except DownloadFailed as error:  # the others may still come
+        except DownloadFailed as error:  # the others may still succeed
             print(f"bmp models download: {error}", file=sys.stderr)
             failures += 1
         else:
@@ -110,17 +162,31 @@ def _download(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _agreed(files: list[WeightsFile]) -> bool:
-    for weights in files:
-        print(weights.licence_notice)
+def _require_consent(files: list[WeightsFile], accepted: set[str], ask: bool) -> None:
+    """Raise LicenceNotAccepted, before the first byte, unless every licence is accepted."""
+    for licence, of_licence in by_unaccepted_licence(files, accepted).items():
+        if ask:
+            for weights in of_licence:
+                print(weights.licence_notice)
+            print(f"Text of {licence}: {LICENCES[licence].text}")
+        if not (ask and _answer_is_yes(f"Accept {licence} and download? [y/N] ")):
+            names = ", ".join(weights.name for weights in of_licence)
+            raise LicenceNotAccepted(
+                f"{licence}, the licence of {names}, was not accepted; nothing was downloaded. "
+                f"`bmp models show {of_licence[0].name}` shows it, "
+                f"--accept-licence {licence} accepts it"
+            )
+
+
+def _answer_is_yes(question: str) -> bool:
     try:
-        return input("Download? [Y/n] ").strip().lower() in ("", "y", "yes")
+        return input(question).strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from bmp_ros.weights.pins import verify
+    from bmp_ros.weights.downloads import verify
 
     zoo = load_zoo()
     files = _resolve(zoo, args.targets) if args.targets else [f for f in zoo if installed_path(f)]
@@ -134,7 +200,7 @@ def _verify(args: argparse.Namespace) -> int:
             print(f"{weights.name}: FAILED: {error}")
             failures += 1
         else:
-            verdict = f"right, by {verified.against}" if verified.against else "nobody vouches"
+            verdict = f"right, by {verified.against}" if verified.against else "no hash to compare"
             print(f"{weights.name}: {verdict}: sha256 {verified.sha256} {verified.path}")
     return 1 if failures else 0
 
@@ -145,23 +211,22 @@ def _path(args: argparse.Namespace) -> int:
 
 
 def _resolve(zoo: Zoo, targets: list[str]) -> list[WeightsFile]:
-    """Return the files of presets and names, each once; nothing for presets that need none."""
+    """Return the files of presets and names, each once; none for presets that need none."""
     from bmp_ros.resources import preset_names
 
     files: dict[str, WeightsFile] = {}
     for target in targets:
         if target.endswith((".yaml", ".yml")):
             files.update({name: zoo[name] for name in _named_in(target) if name in zoo})
-            continue
-        if target in preset_names() and target not in zoo.presets:
+        elif target in preset_names() and target not in zoo.presets:
             print(f"{target}: comes with bmp_ros, nothing to download")
-            continue
-        files.update({weights.name: weights for weights in zoo.resolve(target)})
+        else:
+            files.update({weights.name: weights for weights in zoo.resolve(target)})
     return list(files.values())
 
 
 def _named_in(preset_file: str) -> list[str]:
-    """Return the weights that a preset of one's own names: names of the zoo, or paths."""
+    """Return the weights that a preset file names: names of the zoo, or paths."""
     from bmp_ros.engines.presets import load_preset
 
     preset = load_preset(preset_file)
@@ -171,7 +236,7 @@ def _named_in(preset_file: str) -> list[str]:
 
 @contextmanager
 def _progress_bar(name: str) -> Iterator[Progress | None]:
-    """Draw a bar on stderr once bytes arrive; none without tqdm, which is a convenience."""
+    """Draw a bar on stderr once bytes arrive; none where tqdm is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:

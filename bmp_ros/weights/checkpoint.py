@@ -2,9 +2,9 @@
 """Reading checkpoints without running them.
 
 A .pth file is a pickle, and a pickle is a program. Only tensors, plain containers and the few
-inert types that MMEngine writes beside the weights are let through; anything else is refused by
-name before it is touched. A .safetensors file with the same stem is read instead where one lies
-beside, it cannot contain a program at all.
+inert types that MMEngine writes beside the weights are allowed; any other type is refused by name
+before it is touched. A .safetensors file with the same stem is read instead if there is one; it
+cannot contain a program at all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WANTED_TYPE = re.compile(r"GLOBAL (\S+)|`add_safe_globals`\S* but got (.+)|func
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held.
+    """What a file contained.
 
     state_dict: every entry as stored, tensors on the CPU (memory-mapped where the format permits).
     meta: MMEngine's ``meta`` (``dataset_meta``, config, versions) or the metadata of a safetensors
@@ -61,7 +61,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Layouts: {"state_dict": ..., "meta": ...} (OpenMMLab), {"model": ...} (SAM 2), or the state
     dict itself. torch's old format from before 1.6 is read as well, without memory-mapping.
     Raises BadCheckpoint (no such file, not a checkpoint, cut short, no state dict) and
-    UnsafeCheckpoint (a pickle that wants types that are not on the list).
+    UnsafeCheckpoint (a pickle that requests types that are not allowed).
     """
     path = Path(path)
     twin = path.with_suffix(".safetensors")
@@ -71,8 +71,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             _warn_when_older(twin, path)
         return _load_safetensors(twin)
     if not path.is_file():
-        raise BadCheckpoint(f"there is no file {path}")
-    return _sort_out(_load_pickle(path), path)
+        raise BadCheckpoint(f"there is no weights file {path}: check the path")
+    return _checkpoint_of(_load_pickle(path), path)
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
@@ -99,7 +99,7 @@ def _load_pickle(path: Path) -> Any:
             f"a {path.with_suffix('.safetensors').name} beside it, which any torch reads"
         )
     # torch's current format is a zip archive, which can be memory-mapped; the old one cannot. The
-    # archive's directory stands at its end, so a file that was cut short is seen at once.
+    # archive's directory is at its end, so a file that was cut short is seen at once.
     mmap = _begins_like_zip(path)
     if mmap and not zipfile.is_zipfile(path):
         raise _not_a_checkpoint(path, EOFError("the end of the archive is missing"))
@@ -111,9 +111,8 @@ def _load_pickle(path: Path) -> Any:
         if wanted is None:
             raise _not_a_checkpoint(path, error) from error
         raise UnsafeCheckpoint(
-            f"{path} wants {wanted}, which could run code; it was refused and nothing of it was "
-            f"run. If you trust where it comes from, convert it once, on a machine that may come "
-            f"to harm:\n{_conversion(path)}"
+            f"{path} requests {wanted}, which could run code; it was refused and nothing of it was "
+            f"run. If you trust its origin, convert it once, in a sandbox:\n{_conversion(path)}"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
         raise _not_a_checkpoint(path, error) from error
@@ -124,10 +123,10 @@ def _begins_like_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _sort_out(loaded: Any, path: Path) -> Checkpoint:
-    """Find the state dict in what the file held."""
+def _checkpoint_of(loaded: Any, path: Path) -> Checkpoint:
+    """Find the state dict in what the file contained."""
     if not isinstance(loaded, Mapping):
-        raise BadCheckpoint(f"{path} holds a {type(loaded).__name__}, not a table of tensors")
+        raise BadCheckpoint(f"{path} contains a {type(loaded).__name__}, not tensors by name")
     for key in ("state_dict", "model"):
         if isinstance(loaded.get(key), Mapping):
             tensors, rest = loaded[key], {k: v for k, v in loaded.items() if k != key}

@@ -1,28 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """``download(name)``: weights into the models folder, checked before they are installed.
 
-A file appears under its name only when it is whole and its hash is right, in one atomic step; an
-older file stays untouched until then, whatever happens.
+A file appears under its name only when it is complete and its hash is right, in one atomic step;
+until then an older file stays as it is. The SHA-256 of every installed file is pinned in
+``pinned.json`` beside the files: ``verify`` finds damaged files, and a download of other bytes is
+refused. (The catalogue has a hash for few files only, so the pin is the hash of all others.)
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bmp_ros.weights import hub
-from bmp_ros.weights.errors import DownloadCancelled, DownloadFailed, WrongHash
-from bmp_ros.weights.pins import Pin, read_pins, sha256_of, write_pin
-from bmp_ros.weights.transfer import Cancelled, Progress, check_room, fetch, full_disk_told
-from bmp_ros.weights.zoo import HubFile, WeightsFile, Zoo, load_zoo, models_dir
+from bmp_ros.weights.errors import DownloadCancelled, DownloadFailed, WeightsError, WrongHash
+from bmp_ros.weights.remote import (
+    Cancelled,
+    Progress,
+    ask_hub,
+    cached_copy,
+    check_free_space,
+    fetch,
+    full_disk_reported,
+    is_offline,
+)
+from bmp_ros.weights.zoo import HubFile, WeightsFile, Zoo, load_zoo, locate, models_dir
 
 log = logging.getLogger(__name__)
+
+PINS_FILE = "pinned.json"
+_BLOCK = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -44,16 +58,17 @@ def download(
     cancelled: Cancelled | None = None,
     repin: bool = False,
 ) -> Path:
-    """Bring one weights file to this machine and return its path; at once if it is here already.
+    """Fetch one weights file and return its path; at once if it is on this machine already.
 
     name: as in the catalogue. progress(bytes_here, bytes_in_all or None) and cancelled() -> bool
-    are called every 256 KiB. on_licence(line) is called before the first byte (default: logged).
+    are called every 256 KiB. on_licence(line) is called before the first byte (default: logged);
+    whether the licence is acceptable is the caller's decision, nothing is asked here.
     repin: accept bytes other than those pinned on this machine (the publisher has replaced them).
 
-    Nothing is asked; safe to call from several processes at once. Raises UnknownWeights,
-    DownloadFailed, DownloadCancelled, DiskFull, WrongHash. After a cut, a cancellation or
-    KeyboardInterrupt the part is kept and the next call goes on from there; after a wrong hash
-    or a full disk it is removed.
+    Safe to call from several processes at once. Raises UnknownWeights, DownloadFailed,
+    DownloadCancelled, DiskFull, WrongHash. After a cut connection, a cancellation or
+    KeyboardInterrupt the partial file is kept and the next call resumes; after a wrong hash or a
+    full disk it is removed.
     """
     weights = (load_zoo() if zoo is None else zoo)[name]
     directory = models_dir()
@@ -62,8 +77,8 @@ def download(
         trusted = weights.sha256 or (None if repin else _pinned(directory, name))
         if target.is_file() and trusted == sha256_of(target, cancelled=cancelled):
             return target
-        if target.is_file() and trusted is None and hub.is_offline():
-            log.warning("%s: nothing to check it with while offline", target)
+        if target.is_file() and trusted is None and is_offline():
+            log.warning("%s: its hash cannot be checked while offline", target)
             return target
         (on_licence or log.info)(weights.licence_notice)
         source = _expect(weights, _find(weights), trusted)
@@ -74,15 +89,10 @@ def download(
         return target
 
 
-def _pinned(directory: Path, name: str) -> str | None:
-    pin = read_pins(directory).get(name)
-    return pin.sha256 if pin else None
-
-
 def _find(weights: WeightsFile) -> _Source:
     origin = weights.origin
-    if hub.is_offline():
-        copy = hub.cached_copy(origin) if isinstance(origin, HubFile) else None
+    if is_offline():
+        copy = cached_copy(origin) if isinstance(origin, HubFile) else None
         if copy is None:
             raise DownloadFailed(
                 f"{weights.name}: HF_HUB_OFFLINE forbids downloads; unset it, or copy "
@@ -90,8 +100,8 @@ def _find(weights: WeightsFile) -> _Source:
             )
         return _Source(str(copy[0]), copy[0].stat().st_size, copy[1], copy[0])
     if isinstance(origin, HubFile):
-        answer = hub.ask_hub(origin)
-        copy = hub.cached_copy(origin, answer.commit)
+        answer = ask_hub(origin)
+        copy = cached_copy(origin, answer.commit)
         return _Source(answer.url, answer.size, answer.sha256, copy[0] if copy else None)
     return _Source(origin.url, None, None)
 
@@ -100,19 +110,19 @@ def _expect(weights: WeightsFile, source: _Source, trusted: str | None) -> _Sour
     """Return the source with the hash that its bytes must have; refuse now if it has another."""
     if trusted and source.sha256 and source.sha256 != trusted:
         remedy = (
-            "The catalogue vouches for the other bytes; a newer bmp_ros may know these"
+            "The expected hash is that of models/zoo.yaml; a newer bmp_ros may have the new one"
             if weights.sha256
             else "If the publisher has replaced the file, "
             f"`bmp models download --repin {weights.name}` accepts it"
         )
         raise WrongHash(
-            f"{weights.name}: {source.url} has SHA-256 {source.sha256}, but {trusted} was "
-            f"expected; nothing was changed. {remedy}"
+            f"{weights.name}: {source.url} has SHA-256 {source.sha256}, expected {trusted}; "
+            f"nothing was changed. {remedy}"
         )
     if weights.size and source.size and weights.size != source.size:
         raise DownloadFailed(
-            f"{weights.name}: {source.url} is {source.size} bytes long, the catalogue says "
-            f"{weights.size}; nothing was changed"
+            f"{weights.name}: {source.url} has {source.size} bytes, the catalogue says "
+            f"{weights.size}; nothing was changed. A newer bmp_ros may know the new file"
         )
     return replace(
         source,
@@ -122,7 +132,7 @@ def _expect(weights: WeightsFile, source: _Source, trusted: str | None) -> _Sour
 
 
 def _hash_if_right(target: Path, source: _Source, cancelled: Cancelled | None) -> str | None:
-    """Return the hash of a file that lies there unpinned with the right bytes, e.g. copied."""
+    """Return the hash of an installed but unpinned (copied) file if its bytes are right."""
     if not (source.sha256 and target.is_file()):
         return None
     sha256 = sha256_of(target, cancelled=cancelled)
@@ -136,32 +146,28 @@ def _install(
     progress: Progress | None,
     cancelled: Cancelled | None,
 ) -> str:
-    """Bring the bytes, check them, put them in place; return their SHA-256."""
+    """Fetch the bytes, check them, put them in place; return their SHA-256."""
     part = target.with_name(f".{target.name}.{(source.sha256 or 'unpinned')[:8]}.part")
     if source.copy is None:
         fetch(source.url, part, size=source.size, progress=progress, cancelled=cancelled)
     else:
-        check_room(part.parent, source.copy.stat().st_size)
-        with full_disk_told(part):
+        check_free_space(part.parent, source.copy.stat().st_size)
+        with full_disk_reported(part):
             shutil.copyfile(source.copy, part)
     sha256 = sha256_of(part, cancelled=cancelled)
-    _check(sha256, part, weights, source)
+    if source.sha256 is None:
+        log.warning("%s: no hash is published for it; pinned as received", weights.name)
+    elif not sha256.startswith(source.sha256):
+        part.unlink()
+        raise WrongHash(
+            f"{weights.name}: the bytes from {source.url} have SHA-256 {sha256}, expected "
+            f"{source.sha256}; they were deleted and nothing was changed. Try again; if it "
+            "happens again, the file or the connection has been tampered with"
+        )
     os.replace(part, target)
     for other in target.parent.glob(f".{target.name}.*.part"):  # of bytes published earlier
         other.unlink()
     return sha256
-
-
-def _check(sha256: str, part: Path, weights: WeightsFile, source: _Source) -> None:
-    if source.sha256 is None:
-        log.warning("%s: nobody gives a hash for it; pinned as it came", weights.name)
-    elif not sha256.startswith(source.sha256):
-        part.unlink()
-        raise WrongHash(
-            f"{weights.name}: the bytes from {source.url} have SHA-256 {sha256}, not "
-            f"{source.sha256}; they were thrown away and nothing was changed. Try again; if it "
-            "stays so, the file or the way to it has been tampered with"
-        )
 
 
 @contextmanager
@@ -174,7 +180,7 @@ def _one_at_a_time(directory: Path, cancelled: Cancelled | None) -> Iterator[Non
         file = (directory / ".lock").open("w")
     except OSError as error:
         raise DownloadFailed(
-            f"{directory} cannot be written to ({error.strerror}): let BMP_MODELS name a folder "
+            f"{directory} cannot be written to ({error.strerror}): set BMP_MODELS to a folder "
             "that can"
         ) from error
     with file as lock:
@@ -189,7 +195,90 @@ def _one_at_a_time(directory: Path, cancelled: Cancelled | None) -> Iterator[Non
                     told = True
                 if cancelled is not None and cancelled():
                     raise DownloadCancelled(
-                        "cancelled while waiting for another download"
+                        "cancelled while waiting for another download; nothing was fetched"
                     ) from None
                 time.sleep(0.1)
         yield
+
+
+# ---------------------------------------------------------------- pins
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One installed file. source: URL it was fetched from, a hub URL with the commit in it."""
+
+    file: str
+    size: int
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A file whose bytes were read. against: what its hash was compared with, or None."""
+
+    path: Path
+    sha256: str
+    against: str | None
+
+
+def verify(name: str, zoo: Zoo | None = None) -> Verified:
+    """Read the installed file and compare its SHA-256 with the pin and with the catalogue.
+
+    Raises WeightsMissing when it is not on this machine, WrongHash when the bytes differ.
+    """
+    zoo = load_zoo() if zoo is None else zoo
+    weights = zoo[name]
+    path = locate(name, zoo)
+    actual = sha256_of(path)
+    if path.name != weights.file_name:
+        return Verified(path, actual, None)  # converted here: no hash is published for it
+    known = {"the pin": _pinned(models_dir(), name), "the catalogue": weights.sha256_prefix}
+    against = {source: expected for source, expected in known.items() if expected}
+    for source, expected in against.items():
+        if not actual.startswith(expected):
+            raise WrongHash(
+                f"{path} has SHA-256 {actual}, {source} says {expected}; "
+                f"`bmp models download {name}` replaces it"
+            )
+    return Verified(path, actual, " and ".join(against) or None)
+
+
+def sha256_of(path: Path, *, cancelled: Cancelled | None = None) -> str:
+    """Return the SHA-256 of a file as 64 hex digits (about a second per gigabyte)."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            if cancelled is not None and cancelled():
+                raise DownloadCancelled(f"the check of {path} was cancelled; the file is kept")
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_pins(directory: Path) -> dict[str, Pin]:
+    """Read name -> pin of a models folder; empty where nothing has been pinned yet."""
+    path = directory / PINS_FILE
+    try:
+        return {name: Pin(**pin) for name, pin in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} is damaged ({error}); delete it, then run `bmp models download` for each "
+            "weights file to pin it again"
+        ) from error
+
+
+def write_pin(directory: Path, name: str, pin: Pin) -> None:
+    """Add or replace one pin; the file is replaced in one step, never half-written."""
+    pins = {**read_pins(directory), name: pin}
+    text = json.dumps({name: asdict(pins[name]) for name in sorted(pins)}, indent=2) + "\n"
+    temporary = directory / (PINS_FILE + ".new")
+    temporary.write_text(text)
+    os.replace(temporary, directory / PINS_FILE)
+
+
+def _pinned(directory: Path, name: str) -> str | None:
+    pin = read_pins(directory).get(name)
+    return pin.sha256 if pin else None

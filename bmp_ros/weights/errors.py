@@ -1,45 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: N818  (WeightsMissing says it; WeightsMissingError says it twice)
-"""What can go wrong with weights files, one class each; every message says what to do next."""
+"""Errors about weights files, one class each; every message says what to do next."""
 
 from __future__ import annotations
 
 
 class WeightsError(RuntimeError):
-    """Anything about weights files that the user has to know; catch this one to catch them all."""
+    """Base class of all errors about weights files."""
 
 
 class InvalidZoo(WeightsError):
-    """The catalogue (zoo.yaml) is not what it should be; names file, key and allowed values."""
+    """The catalogue (zoo.yaml) is invalid; names file, key and allowed values."""
 
 
 class UnknownWeights(WeightsError):
-    """A name that is neither in the catalogue nor a file; names the nearest ones."""
+    """A name that is neither in the catalogue nor a file; names similar ones."""
 
 
 class WeightsMissing(WeightsError):
-    """The weights are not on this machine; names the command that brings them."""
+    """The weights are not on this machine; names the command that fetches them."""
+
+
+class LicenceNotAccepted(WeightsMissing):
+    """The weights are not on this machine, and their licence has not been accepted."""
 
 
 class DownloadFailed(WeightsError):
-    """Server, network or permission; says whether a part was kept for the next try."""
+    """Server, network or permission; says whether a partial file was kept for the next try."""
 
 
 class DownloadCancelled(WeightsError):
-    """The caller's ``cancelled`` said so; the part is kept and the next download resumes."""
+    """The caller's ``cancelled`` returned True; the next download resumes the partial file."""
 
 
 class DiskFull(DownloadFailed):
-    """No room for the file; nothing half-written is left behind."""
+    """Not enough space for the file; no partial file is left behind."""
 
 
 class WrongHash(WeightsError):
-    """The bytes are not the ones that were published or pinned; they were not installed."""
+    """The bytes are not those that were published or pinned; they were not installed."""
 
 
 class BadCheckpoint(WeightsError):
-    """Not a checkpoint, cut short, or of a layout without a state dict."""
+    """Not a checkpoint, cut short, or without a state dict."""
 
 
 class UnsafeCheckpoint(WeightsError):
-    """The pickle wants types that could run code; names them. Nothing of it was run."""
+    """The pickle requests types that could run code; names them. Nothing of it was run."""

@@ -18,6 +18,7 @@ from bmp_ros.fields import (
     settings_from_mapping,
     size_field,
     str_field,
+    strings_field,
 )
 from bmp_ros.loop.settings import LoopSettings
 
@@ -33,6 +34,8 @@ class Oven:
     name: str = str_field("oven", text="its name")
     light: bool = bool_field(True, text="whether one sees anything")
     window: int | tuple[int, int] = size_field(8, low=4, high=16, multiple=4, text="of glass")
+    dishes: tuple[str, ...] = strings_field((), text="what is in it")
+    tools: tuple[str, ...] = strings_field((), choices=("spoon", "fork"), text="beside it")
 
 
 SIDES = "a multiple of 4 from 4 to 16, or two of them as [width, height]"
@@ -43,12 +46,14 @@ def read(**values: Any) -> Oven:
 
 
 def test_defaults_and_types() -> None:
-    assert read() == Oven(1, 0.5, None, "grill", "oven", True, 8)
+    assert read() == Oven(1, 0.5, None, "grill", "oven", True, 8, (), ())
     heat = read(heat=1).heat
     assert heat == 1.0 and type(heat) is float, "a whole number where a number is asked for"
     assert read(timer=None).timer is None
     assert read(window=16).window == 16
     assert read(window=[4, 12]).window == read(window=(4, 12)).window == (4, 12)
+    assert read(dishes=["soup", "pie"]).dishes == ("soup", "pie") and read(dishes=[]).dishes == ()
+    assert read(tools=("fork", "fork")).tools == ("fork", "fork")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +91,10 @@ def test_defaults_and_types() -> None:
         ("window", [8, 0], SIDES),
         ("window", [8, [8]], SIDES),
         ("window", [4, 4, 4], SIDES),
+        ("dishes", "soup", "a list of strings"),
+        ("dishes", ["soup", 3], "a list of strings"),
+        ("dishes", None, "a list of strings"),
+        ("tools", ["fork", "knife"], "a list of spoon, fork"),
     ],
 )
 def test_error_names_place_key_value_and_what_is_allowed(

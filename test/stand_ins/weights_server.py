@@ -27,6 +27,7 @@ class WeightsServer:
     def __init__(self) -> None:
         self.hub: dict[str, bytes] = {}  # "owner/name/path/in/repository" -> content
         self.plain: dict[str, bytes] = {}  # "/path" -> content
+        self.revisions = {"main", COMMIT}
         self.advertised_sha256: str | None = None  # instead of the true one
         self.corrupt = False  # send other bytes of the same length
         self.cut_after: int | None = None  # bytes of a body before the connection is cut
@@ -43,7 +44,7 @@ class WeightsServer:
         return [
             wanted
             for method, path, wanted in self.requests
-            if method == "GET" and "/resolve/" not in path
+            if method == "GET" and "/resolve/" not in path and not path.startswith("/api/")
         ]
 
 
@@ -80,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         revision, _, name = rest.partition("/")
         if not any(key.startswith(repository + "/") for key in files.hub):
             return self._status(404, {"X-Error-Code": "RepoNotFound"})
-        if revision not in ("main", COMMIT):
+        if revision not in files.revisions:
             return self._status(404, {"X-Error-Code": "RevisionNotFound"})
         content = files.hub.get(f"{repository}/{name}")
         if content is None:

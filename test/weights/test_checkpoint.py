@@ -145,7 +145,7 @@ def test_an_evil_pickle_is_refused_by_name_and_never_runs(tmp_path, zip_format):
         path,
         _use_new_zipfile_serialization=zip_format,
     )
-    with pytest.raises(UnsafeCheckpoint, match=r"evil\.pth wants (posix|nt)\.system") as caught:
+    with pytest.raises(UnsafeCheckpoint, match=r"evil\.pth requests (posix|nt)\.system") as caught:
         load_checkpoint(path)
     assert not mark.exists()
     assert "evil.safetensors" in str(caught.value)
@@ -179,14 +179,14 @@ def test_numpy_numbers_are_let_through_but_no_objects_in_their_guise(tmp_path):
 
     path = tmp_path / "guise.pth"
     torch.save({"state_dict": WEIGHTS, "x": Guise()}, path)
-    with pytest.raises(UnsafeCheckpoint, match=r"wants numpy\.object_"):
+    with pytest.raises(UnsafeCheckpoint, match=r"requests numpy\.object_"):
         load_checkpoint(path)
 
 
 def test_a_type_that_is_not_on_the_list_is_named(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"state_dict": WEIGHTS, "args": NotOnTheList()}, path)
-    with pytest.raises(UnsafeCheckpoint, match=rf"wants {NotOnTheList.__module__}\.NotOnTheList"):
+    with pytest.raises(UnsafeCheckpoint, match=rf"requests {NotOnTheList.__module__}\.NotOnTheList"):
         load_checkpoint(path)
 
 
@@ -272,7 +272,7 @@ def test_what_is_not_a_checkpoint_is_said_to_be_none(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([torch.zeros(1)], "holds a list"),
+        ([torch.zeros(1)], "contains a list"),
         ({}, "empty"),
         ({"state_dict": {"w": torch.zeros(1), "note": "text"}}, "'note' is a str"),
         ({"epoch": 3, "optimizer": {}}, "has no state dict: 'epoch' is a int"),
@@ -296,5 +296,5 @@ def test_a_plain_pickle_with_code_is_refused(tmp_path):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(BadCheckpoint, match="there is no file"):
+    with pytest.raises(BadCheckpoint, match="there is no weights file"):
         load_checkpoint(tmp_path / "none.pth")
