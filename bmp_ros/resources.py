@@ -57,7 +57,7 @@ def find_preset(name_or_path: str | Path) -> Path:
     if preset.is_file():
         return preset
     raise FileNotFoundError(
-        f"no preset is called {str(name_or_path)!r}; there are {', '.join(preset_names())}, "
+        f"no preset is called {str(name_or_path)!r}; there are auto, {', '.join(preset_names())}, "
         "or give the path of a .yaml file"
     )
 

@@ -62,8 +62,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "preset",
             default_value="",
-            description="Networks and loop: a name such as bmp_d3 (the default) or bmp_v2, or "
-            "the path of a YAML file.",
+            description="Networks and loop: auto (the default: bmp_d3 if its weights and a CUDA "
+            "GPU are on this machine, else tiny), a name such as bmp_v2, or the path of a YAML "
+            "file.",
         ),
         DeclareLaunchArgument(
             "device",
@@ -109,7 +110,14 @@ def generate_launch_description() -> LaunchDescription:
             "auto_download",
             default_value="",
             choices=["", *YES_NO],
-            description="Fetch missing weights (the default); their licences are in the log.",
+            description="Download missing weights in configure (the default), if "
+            "accepted_licences has their licences.",
+        ),
+        DeclareLaunchArgument(
+            "accepted_licences",
+            default_value="",
+            description="Licences of weights that auto_download may download, such as "
+            "Apache-2.0,GPL-3.0 (the default: Apache-2.0,MIT,BSD-2-Clause,BSD-3-Clause).",
         ),
         DeclareLaunchArgument(
             "rviz",
@@ -152,7 +160,9 @@ def start_node(context: LaunchContext) -> list[Node]:
     truth = {"true": True, "false": False}
     parameters = {name: truth.get(given(name), given(name)) for name in PARAMETERS if given(name)}
     parameters["use_sim_time"] = truth[given("use_sim_time")]
-    cameras = [name.strip() for name in given("cameras").split(",") if name.strip()]
+    cameras = split(given("cameras"))
+    if given("accepted_licences"):
+        parameters["accepted_licences"] = split(given("accepted_licences"))
     if cameras and "depth_topic" in parameters:
         raise ValueError(
             f"depth_topic:={parameters['depth_topic']} is of one camera; with cameras, "
@@ -178,3 +188,8 @@ def start_node(context: LaunchContext) -> list[Node]:
             emulate_tty=True,
         )
     ]
+
+
+def split(names: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in names.split(",") if name.strip()]

@@ -35,9 +35,10 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument(
             "preset",
-            default_value="tiny",
-            description="Networks and loop: tiny comes with the package and is made for CPUs; "
-            "bmp_d3, bmp_v2 … or the path of a YAML file.",
+            default_value="auto",
+            description="Networks and loop: auto (bmp_d3 if its weights and a CUDA GPU are on "
+            "this machine, else tiny, which comes with the package), a name such as bmp_v2, or "
+            "the path of a YAML file.",
         ),
         DeclareLaunchArgument(
             "device",

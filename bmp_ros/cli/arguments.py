@@ -14,7 +14,10 @@ def add_network_arguments(
 ) -> None:
     """Add ``--preset``, ``--device`` and ``--precision``, what `build_loop` takes."""
     parser.add_argument(
-        "--preset", default=preset, help="a preset's name or the path of one (%(default)s)"
+        "--preset",
+        default=preset,
+        help="a preset's name, the path of one, or auto: bmp_d3 if its weights and a CUDA GPU are "
+        "here, else tiny (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     if precision:

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if module is None:
             parser.print_help()
             return 0
+        if getattr(args, "preset", None) == "auto":
+            args.preset = _choose_preset(getattr(args, "device", "auto"))
         return int(module.run(args))
     except KeyboardInterrupt:
         return 130
@@ -52,6 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error).strip() or type(error).__name__
         print(f"bmp{f' {verb}' if verb else ''}: {message}", file=sys.stderr)
         return 1
+
+
+def _choose_preset(device: str) -> str:
+    """Resolve preset ``auto`` for any verb, so that results name the preset that was used."""
+    from bmp_ros.engines.auto_preset import choose_preset
+
+    choice = choose_preset(device)
+    print(choice, file=sys.stderr)
+    return choice.preset
 
 
 def verbs() -> dict[str, str]:

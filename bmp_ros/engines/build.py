@@ -55,7 +55,8 @@ def build_loop(
 ) -> BMPLoop:
     """Build the loop that a preset describes, ready to be called with images.
 
-    preset: a name such as ``bmp_d3`` (see config/presets) or the path of a YAML file.
+    preset: a name such as ``bmp_d3`` (see config/presets), the path of a YAML file, or ``auto``
+    (`bmp_ros.engines.auto_preset`).
     device: auto (CUDA if there is one, else the CPU; logged), cpu, cuda or cuda:N.
     precision: fp32, fp16 (GPU only) or bf16. compile: run the networks through torch.compile.
     A preset whose engines all are ``onnx`` needs no torch; these engines compute in fp32, with
@@ -69,6 +70,7 @@ def build_loop(
     replaced by something else silently.
     """
     # Imported here, since the loop's own modules import this package for the protocols.
+    from bmp_ros.engines.auto_preset import resolve_preset
     from bmp_ros.engines.presets import load_preset
     from bmp_ros.loop import BMPLoop
 
@@ -78,6 +80,7 @@ def build_loop(
         "pose_estimator": pose_estimator,
         "segmenter": segmenter,
     }
+    preset = resolve_preset(preset, device)
     chosen = load_preset(preset, {name: part for name, part in sections.items() if part})
     files = locate_weights(chosen)
     choices = [chosen.detector, chosen.pose_estimator, chosen.segmenter]

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from bmp_ros.engines.auto_preset import resolve_preset
 from bmp_ros.fields import SettingsError, settings_from_mapping
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.resources import find_preset
@@ -34,7 +35,7 @@ class EngineChoice:
 class Preset:
     """A checked preset.
 
-    name: the stem of its file. reference: what it was asked for by, a name or a path.
+    name: the stem of its file. reference: the name or path it was loaded by.
     """
 
     name: str
@@ -49,12 +50,13 @@ class Preset:
 def load_preset(
     name_or_path: str | Path, overrides: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Preset:
-    """Read and check a preset: the name of one that comes with the package, or a path.
+    """Read and check a preset: the name of one that comes with the package, a path, or ``auto``.
 
     overrides: replaces keys of sections before the check, e.g. ``{"loop": {"iterations": 1},
     "detector": {"weights": "my.pth"}}``.
     Raises SettingsError naming the file, the key and the allowed values.
     """
+    name_or_path = resolve_preset(name_or_path)
     path = find_preset(name_or_path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

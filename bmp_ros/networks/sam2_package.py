@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# The same line as in requirements/sam2.txt; README.md names the same version (a test compares).
+SAM2_REQUIREMENT = (
+    "sam2==1.1.0 --hash=sha256:7e0ea252d43c10d853e3acfce0b5770ac683c30481bd6de311300e9d44f45b74"
+)
 INSTALL_SAM2 = (
-    "SAM 2.1 needs the sam2 package and what it imports. Install it with\n"
+    "SAM 2.1 needs the package sam2 and what it imports. Install them with\n"
     "  pip install hydra-core iopath tqdm pillow\n"
-    "  SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation sam2==1.1.0\n"
-    "The upload of that name is a third party's copy of Meta's code: on a robot install the "
-    "official source instead, a commit of https://github.com/facebookresearch/sam2, with the "
-    "same options."
+    f"  echo '{SAM2_REQUIREMENT}' > sam2.txt\n"
+    "  SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation -r sam2.txt"
 )
 
 

@@ -253,12 +253,14 @@ class BmpNode(ManagedNode):
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         run = self.parameters.run()
-        hardware = self._engines.device if self._engines else ""
+        engines = self._engines
+        hardware = engines.device if engines else ""
         message.status.append(
             diagnostics.engine_status(
                 f"{self.get_name()}: engines",
                 hardware,
-                preset=self.parameters.engine().preset,
+                preset=engines.preset.name if engines else self.parameters.engine().preset,
+                choice=engines.choice if engines else None,
                 problem=self._problem,
                 enabled=self._enabled,
                 memory=memory_in_use(),

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from bmp_ros.engines.auto_preset import AutoChoice
+
 WINDOW = 100
 """Percentiles are of so many frames."""
 FOREIGN_CLOCK_S = 3600.0
@@ -176,17 +178,27 @@ def engine_status(
     hardware: str,
     *,
     preset: str,
+    choice: AutoChoice | None = None,
     problem: str,
     enabled: bool,
     memory: Mapping[str, str],
 ) -> DiagnosticStatus:
-    """Judge the networks. hardware: the device, empty while not configured. problem: why not."""
+    """Judge the networks.
+
+    hardware: the device, empty while not configured. choice: why preset ``auto`` is this preset.
+    problem: why the node is not configured.
+    """
     level, text = DiagnosticStatus.OK, "OK" if enabled else "disabled by the service enable"
     if problem:
         level, text = DiagnosticStatus.ERROR, f"cannot configure: {problem}"
     elif not hardware:
         level, text = DiagnosticStatus.WARN, "not configured"
-    return status(name, hardware, level, text, {"preset": preset, "device": hardware, **memory})
+    values: dict[str, object] = {"preset": preset}
+    if choice is not None:
+        values["chosen by auto because"] = choice.reason
+        if choice.more:
+            values["for the full networks"] = choice.more
+    return status(name, hardware, level, text, {**values, "device": hardware, **memory})
 
 
 def status(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines for the node: weights fetched if wanted, networks built, warmed and let go again."""
+"""Engines for the node: choose the preset, download weights if allowed, build and warm up."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from bmp_ros.engines.auto_preset import AUTO, SMALL, AutoChoice, choose_preset
 from bmp_ros.engines.build import build_loop
 from bmp_ros.engines.presets import Preset, load_preset
 from bmp_ros.loop import BMPLoop
-from bmp_ros.resources import preset_names
+from bmp_ros.resources import find_preset
 from bmp_ros.ros.settings import EngineSettings
-from bmp_ros.weights.errors import DownloadCancelled, WeightsMissing
+from bmp_ros.weights.errors import DownloadCancelled, LicenceNotAccepted, WeightsMissing
+from bmp_ros.weights.zoo import (
+    WeightsFile,
+    by_unaccepted_licence,
+    installed_path,
+    load_zoo,
+    locate,
+)
 
 BuildLoop = Callable[..., BMPLoop]
 
@@ -29,11 +37,12 @@ _PROGRESS_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Engines:
-    """A loop that is warm. device: where it runs."""
+    """A loop that is warm. device: where it runs. choice: of preset ``auto``, None for others."""
 
     loop: BMPLoop
     preset: Preset
     device: str
+    choice: AutoChoice | None = None
 
 
 def load_engines(
@@ -42,54 +51,102 @@ def load_engines(
     cancelled: Callable[[], bool],
     build: BuildLoop = build_loop,
 ) -> Engines:
-    """Build the loop of a preset and let it see one image.
+    """Build the loop of a preset and run it on one image.
 
-    logger: of rclpy. cancelled: asked while weights are fetched. build: makes the loop, as
+    logger: of rclpy. cancelled: stops a download when it returns True. build: makes the loop, as
     `bmp_ros.engines.build_loop` does.
     Raises what ``build`` and downloads do: SettingsError, WeightsError, ValueError, ImportError.
     """
+    choice = None
+    if settings.preset == AUTO:
+        choice = choose_preset(settings.device)
+        logger.info(str(choice))
+        settings = replace(settings, preset=choice.preset)
     preset = load_preset(settings.preset)
     try:
         loop = _build(settings, build)
     except WeightsMissing as error:
-        if not settings.auto_download:
-            raise WeightsMissing(f"{error}\n(or set the parameter auto_download)") from error
-        fetch_weights(preset, logger, cancelled)
+        download_missing(preset, settings, error, logger, cancelled)
         loop = _build(settings, build)
     frame_s = warm_up(loop)
     device = device_of(loop, settings.device)
     logger.info(f"preset {preset.name} is ready on {device}")
-    if device.startswith("cpu") and frame_s > _SLOW_S and preset.name != "tiny":
-        lighter = "preset:=tiny is made for CPUs, " if "tiny" in preset_names() else ""
+    if device.startswith("cpu") and frame_s > _SLOW_S and preset.name != SMALL:
         logger.warning(
-            f"preset {preset.name} runs on the CPU: expect {frame_s:.1f} s per frame; {lighter}"
-            "device:=cuda uses a GPU"
+            f"preset {preset.name} runs on the CPU: expect {frame_s:.1f} s per frame; "
+            f"preset:={SMALL} is made for CPUs, device:=cuda uses a GPU"
         )
-    return Engines(loop, preset, device)
+    return Engines(loop, preset, device, choice)
 
 
-def fetch_weights(preset: Preset, logger: Any, cancelled: Callable[[], bool]) -> None:
-    """Download whatever a preset lacks, with licences and progress in the log."""
+def download_missing(
+    preset: Preset,
+    settings: EngineSettings,
+    error: WeightsMissing,
+    logger: Any,
+    cancelled: Callable[[], bool],
+) -> None:
+    """Download the missing weights of a preset, if that is wanted and their licences accepted.
+
+    error: what said that weights are missing. Raises it, with the parameters that would help, if
+    they may not be downloaded, and LicenceNotAccepted naming every licence; no byte is fetched
+    then.
+    """
     from bmp_ros.weights.downloads import download
-    from bmp_ros.weights.zoo import locate
 
-    for choice in (preset.detector, preset.pose_estimator, preset.segmenter):
-        if choice is None:
-            continue
-        name = choice.settings.weights
-        try:
-            locate(name)
-        except WeightsMissing:
-            logger.info(f"{name}: downloading (auto_download is true)")
-            path = download(
-                name,
-                on_licence=logger.info,
-                progress=_progress_in_log(name, logger),
-                cancelled=cancelled,
-            )
-            logger.info(f"{name}: {path}")
+    missing = missing_files(preset)
+    licences = by_unaccepted_licence(missing, settings.accepted_licences)
+    if not missing:  # it is not the catalogue's weights that are missing
+        raise error
+    if not settings.auto_download:
+        also = f" and add {', '.join(licences)} to accepted_licences" if licences else ""
+        raise WeightsMissing(f"{error}\n(or set the parameter auto_download{also})") from error
+    if licences:
+        raise _not_accepted(preset, settings, licences) from error
+    for weights in missing:
+        logger.info(f"{weights.name}: downloading (auto_download is true)")
+        path = download(
+            weights.name,
+            on_licence=logger.info,
+            progress=_progress_in_log(weights.name, logger),
+            cancelled=cancelled,
+        )
+        logger.info(f"{weights.name}: {path}")
     if cancelled():
-        raise DownloadCancelled("interrupted; what has come is kept, the next start goes on")
+        raise DownloadCancelled("interrupted; partial files are kept, the next start resumes")
+
+
+def missing_files(preset: Preset) -> list[WeightsFile]:
+    """Return the catalogue files of a preset that are not on this machine.
+
+    Raises WeightsMissing for a file by path that is not there: downloads would be of no use.
+    """
+    zoo = load_zoo()
+    beside = find_preset(preset.reference).parent
+    choices = (preset.detector, preset.pose_estimator, preset.segmenter)
+    names = dict.fromkeys(str(choice.settings.weights) for choice in choices if choice is not None)
+    for name in names:
+        if name not in zoo:
+            locate(name, zoo, beside)
+    return [zoo[name] for name in names if name in zoo and installed_path(zoo[name]) is None]
+
+
+def _not_accepted(
+    preset: Preset, settings: EngineSettings, licences: Mapping[str, Sequence[WeightsFile]]
+) -> LicenceNotAccepted:
+    files = "; ".join(
+        f"{licence} ({', '.join(file.name for file in files)})"
+        for licence, files in licences.items()
+    )
+    first = next(iter(licences.values()))[0].name
+    flags = "".join(f" --accept-licence {licence}" for licence in licences)
+    accepted = ", ".join(settings.accepted_licences) or "none"
+    return LicenceNotAccepted(
+        f"preset {preset.name} needs weights that are not on this machine, under a licence that "
+        f"is not in the parameter accepted_licences ({accepted}): {files}. Nothing was "
+        f"downloaded. `bmp models show {first}` shows the licence. To accept it: `bmp models "
+        f"download {preset.reference}{flags}`, or add {', '.join(licences)} to accepted_licences"
+    )
 
 
 def warm_up(loop: BMPLoop) -> float:
@@ -153,6 +210,6 @@ def _progress_in_log(name: str, logger: Any) -> Callable[[int, int | None], None
         if time.monotonic() - said >= _PROGRESS_EVERY_S:
             said = time.monotonic()
             of = f" of {total / 1e6:.0f}" if total else ""
-            logger.info(f"{name}: {here / 1e6:.0f}{of} MB are here")
+            logger.info(f"{name}: {here / 1e6:.0f}{of} MB")
 
     return progress

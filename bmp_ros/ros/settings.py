@@ -12,8 +12,16 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
-from bmp_ros.fields import allowed_values, bool_field, choice_field, number_field, str_field
+from bmp_ros.fields import (
+    allowed_values,
+    bool_field,
+    choice_field,
+    number_field,
+    str_field,
+    strings_field,
+)
 from bmp_ros.loop.settings import LoopSettings
+from bmp_ros.weights.zoo import LICENCES, PERMISSIVE
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,9 @@ class EngineSettings:
     """Which networks, and where: may change while the node is unconfigured."""
 
     preset: str = str_field(
-        "bmp_d3", text="networks and loop, by name or as the path of a YAML file"
-    )
+        "auto", text="networks and loop, by name or as the path of a YAML file; auto: bmp_d3 if "
+        "its weights and a CUDA GPU are on this machine, else tiny",
+    )  # fmt: skip
     device: str = str_field("auto", text="auto (a GPU if there is one), cpu, cuda or cuda:N")
     precision: str = choice_field(
         "fp32", choices=("fp32", "fp16", "bf16"), text="number format of the networks"
@@ -40,8 +49,12 @@ class EngineSettings:
         False, text="run the networks through torch.compile: faster, minutes to configure"
     )
     auto_download: bool = bool_field(
-        True, text="fetch missing weights when configuring; their licences are in the log"
+        True, text="download missing weights in configure, if accepted_licences has their licences"
     )
+    accepted_licences: tuple[str, ...] = strings_field(
+        PERMISSIVE, choices=tuple(LICENCES),
+        text="licences of weights that auto_download may download",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,11 +160,16 @@ NULL = -1.0
 
 def to_parameter(item: Field[Any], value: Any) -> Any:
     """A setting as a ROS parameter value."""
+    if item.metadata["kind"] is list:
+        return list(value) or [""]  # an empty list has no type in ROS
     return NULL if value is None else value
 
 
 def from_parameter(item: Field[Any], value: Any) -> Any:
     """A ROS parameter value as a setting, not yet checked."""
+    if item.metadata["kind"] is list:
+        # rclpy gives None for [] without a type, and [""] stands for it.
+        return [] if value is None or list(value) == [""] else value
     optional = item.metadata["optional"]
     return None if optional and type(value) in (int, float) and value == NULL else value
 

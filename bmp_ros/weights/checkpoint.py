@@ -111,8 +111,9 @@ def _load_pickle(path: Path) -> Any:
         if wanted is None:
             raise _not_a_checkpoint(path, error) from error
         raise UnsafeCheckpoint(
-            f"{path} requests {wanted}, which could run code; it was refused and nothing of it was "
-            f"run. If you trust its origin, convert it once, in a sandbox:\n{_conversion(path)}"
+            f"{path} requests {wanted}, which could run code; it was refused and nothing of it "
+            "was run. If you trust its origin, convert it once, in a sandbox:\n"
+            f"{_conversion(path)}"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
         raise _not_a_checkpoint(path, error) from error

@@ -58,7 +58,8 @@ class Lab:
         self, *, build_loop: Callable[..., BMPLoop] | None = None, **parameters: Any
     ) -> None:
         """Run the node with parameters; ``image_topic=…``; names with dots through a dict."""
-        given = parameters.pop("parameters", {}) | parameters
+        # The scripted networks stand for those of bmp_d3; preset auto depends on the machine.
+        given = {"preset": "bmp_d3"} | parameters.pop("parameters", {}) | parameters
 
         def make(context: Context) -> BmpNode:
             return BmpNode(

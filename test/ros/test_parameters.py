@@ -45,7 +45,7 @@ def test_documentation_is_up_to_date() -> None:
 
 
 def test_node_declares_the_table(lab: Lab) -> None:
-    lab.start(autostart=False)
+    lab.start(autostart=False, preset="auto")
     expected = {item.name for group in GROUPS for item in group.rows()} | {CAMERAS}
     declared = set(lab.node._parameters)
     assert expected <= declared

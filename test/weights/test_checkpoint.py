@@ -186,7 +186,9 @@ def test_numpy_numbers_are_let_through_but_no_objects_in_their_guise(tmp_path):
 def test_a_type_that_is_not_on_the_list_is_named(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"state_dict": WEIGHTS, "args": NotOnTheList()}, path)
-    with pytest.raises(UnsafeCheckpoint, match=rf"requests {NotOnTheList.__module__}\.NotOnTheList"):
+    with pytest.raises(
+        UnsafeCheckpoint, match=rf"requests {NotOnTheList.__module__}\.NotOnTheList"
+    ):
         load_checkpoint(path)
 
 
