@@ -56,6 +56,17 @@ def test_image(
     assert info["preset"] == "p.yaml" and info["source"] == str(image)
 
 
+def test_preset_auto_is_resolved_and_said(
+    image: Path, built: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--source", str(image), "--output", str(tmp_path / "out"), "--json"]
+    assert main(["infer", *arguments, "--preset", "auto", "--device", "cpu"]) == 0
+    assert "preset auto: tiny, because device is cpu" in capsys.readouterr().err
+    assert built[0][:2] == ("tiny", "cpu")
+    info = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["info"]
+    assert info["preset"] == "tiny", "what was used, not the rule"
+
+
 def test_unreadable_files_make_the_exit_code_1(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
