@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/adding_a_network.md: its blocks are run as they stand, each where it says it belongs."""
+"""docs/adding_a_network.md: its blocks are written to a folder and run as they stand."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
-from bmp_ros.engines import build, build_loop, settings
+from bmp_ros.cli.main import main
+from bmp_ros.engines import build_loop
 from bmp_ros.loop import SettingsError
-from bmp_ros.loop.protocols import Poses
+from bmp_ros.loop.protocols import Detector, Poses
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.clip_file import open_clip
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "adding_a_network.md"
-DETECTOR = "bmp_ros.engines.hog_detector"
+CHECKOUT = Path(__file__).resolve().parents[1]
+PAGE = CHECKOUT / "docs" / "adding_a_network.md"
 
 
 def blocks(language: str) -> list[str]:
@@ -34,23 +35,19 @@ def block(beginning: str, language: str = "python") -> str:
 
 
 @pytest.fixture
-def detector_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The page's file, as if it lay where its first line says."""
-    module = types.ModuleType(DETECTOR)
-    exec(block(f"# {DETECTOR.replace('.', '/')}.py"), vars(module))
-    monkeypatch.setitem(sys.modules, DETECTOR, module)
-    return module
+def folder(tmp_path: Path) -> Path:
+    """The page's files, each under the name in its first line."""
+    for language in ("python", "yaml"):
+        for text in blocks(language):
+            if (name := re.match(r"# (\w+\.(py|yaml))\n", text)) is not None:
+                (tmp_path / name.group(1)).write_text(text, encoding="utf-8")
+    assert {"little_pose.py", "hog.yaml"} <= {path.name for path in tmp_path.iterdir()}
+    return tmp_path
 
 
-@pytest.fixture
-def registered(detector_module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's additions to settings.py and build.py, as if they stood at the files' ends."""
-    monkeypatch.setattr(settings, "DETECTORS", settings.DETECTORS.copy())
-    monkeypatch.setattr(build, "_BUILDERS", build._BUILDERS.copy())
-    for module, added in ((settings, "HogSettings"), (build, "_hog")):
-        name = module.__name__.replace(".", "/")
-        monkeypatch.setattr(module, added, None, raising=False)  # removed again afterwards
-        exec(block(f"# {name}.py"), vars(module))
+def run_block(text: str, **names: Any) -> dict[str, Any]:
+    exec(compile(text, str(PAGE), "exec", dont_inherit=True), names)
+    return names
 
 
 class Upright:
@@ -66,27 +63,119 @@ class Upright:
         return Poses(keypoints, np.full(y.shape, 0.9, np.float32))
 
 
-def test_the_pages_test(detector_module: types.ModuleType) -> None:
-    exec(block("# test/engines/test_hog_detector.py"), vars(detector_module))
-    detector_module.test_finds_somebody_in_the_demo_clip()
+@pytest.fixture
+def little(folder: Path) -> Path:
+    """The preset of the pose network, with random weights beside it."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    network = run_block(block("# little_pose.py"))["LittlePose"](width=8)
+    torch.save(network.state_dict(), folder / "little_pose.pth")
+    return folder / "little.yaml"
 
 
-def test_own_program(detector_module: types.ModuleType) -> None:
-    names = vars(detector_module) | {
-        "weights": cv2.HOGDescriptor_getDefaultPeopleDetector(),
-        "pose_estimator": Upright(),
-        "image": next(iter(open_clip())).image,
-    }
-    exec(block("from bmp_ros.loop import BMPLoop"), names)
+def test_the_pose_network_has_thirty_lines() -> None:
+    code = [line for line in block("# little_pose.py").splitlines() if line.strip()]
+    assert len(code) <= 31
+
+
+def test_pose_network_by_preset(little: Path) -> None:
+    loop = build_loop(little, device="cpu")
+    people = loop(next(iter(open_clip())).image)
+    assert len(people) >= 2 and people.keypoint_scores.any(), "random weights have peaks, too"
+
+
+def test_pose_network_in_infer(
+    little: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "picture.png"), next(iter(open_clip())).image)
+    arguments = ["--preset", str(little), "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main(["infer", "--source", str(tmp_path / "picture.png"), *arguments]) == 0
+    assert re.search(r"1 images and 0 video frames, [2-9] people", capsys.readouterr().out)
+
+
+def test_pose_network_exported(little: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
+    content = little.read_text(encoding="utf-8").replace("onnx, weights: tiny/detector", "hog")
+    little.write_text(content.replace("little_pose.py", "[little_pose.py, hog_detector.py]"))
+    from bmp_ros.engines.presets import load_preset
+
+    (exported,) = (
+        choice.declaration.export for role, choice in load_preset(little).engines.items()
+        if role == "pose_estimator"
+    )  # fmt: skip
+    assert exported is not None
+    source = exported(load_preset(little).pose_estimator.settings, _state_dict(little))
+    from bmp_ros.engines.export.check import compare
+    from bmp_ros.engines.export.write import write_graph
+    from bmp_ros.engines.onnx.card import Card
+
+    card = Card(source.kind, "heatmaps", source.weights, source.facts)
+    write_graph(source.graphs[0], card, tmp_path / "pose.onnx", half_weights=False)
+    assert compare(source.graphs[0], tmp_path / "pose.onnx")["heatmaps"] > 0.999
+
+
+def _state_dict(preset: Path) -> Any:
+    from bmp_ros.weights.checkpoint import load_state_dict
+
+    return load_state_dict(preset.with_name("little_pose.pth"))
+
+
+def test_hog_by_preset(folder: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    preset = folder / "hog.yaml"
+    loop = build_loop(preset, device="cpu")
+    assert type(loop.detector).__name__ == "HogDetector" and loop.segmenter is None
+    assert isinstance(loop.detector, Detector)
+    people = loop(next(iter(open_clip())).image)
+    assert len(people) >= 2 and not people.masks.any(), "the page says so"
+    with pytest.raises(SettingsError, match="stride is 7, allowed: a whole number from 8 to 64"):
+        build_loop(preset, device="cpu", detector={"stride": 7})
+
+
+def test_hog_needs_no_torch(folder: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    program = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError("torch is blocked")
+
+sys.meta_path.insert(0, Block())
+from bmp_ros.engines import build_loop
+print(type(build_loop("hog.yaml", device="cpu").detector).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path])},
+    )  # fmt: skip
+    assert done.stdout == "HogDetector\n", done.stderr
+
+
+def test_the_pages_test(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    monkeypatch.chdir(folder)
+    run_block(block("# test_hog.py"), np=np)["test_finds_somebody_in_the_demo_clip"]()
+
+
+def test_own_program() -> None:
+    detector = run_block(block("# hog_detector.py"), __name__="hog_detector_of_the_page")
+    names = run_block(
+        block("from bmp_ros.loop import BMPLoop"),
+        HogDetector=detector["HogDetector"],
+        pose_estimator=Upright(),
+        image=next(iter(open_clip())).image,
+    )
     people = names["people"]
     assert len(people) >= 2 and people.keypoints.shape == (len(people), 17, 2)
-    assert not people.masks.any(), "the page says so"
 
 
 def test_nodes_hook_is_as_shown() -> None:
-    shown: dict[str, Any] = {}
     text = block("import sys\nfrom bmp_ros.ros.bmp_node import main")
-    exec(text[text.index("def ") : text.index("sys.exit")], shown)
+    shown = run_block(text[text.index("def ") : text.index("sys.exit")])
     parameters = inspect.signature(shown["build_loop"]).parameters
     assert set(parameters) < set(inspect.signature(build_loop).parameters)
     interfaces = "bmp_ros.ros.interfaces"
@@ -95,25 +184,8 @@ def test_nodes_hook_is_as_shown() -> None:
     assert "build_loop" in inspect.signature(node.main).parameters
 
 
-def test_preset(registered: None, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    from bmp_ros.networks.conv_pose import ConvPose
-    from bmp_ros.networks.residual_pyramid import PyramidSize
+def test_entry_points_group_is_the_one_that_is_read() -> None:
+    from bmp_ros.engines.registry import GROUP, VARIABLE
 
-    size = PyramidSize(
-        channels=(8, 8, 16, 16, 24), depths=(1, 1, 1, 1), widths=(16, 16, 24)
-    )  # a small one
-    torch.save(ConvPose(size, 17).state_dict(), tmp_path / "pose.pth")
-    np.save(tmp_path / "hog.npy", cv2.HOGDescriptor_getDefaultPeopleDetector())
-    preset = tmp_path / "hog.yaml"
-    preset.write_text(block("# hog.yaml", "yaml"), encoding="utf-8")
-    loop = build_loop(preset, device="cpu")
-    assert type(loop.detector).__name__ == "HogDetector" and loop.segmenter is None
-    assert len(loop(next(iter(open_clip())).image)) >= 2
-    with pytest.raises(SettingsError, match="stride is 7, allowed: a whole number from 8 to 64"):
-        build_loop(preset, device="cpu", detector={"stride": 7})
-
-
-def test_nothing_is_left_behind() -> None:
-    assert "hog" not in settings.DETECTORS and "hog" not in build._BUILDERS
-    assert not hasattr(settings, "HogSettings") and not hasattr(build, "_hog")
+    assert f'entry-points."{GROUP}"' in block("# pyproject.toml", "toml")
+    assert f"`{VARIABLE}`" in PAGE.read_text(encoding="utf-8")

@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         cv2.setNumThreads(args.threads)
     preset = load_preset(args.preset)
-    choices = [preset.detector, preset.pose_estimator, preset.segmenter]
-    through_onnxruntime = all(choice is None or choice.engine == "onnx" for choice in choices)
+    engines = preset.engines.values()
+    through_onnxruntime = all(choice.engine == "onnx" for choice in engines)
     scene = crowd(args.people, width, height, later=args.later)
     time_it = _time_onnx if through_onnxruntime else _time_torch
     result = time_it(args, preset, scene)

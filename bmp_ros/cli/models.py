@@ -229,9 +229,8 @@ def _named_in(preset_file: str) -> list[str]:
     """Return the weights that a preset file names: names of the zoo, or paths."""
     from bmp_ros.engines.presets import load_preset
 
-    preset = load_preset(preset_file)
-    choices = (preset.detector, preset.pose_estimator, preset.segmenter)
-    return [str(choice.settings.weights) for choice in choices if choice is not None]
+    names = [choice.weights for choice in load_preset(preset_file).engines.values()]
+    return [name for name in names if name is not None]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ the files that need them, when an engine is built.
 """
 
 from bmp_ros.engines.build import build_loop
+from bmp_ros.engines.presets import Preset, load_preset
 from bmp_ros.loop.protocols import (
     Detections,
     Detector,
@@ -20,7 +21,9 @@ __all__ = [
     "Detector",
     "PoseEstimator",
     "Poses",
+    "Preset",
     "Segmenter",
     "Segments",
     "build_loop",
+    "load_preset",
 ]

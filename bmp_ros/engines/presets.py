@@ -3,7 +3,9 @@
 
 A preset has a ``description``, a section ``loop`` (see `LoopSettings`; what is left out keeps its
 default) and the sections ``detector``, ``pose_estimator`` and ``segmenter`` (may be null), each
-with an ``engine`` and its options (see `bmp_ros.engines.settings`).
+with an ``engine`` and its options (see `bmp_ros.engines.registry`). ``engine_files`` (a path or a
+list of them, relative to the preset) names Python files or folders that declare engines of your
+own. They are programs: loading the preset runs them. Nothing beside a preset is run unasked.
 """
 
 from __future__ import annotations
@@ -16,19 +18,25 @@ from typing import Any
 import yaml
 
 from bmp_ros.engines.auto_preset import resolve_preset
+from bmp_ros.engines.registry import ROLES, Engine, Found, find_engine, load_engine_files
 from bmp_ros.fields import SettingsError, settings_from_mapping
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.resources import find_preset
 
-_ROLES = ("detector", "pose_estimator", "segmenter")
-
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine by name, e.g. ``sam2``, and its options, e.g. a `Sam2Settings`."""
+    """An engine by name, e.g. ``sam2``, its options, e.g. `Sam2Options`, and its declaration."""
 
     engine: str
     settings: Any
+    declaration: Engine
+
+    @property
+    def weights(self) -> str | None:
+        """Name or path of the weights; None for an engine that takes none."""
+        weights: str | None = getattr(self.settings, "weights", None)
+        return weights
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,12 @@ class Preset:
     detector: EngineChoice
     pose_estimator: EngineChoice
     segmenter: EngineChoice | None
+
+    @property
+    def engines(self) -> dict[str, EngineChoice]:
+        """The engines by role, without the roles that have none."""
+        choices = {role: getattr(self, role) for role in ROLES}
+        return {role: choice for role, choice in choices.items() if choice is not None}
 
 
 def load_preset(
@@ -64,7 +78,7 @@ def load_preset(
         raise SettingsError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(data, dict):
         raise SettingsError(f"{path}: a preset is a mapping of sections, got {data!r}")
-    known = ("description", "loop", *_ROLES)
+    known = ("description", "loop", *ROLES, "engine_files")
     for section in [*data, *(overrides or {})]:
         if section not in known:
             raise SettingsError(
@@ -75,7 +89,9 @@ def load_preset(
     description = data.get("description")
     if not isinstance(description, str):
         raise SettingsError(f"{path}: description must be a text, got {description!r}")
-    engines = {role: _engine(data.get(role), role, str(path)) for role in _ROLES}
+    files = _engine_files(data.get("engine_files"), path)
+    own = load_engine_files(files, path.parent)
+    engines = {role: _engine(data.get(role), role, str(path), own, files) for role in ROLES}
     detector, pose_estimator = engines["detector"], engines["pose_estimator"]
     if detector is None or pose_estimator is None:
         raise SettingsError(f"{path}: a preset needs a detector and a pose_estimator")
@@ -92,25 +108,28 @@ def load_preset(
     )
 
 
-def _engine(section: Any, role: str, path: str) -> EngineChoice | None:
+def _engine(
+    section: Any, role: str, path: str, own: list[Found], files: list[str]
+) -> EngineChoice | None:
     if section is None:
         return None
-    known = _known_engines(role)
     options = dict(_mapping(section, f"{path}: {role}"))
-    engine = options.pop("engine", None)
-    if not isinstance(engine, str) or engine not in known:
-        raise SettingsError(f"{path}: {role}.engine is {engine!r}, allowed: {', '.join(known)}")
-    return EngineChoice(engine, settings_from_mapping(known[engine], options, f"{path}: {role}"))
+    name = options.pop("engine", None)
+    try:
+        engine = find_engine(role, name, own, ", ".join(files) or "none")
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {role}.engine is {error}") from error
+    checked: Any = settings_from_mapping(engine.options, options, f"{path}: {role}")
+    return EngineChoice(engine.name, checked, engine)
 
 
-def _known_engines(role: str) -> dict[str, type]:
-    # Imported late: it declares its fields with `bmp_ros.loop.settings`, so importing it first
-    # imports this package.
-    from bmp_ros.engines.settings import DETECTORS, POSE_ESTIMATORS, SEGMENTERS
-
-    return {
-        "detector": DETECTORS, "pose_estimator": POSE_ESTIMATORS, "segmenter": SEGMENTERS,
-    }[role]  # fmt: skip
+def _engine_files(value: Any, path: Path) -> list[str]:
+    files = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise SettingsError(
+            f"{path}: engine_files must be a path or a list of paths, got {value!r}"
+        )
+    return files
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

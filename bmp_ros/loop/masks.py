@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instance masks: run lengths, exclusive masks, painting people out, holes and specks.
+"""Instance masks: run lengths, exclusive masks, painting people out, holes and sprinkles.
 
 A stack of masks is bool (N, H, W); a rectangle is (x, y, width, height) in whole pixels.
 """
@@ -12,7 +12,7 @@ import numpy as np
 Rectangle = tuple[int, int, int, int]
 
 _HOLE_LOGIT = 10.0
-_SPECK_LOGIT = -10.0
+_SPRINKLE_LOGIT = -10.0
 
 
 def mask_rectangles(masks: np.ndarray) -> np.ndarray:
@@ -151,14 +151,14 @@ def paint_out(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return cv2.copyTo(image, 1 - people)  # what the mask leaves out is 0 in the new image
 
 
-def remove_holes_and_specks(
-    logits: np.ndarray, *, max_hole_area: int = 10, max_speck_area: int = 50
+def remove_holes_and_sprinkles(
+    logits: np.ndarray, *, max_hole_area: int = 10, max_sprinkle_area: int = 50
 ) -> np.ndarray:
-    """Close small holes and drop small specks of mask logits before they are upsampled.
+    """Close small holes and drop small sprinkles of mask logits before they are upsampled.
 
     logits: (G, h, w) float32, mask where > 0. Both rules read the given logits: a background
     component (8-connected) of at most ``max_hole_area`` pixels becomes +10, a foreground one of at
-    most ``max_speck_area`` pixels becomes -10; the largest foreground component (each one, on a
+    most ``max_sprinkle_area`` pixels becomes -10; the largest foreground component (each one, on a
     tie) always stays, so a small person does not vanish. An area of 0 turns its rule off. Returns
     new logits.
 
@@ -170,8 +170,8 @@ def remove_holes_and_specks(
         foreground = (source > 0).view(np.uint8)
         if max_hole_area > 0:
             target[_small_components(1 - foreground, max_hole_area, False)] = _HOLE_LOGIT
-        if max_speck_area > 0:
-            target[_small_components(foreground, max_speck_area, True)] = _SPECK_LOGIT
+        if max_sprinkle_area > 0:
+            target[_small_components(foreground, max_sprinkle_area, True)] = _SPRINKLE_LOGIT
     return cleaned
 
 

@@ -123,8 +123,8 @@ def missing_files(preset: Preset) -> list[WeightsFile]:
     """
     zoo = load_zoo()
     beside = find_preset(preset.reference).parent
-    choices = (preset.detector, preset.pose_estimator, preset.segmenter)
-    names = dict.fromkeys(str(choice.settings.weights) for choice in choices if choice is not None)
+    weights = (choice.weights for choice in preset.engines.values())
+    names = dict.fromkeys(name for name in weights if name is not None)
     for name in names:
         if name not in zoo:
             locate(name, zoo, beside)

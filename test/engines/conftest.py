@@ -35,7 +35,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
                      "nms_iou": 0.5},
         "pose_estimator": {"engine": "conv_pose", "weights": "pose.pth", "background_factor": 0.7},
         "segmenter": {"engine": "point_segmenter", "weights": "segmenter.pth",
-                      "max_hole_area": 0, "max_speck_area": 0},
+                      "max_hole_area": 0, "max_sprinkle_area": 0},
         "loop": {"iterations": 2, "detection_threshold": 0.4, "max_people": 6},
     }  # fmt: skip
     path = folder / "random.yaml"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmp_ros.engines.presets import load_preset
-from bmp_ros.engines.settings import Sam2Settings
+from bmp_ros.engines.sam2 import Sam2Options
 from bmp_ros.loop import LoopSettings, SettingsError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "config" / "presets").glob("*.yaml"))
@@ -58,7 +58,7 @@ def test_own_preset(tmp_path: Path) -> None:
     assert (preset.name, preset.description) == ("mine", "For a test.")
     assert preset.loop == LoopSettings(iterations=1)
     assert preset.segmenter is not None
-    assert preset.segmenter.settings == Sam2Settings(weights="s.pt", max_hole_area=0)
+    assert preset.segmenter.settings == Sam2Options(weights="s.pt", max_hole_area=0)
     lean = {key: value for key, value in GOOD.items() if key != "loop"}
     preset = load_preset(write(tmp_path, {**lean, "segmenter": None}))
     assert preset.segmenter is None and preset.loop == LoopSettings()

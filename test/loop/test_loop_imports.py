@@ -41,7 +41,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("room", ["bmp_ros.loop", "bmp_ros.engines", "bmp_ros.engines.settings"])
+@pytest.mark.parametrize("room", ["bmp_ros.loop", "bmp_ros.engines", "bmp_ros.engines.registry"])
 def test_import_with_everything_else_blocked(room: str) -> None:
     done = run(f"{BLOCK}\nimport {room}\nprint('imported')")
     assert done.stdout == "imported\n", done.stderr

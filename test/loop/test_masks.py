@@ -14,7 +14,7 @@ from bmp_ros.loop.masks import (
     label_map,
     mask_rectangles,
     paint_out,
-    remove_holes_and_specks,
+    remove_holes_and_sprinkles,
 )
 
 stacks = arrays(np.bool_, st.tuples(st.integers(0, 5), st.integers(1, 12), st.integers(1, 12)))
@@ -120,7 +120,7 @@ def components(image: np.ndarray) -> list[list[tuple[int, int]]]:
     return found
 
 
-def cleaned_by_flooding(logits: np.ndarray, hole: int, speck: int) -> np.ndarray:
+def cleaned_by_flooding(logits: np.ndarray, hole: int, sprinkle: int) -> np.ndarray:
     cleaned = logits.copy()
     for component in components(logits <= 0):
         if len(component) <= hole:
@@ -128,7 +128,7 @@ def cleaned_by_flooding(logits: np.ndarray, hole: int, speck: int) -> np.ndarray
     people = components(logits > 0)
     largest = max((len(component) for component in people), default=0)
     for component in people:
-        if len(component) <= speck and len(component) < largest:
+        if len(component) <= sprinkle and len(component) < largest:
             cleaned[tuple(zip(*component, strict=True))] = -10
     return cleaned
 
@@ -137,31 +137,31 @@ def cleaned_by_flooding(logits: np.ndarray, hole: int, speck: int) -> np.ndarray
     st.integers(0, 10_000), st.floats(0.05, 0.95), st.integers(0, 12), st.integers(0, 12),
     st.integers(1, 24), st.integers(1, 24),
 )  # fmt: skip
-def test_holes_and_specks_by_flooding(
-    seed: int, density: float, hole: int, speck: int, height: int, width: int
+def test_holes_and_sprinkles_by_flooding(
+    seed: int, density: float, hole: int, sprinkle: int, height: int, width: int
 ) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(2, height, width)).astype(np.float32)
     logits += np.float32(np.quantile(logits, density))
     logits[0, 0, 0] = 0.0  # on the threshold: background
     before = logits.copy()
-    cleaned = remove_holes_and_specks(logits, max_hole_area=hole, max_speck_area=speck)
+    cleaned = remove_holes_and_sprinkles(logits, max_hole_area=hole, max_sprinkle_area=sprinkle)
     np.testing.assert_array_equal(logits, before)
     for own, expected in zip(cleaned, logits, strict=True):
-        np.testing.assert_array_equal(own, cleaned_by_flooding(expected, hole, speck))
+        np.testing.assert_array_equal(own, cleaned_by_flooding(expected, hole, sprinkle))
 
 
-def test_largest_speck_stays_and_zero_turns_a_rule_off() -> None:
+def test_largest_sprinkle_stays_and_zero_turns_a_rule_off() -> None:
     logits = np.full((1, 16, 16), -1, np.float32)
     logits[0, 2:4, 2:4] = 1  # the person: 4 pixels
-    logits[0, 10, 10] = 1  # a speck
-    cleaned = remove_holes_and_specks(logits, max_hole_area=10, max_speck_area=50)
+    logits[0, 10, 10] = 1  # a sprinkle
+    cleaned = remove_holes_and_sprinkles(logits, max_hole_area=10, max_sprinkle_area=50)
     assert (cleaned[0] > 0).sum() == 4 and cleaned[0, 10, 10] == -10
     np.testing.assert_array_equal(
-        remove_holes_and_specks(logits, max_hole_area=0, max_speck_area=0), logits
+        remove_holes_and_sprinkles(logits, max_hole_area=0, max_sprinkle_area=0), logits
     )
     logits[0, 12:14, 12:14] = 1  # as large as the first: which one is the person?
-    cleaned = remove_holes_and_specks(logits, max_hole_area=10, max_speck_area=50)
+    cleaned = remove_holes_and_sprinkles(logits, max_hole_area=10, max_sprinkle_area=50)
     assert (cleaned[0] > 0).sum() == 8
-    nobody = remove_holes_and_specks(np.zeros((0, 16, 16), np.float32))
+    nobody = remove_holes_and_sprinkles(np.zeros((0, 16, 16), np.float32))
     assert nobody.shape == (0, 16, 16)

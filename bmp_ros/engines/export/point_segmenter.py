@@ -22,11 +22,11 @@ from bmp_ros.engines.point_canvas import point_letterbox, points_to_canvas, segm
 from bmp_ros.networks.point_segmenter import CANVAS, PointSegmenter
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.settings import PointSegmenterSettings
+    from bmp_ros.engines.point_segmenter import PointSegmenterOptions
 
 
 def point_segmenter_source(
-    settings: PointSegmenterSettings, state_dict: Mapping[str, Tensor]
+    settings: PointSegmenterOptions, state_dict: Mapping[str, Tensor]
 ) -> NetworkSource:
     """Return what is exported of a segmenter; raises what `PointSegmenter` raises."""
     facts = PointSegmenterFacts(side=CANVAS)
@@ -89,7 +89,7 @@ def point_segmenter_source(
                 },
             ),
         ],
-        {"max_hole_area": settings.max_hole_area, "max_speck_area": settings.max_speck_area},
+        {"max_hole_area": settings.max_hole_area, "max_sprinkle_area": settings.max_sprinkle_area},
         weights_hash(state_dict, facts),
     )
 

@@ -13,43 +13,33 @@ from torch import Tensor, nn
 from bmp_ros.engines.crops import crop_geometry, pose_inputs
 from bmp_ros.engines.export.source import GraphSource, NetworkSource, sample_picture, weights_hash
 from bmp_ros.engines.onnx.card import HeatmapFacts
-from bmp_ros.loop.skeletons import skeleton_of_size
+from bmp_ros.loop.skeletons import SKELETONS, Skeleton, skeleton_of_size
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.settings import ConvPoseSettings, VitPoseSettings
+    from bmp_ros.engines.heatmap_pose import HeatmapOptions
 
 TOWERS = ("presence", "visibility", "oks")
 
 
-def vit_pose_source(settings: VitPoseSettings, state_dict: Mapping[str, Tensor]) -> NetworkSource:
-    """Return what is exported of a vision transformer; raises what `VitPose` raises."""
-    from bmp_ros.networks.vit_pose import VitPose
-
-    network = VitPose.from_state_dict(state_dict, head=settings.head)
-    return heatmap_source(network, settings, state_dict, settings.head)
-
-
-def conv_pose_source(
-    settings: ConvPoseSettings, state_dict: Mapping[str, Tensor]
-) -> NetworkSource:
-    """Return what is exported of a ConvPose; raises what `ConvPose.from_state_dict` raises."""
-    from bmp_ros.networks.conv_pose import ConvPose
-
-    return heatmap_source(
-        ConvPose.from_state_dict(state_dict), settings, state_dict, outputs="heatmap"
-    )
-
-
 def heatmap_source(
     network: Any,
-    settings: VitPoseSettings | ConvPoseSettings,
+    settings: HeatmapOptions,
     state_dict: Mapping[str, Tensor],
-    outputs: str,
+    skeleton: Skeleton | None = None,
 ) -> NetworkSource:
-    """Return what is exported of a `HeatmapNetwork`. outputs: "heatmap" or "pmpose"."""
+    """Return what is exported of a `HeatmapNetwork`; skeleton None: the known one of its size.
+
+    Raises ValueError for keypoints that the engine ``onnx`` does not know.
+    """
+    skeleton = skeleton or skeleton_of_size(network.num_keypoints)
+    if skeleton.name not in SKELETONS:
+        raise ValueError(
+            f"the engine onnx knows the keypoint sets {', '.join(SKELETONS)}, not {skeleton.name}"
+        )
+    outputs = getattr(settings, "head", "heatmap")
     facts = HeatmapFacts(
         input_size=network.input_size,
-        skeleton=skeleton_of_size(network.num_keypoints).name,
+        skeleton=skeleton.name,
         outputs=outputs,
         background_factor=settings.background_factor,
     )

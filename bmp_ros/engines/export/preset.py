@@ -18,6 +18,7 @@ from bmp_ros.engines.export.check import compare
 from bmp_ros.engines.export.source import NetworkSource
 from bmp_ros.engines.export.write import write_graph
 from bmp_ros.engines.onnx.card import Card, part_path
+from bmp_ros.engines.registry import ROLES, built_in
 from bmp_ros.weights.checkpoint import load_state_dict
 
 if TYPE_CHECKING:
@@ -52,16 +53,12 @@ def export_preset(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
-    roles = {
-        "detector": preset.detector,
-        "pose_estimator": preset.pose_estimator,
-        "segmenter": preset.segmenter,
-    }
-    for role, choice in roles.items():
-        if choice is not None and choice.engine not in _SOURCES:
+    for role, choice in preset.engines.items():
+        if choice.declaration.export is None:
+            can = sorted({each.engine.name for each in built_in() if each.engine.export})
             raise ValueError(
                 f"preset {preset.name}: the {role} has engine {choice.engine!r}, which cannot be "
-                f"exported; engines that can: {', '.join(_SOURCES)}"
+                f"exported; engines that can: {', '.join(can)}"
             )
     _refuse_other_presets(output, preset)
     weights = locate_weights(preset)
@@ -69,12 +66,14 @@ def export_preset(
     exported: list[ExportedFile] = []
     sections: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as staging:
-        for role, choice in roles.items():
-            if choice is None:
+        for role in ROLES:
+            chosen = preset.engines.get(role)
+            if chosen is None:
                 sections[role] = None
                 continue
-            source = _SOURCES[choice.engine](
-                choice.settings, load_state_dict(weights[choice.settings.weights])
+            assert chosen.declaration.export is not None and chosen.weights is not None
+            source = chosen.declaration.export(
+                chosen.settings, load_state_dict(weights[chosen.weights])
             )
             first = Path(staging, f"{role}.onnx")
             for path, cosines in _write_network(source, first, precision, tell):
@@ -114,42 +113,3 @@ def _refuse_other_presets(output: Path, preset: Preset) -> None:
             f"{output} holds {others[0]}: the networks of two presets would overwrite each other; "
             "choose a folder of its own"
         )
-
-
-def _rtmdet_ins(settings: Any, state_dict: Any) -> NetworkSource:
-    from bmp_ros.engines.export.rtmdet_ins import rtmdet_ins_source
-
-    return rtmdet_ins_source(settings, state_dict)
-
-
-def _vit_pose(settings: Any, state_dict: Any) -> NetworkSource:
-    from bmp_ros.engines.export.pose import vit_pose_source
-
-    return vit_pose_source(settings, state_dict)
-
-
-def _conv_pose(settings: Any, state_dict: Any) -> NetworkSource:
-    from bmp_ros.engines.export.pose import conv_pose_source
-
-    return conv_pose_source(settings, state_dict)
-
-
-def _point_segmenter(settings: Any, state_dict: Any) -> NetworkSource:
-    from bmp_ros.engines.export.point_segmenter import point_segmenter_source
-
-    return point_segmenter_source(settings, state_dict)
-
-
-def _sam2(settings: Any, state_dict: Any) -> NetworkSource:
-    from bmp_ros.engines.export.sam2 import sam2_source
-
-    return sam2_source(settings, state_dict)
-
-
-_SOURCES: dict[str, Callable[[Any, Any], NetworkSource]] = {
-    "rtmdet_ins": _rtmdet_ins,
-    "vit_pose": _vit_pose,
-    "conv_pose": _conv_pose,
-    "point_segmenter": _point_segmenter,
-    "sam2": _sam2,
-}

@@ -24,11 +24,11 @@ from bmp_ros.engines.torch.rtmdet_ins_detector import prepare_for_inference
 from bmp_ros.networks.rtmdet_ins import RTMDetIns, RTMDetInsHead
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.settings import RTMDetInsSettings
+    from bmp_ros.engines.rtmdet_ins import RTMDetInsOptions
 
 
 def rtmdet_ins_source(
-    settings: RTMDetInsSettings, state_dict: Mapping[str, Tensor]
+    settings: RTMDetInsOptions, state_dict: Mapping[str, Tensor]
 ) -> NetworkSource:
     """Return what is exported of a detector; raises what `RTMDetIns.from_state_dict` raises."""
     canvas = canvas_size(settings.input_size)

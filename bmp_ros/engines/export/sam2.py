@@ -23,15 +23,15 @@ from bmp_ros.engines.sam2_image import points_to_input, sam2_input
 from bmp_ros.networks.sam2 import Sam2Embedding, Sam2Network
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.settings import Sam2Settings
+    from bmp_ros.engines.sam2 import Sam2Options
 
 
-def sam2_source(settings: Sam2Settings, state_dict: Mapping[str, Tensor]) -> NetworkSource:
+def sam2_source(settings: Sam2Options, state_dict: Mapping[str, Tensor]) -> NetworkSource:
     """Return what is exported of a published file; raises what `Sam2Network` raises."""
     return network_source(Sam2Network.from_state_dict(state_dict), settings)
 
 
-def network_source(network: Sam2Network, settings: Sam2Settings) -> NetworkSource:
+def network_source(network: Sam2Network, settings: Sam2Options) -> NetworkSource:
     """Return what is exported of a network of any size."""
     side = network.image_size
     facts = Sam2Facts(image_size=side, dynamic_multimask=settings.dynamic_multimask)
@@ -66,7 +66,7 @@ def network_source(network: Sam2Network, settings: Sam2Settings) -> NetworkSourc
                 },
             ),
         ],
-        {"max_hole_area": settings.max_hole_area, "max_speck_area": settings.max_speck_area},
+        {"max_hole_area": settings.max_hole_area, "max_sprinkle_area": settings.max_sprinkle_area},
         weights_hash(network.state_dict(), facts),
     )
 

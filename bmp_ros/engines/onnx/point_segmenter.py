@@ -16,7 +16,7 @@ from bmp_ros.engines.point_canvas import (
     segmenter_input,
 )
 from bmp_ros.engines.point_prompts import check_masks, check_prompts
-from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.masks import remove_holes_and_sprinkles
 from bmp_ros.loop.protocols import Segments
 
 if TYPE_CHECKING:
@@ -36,17 +36,17 @@ class OnnxPointSegmenter:
         device: str,
         *,
         max_hole_area: int = 2,
-        max_speck_area: int = 6,
+        max_sprinkle_area: int = 6,
     ) -> None:
         """Put the graphs of a network (``load_network``) to work.
 
-        max_hole_area, max_speck_area: holes and specks up to this many cells of the logits are
-        removed; 0 = off.
+        max_hole_area, max_sprinkle_area: holes and sprinkles up to this many cells of the logits
+        are removed; 0 = off.
         """
         self._encoder, self._decoder = graphs["encoder"], graphs["decoder"]
         self.device = device
         self._side: int = self._encoder.card.facts.side
-        self._areas = {"max_hole_area": max_hole_area, "max_speck_area": max_speck_area}
+        self._areas = {"max_hole_area": max_hole_area, "max_sprinkle_area": max_sprinkle_area}
 
     def segment(
         self,
@@ -71,7 +71,7 @@ class OnnxPointSegmenter:
                 "masks": masks_to_canvas(masks, len(points), letterbox),
             }
         )
-        logits = remove_holes_and_specks(found["logits"], **self._areas)
+        logits = remove_holes_and_sprinkles(found["logits"], **self._areas)
         return Segments(masks_on_image(logits, letterbox), found["scores"])
 
     def _features(self, frame: Frame, letterbox: Letterbox) -> dict[str, Any]:

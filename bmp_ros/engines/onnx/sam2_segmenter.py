@@ -10,7 +10,7 @@ import numpy as np
 from bmp_ros.engines.onnx.graph import Graph
 from bmp_ros.engines.point_prompts import check_prompts
 from bmp_ros.engines.sam2_image import masks_of_size, points_to_input, sam2_input
-from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.masks import remove_holes_and_sprinkles
 from bmp_ros.loop.protocols import Segments
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ class OnnxSam2Segmenter:
         device: str,
         *,
         max_hole_area: int = 10,
-        max_speck_area: int = 50,
+        max_sprinkle_area: int = 50,
     ) -> None:
         """Put the graphs of a network (``load_network``) to work.
 
-        max_hole_area, max_speck_area: holes and specks up to this many cells of the logits are
-        removed; 0 = off.
+        max_hole_area, max_sprinkle_area: holes and sprinkles up to this many cells of the logits
+        are removed; 0 = off.
         """
         self._encoder, self._decoder = graphs["encoder"], graphs["decoder"]
         self.device = device
         self._side: int = self._encoder.card.facts.image_size
-        self._areas = {"max_hole_area": max_hole_area, "max_speck_area": max_speck_area}
+        self._areas = {"max_hole_area": max_hole_area, "max_sprinkle_area": max_sprinkle_area}
 
     def segment(
         self,
@@ -61,7 +61,7 @@ class OnnxSam2Segmenter:
                 "labels": labels.astype(np.int64),
             }
         )
-        logits = remove_holes_and_specks(found["logits"], **self._areas)
+        logits = remove_holes_and_sprinkles(found["logits"], **self._areas)
         return Segments(masks_of_size(logits, frame.height, frame.width), found["scores"])
 
     def _embedding(self, frame: Frame) -> dict[str, Any]:

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which torch device and number format the networks run on: said clearly or refused clearly."""
+"""What runs on torch: which device and number format, and from which tensors."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
+
+from bmp_ros.weights.checkpoint import load_state_dict
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -45,3 +51,22 @@ def torch_dtype(precision: str, device: torch.device) -> torch.dtype:
             "AVX512-BF16)"
         )
     return PRECISIONS[precision]
+
+
+def state_dict_of(weights: Path | Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of a checkpoint file (see `load_state_dict`), or of a state dict."""
+    return weights if isinstance(weights, Mapping) else load_state_dict(weights)
+
+
+def size_by_name(weights: str, pattern: str) -> str:
+    """Return the size in the name of published weights: the pattern's group.
+
+    Raises ValueError when the name tells none.
+    """
+    match = re.match(pattern, weights)
+    if match is None:
+        raise ValueError(
+            f"cannot tell the size of {weights!r}: random weights stand in for the published "
+            "networks only, by the names of models/zoo.yaml"
+        )
+    return match.group(1)

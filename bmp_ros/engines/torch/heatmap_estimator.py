@@ -37,10 +37,6 @@ class HeatmapNetwork(Protocol):
         """(N, 3, height, width) float32, see `crops.pose_inputs` -> heatmaps (N, K, h, w)."""
         ...
 
-    def set_precision(self, dtype: torch.dtype) -> Any:
-        """Compute in ``dtype``; outputs stay float32. Returns the network."""
-        ...
-
     def eval(self) -> Any: ...
 
     def to(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -112,7 +108,11 @@ class HeatmapEstimator:
         self._crop_on_device = (
             self.device.type != "cpu" if crop_on_device is None else crop_on_device
         )
-        self.network = network.eval().to(self.device).set_precision(dtype)
+        self.network = network.eval().to(self.device)
+        if hasattr(network, "set_precision"):
+            network.set_precision(dtype)
+        elif dtype != torch.float32:
+            raise ValueError(f"{type(network).__name__} has no set_precision and runs in fp32")
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self._forward = torch.compile(self.network, dynamic=True) if compile else self.network

@@ -18,7 +18,7 @@ from bmp_ros.engines.point_canvas import (
 )
 from bmp_ros.engines.point_prompts import check_masks, check_prompts
 from bmp_ros.engines.torch.devices import torch_dtype
-from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.masks import remove_holes_and_sprinkles
 from bmp_ros.loop.protocols import Segments
 from bmp_ros.networks.point_segmenter import CANVAS, PointSegmenter
 
@@ -35,31 +35,34 @@ class PointSegmenterEngine:
         network: PointSegmenter,
         *,
         max_hole_area: int = 2,
-        max_speck_area: int = 6,
+        max_sprinkle_area: int = 6,
         device: str | torch.device = "cpu",
         precision: str = "fp32",
-        compile_encoder: bool = False,
+        compile: bool = False,
         side: int = CANVAS,
     ) -> None:
         """Put a network to work on one device.
 
-        network: moved to ``device``. max_hole_area, max_speck_area: holes and specks up to this
-            many cells of the logits (4x4 pixels of the canvas) are removed; 0 = off.
+        network: moved to ``device``. max_hole_area, max_sprinkle_area: holes and sprinkles up to
+            this many cells of the logits (4x4 pixels of the canvas) are removed; 0 = off.
         precision: "fp32"; "fp16" and "bf16" run under autocast, "fp16" on a GPU only.
-        compile_encoder: run the encoder through ``torch.compile`` (slow first frame).
+        compile: run the encoder through ``torch.compile`` (slow first frame).
         side: pixels that the longer side of an image is scaled to.
 
         Raises ValueError for an unknown precision, fp16 on the CPU, or a negative area.
         """
         self.device = torch.device(device)
         self._dtype = torch_dtype(precision, self.device)
-        for name, area in (("max_hole_area", max_hole_area), ("max_speck_area", max_speck_area)):
+        for name, area in (
+            ("max_hole_area", max_hole_area),
+            ("max_sprinkle_area", max_sprinkle_area),
+        ):
             if area < 0:
                 raise ValueError(f"{name} must be >= 0 (0 = off), got {area}")
-        self._areas = {"max_hole_area": max_hole_area, "max_speck_area": max_speck_area}
+        self._areas = {"max_hole_area": max_hole_area, "max_sprinkle_area": max_sprinkle_area}
         self._side = side
         self.network = network.eval().to(self.device)
-        self._encode: Any = torch.compile(network.encode) if compile_encoder else network.encode
+        self._encode: Any = torch.compile(network.encode) if compile else network.encode
 
     @classmethod
     def from_state_dict(
@@ -93,7 +96,7 @@ class PointSegmenterEngine:
                 torch.from_numpy(np.array(labels, np.int64)).to(self.device),
                 first,
             )
-        cleaned = remove_holes_and_specks(logits.float().cpu().numpy(), **self._areas)
+        cleaned = remove_holes_and_sprinkles(logits.float().cpu().numpy(), **self._areas)
         return Segments(masks_on_image(cleaned, letterbox), scores.float().cpu().numpy())
 
     def _features(self, frame: Frame, letterbox: Letterbox) -> tuple[torch.Tensor, ...]:

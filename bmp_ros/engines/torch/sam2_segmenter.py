@@ -13,7 +13,7 @@ from torch.nn import functional
 from bmp_ros.engines.point_prompts import check_prompts
 from bmp_ros.engines.torch.crops import frame_tensor
 from bmp_ros.engines.torch.devices import torch_dtype
-from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.masks import remove_holes_and_sprinkles
 from bmp_ros.loop.protocols import Segments
 from bmp_ros.networks.sam2 import Sam2Embedding, Sam2Network
 
@@ -38,33 +38,36 @@ class Sam2Segmenter:
         *,
         dynamic_multimask: bool = False,
         max_hole_area: int = 10,
-        max_speck_area: int = 50,
+        max_sprinkle_area: int = 50,
         device: str | torch.device = "cpu",
         precision: str = "fp32",
-        compile_encoder: bool = False,
+        compile: bool = False,
     ) -> None:
         """Put a network to work on one device.
 
         network: moved to ``device``.
         dynamic_multimask: an unstable mask gives way to the best of the three alternatives.
-        max_hole_area, max_speck_area: holes and specks up to this many pixels of the 256x256
-            logits are removed; 0 = off (`remove_holes_and_specks`).
+        max_hole_area, max_sprinkle_area: holes and sprinkles up to this many pixels of the 256x256
+            logits are removed; 0 = off (`remove_holes_and_sprinkles`).
         precision: "fp32"; "fp16" and "bf16" run under autocast, "fp16" on a GPU only.
-        compile_encoder: run the image encoder through ``torch.compile`` (slow first
+        compile: run the image encoder through ``torch.compile`` (slow first
             frame).
 
         Raises ValueError for an unknown precision, fp16 on the CPU, or a negative area.
         """
         self.device = torch.device(device)
         self._dtype = torch_dtype(precision, self.device)
-        for name, area in (("max_hole_area", max_hole_area), ("max_speck_area", max_speck_area)):
+        for name, area in (
+            ("max_hole_area", max_hole_area),
+            ("max_sprinkle_area", max_sprinkle_area),
+        ):
             if area < 0:
                 raise ValueError(f"{name} must be >= 0 (0 = off), got {area}")
         self.dynamic_multimask = dynamic_multimask
         self.max_hole_area = max_hole_area
-        self.max_speck_area = max_speck_area
+        self.max_sprinkle_area = max_sprinkle_area
         self.network = network.to(self.device).eval()
-        if compile_encoder:
+        if compile:
             self.network.image_encoder.compile()
 
     @classmethod
@@ -95,7 +98,7 @@ class Sam2Segmenter:
         Raises ValueError for other shapes, dtypes or labels and for points that are not finite.
         """
         logits, scores = self.decode(frame, points, labels)
-        logits = self._without_holes_and_specks(logits)
+        logits = self._without_holes_and_sprinkles(logits)
         found = _upsampled_masks(logits, frame.height, frame.width)
         return Segments(masks=found.cpu().numpy(), scores=scores.cpu().numpy())
 
@@ -141,13 +144,13 @@ class Sam2Segmenter:
         reduced = self._dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self._dtype, enabled=reduced)
 
-    def _without_holes_and_specks(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.max_hole_area == 0 and self.max_speck_area == 0:
+    def _without_holes_and_sprinkles(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.max_hole_area == 0 and self.max_sprinkle_area == 0:
             return logits  # no round trip to the CPU for nothing
-        cleaned = remove_holes_and_specks(
+        cleaned = remove_holes_and_sprinkles(
             logits.cpu().numpy(),
             max_hole_area=self.max_hole_area,
-            max_speck_area=self.max_speck_area,
+            max_sprinkle_area=self.max_sprinkle_area,
         )
         return torch.from_numpy(cleaned).to(self.device)
 

@@ -15,18 +15,11 @@ from random_vit import random_state_dict  # noqa: E402
 from random_weights import drawn_image  # noqa: E402
 
 from bmp_ros.engines.export.check import compare  # noqa: E402
-from bmp_ros.engines.export.pose import vit_pose_source  # noqa: E402
 from bmp_ros.engines.export.source import NetworkSource  # noqa: E402
 from bmp_ros.engines.export.write import write_graph  # noqa: E402
-from bmp_ros.engines.onnx import build  # noqa: E402
 from bmp_ros.engines.onnx.card import Card, part_path  # noqa: E402
-from bmp_ros.engines.onnx.target import Target  # noqa: E402
-from bmp_ros.engines.settings import (  # noqa: E402
-    OnnxPoseSettings,
-    OnnxSegmenterSettings,
-    Sam2Settings,
-    VitPoseSettings,
-)
+from bmp_ros.engines.registry import Runtime, find_engine  # noqa: E402
+from bmp_ros.engines.sam2 import Sam2Options  # noqa: E402
 from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23  # noqa: E402
@@ -55,16 +48,18 @@ def one_thread() -> Iterator[None]:
 )
 def test_vit_pose(head: str, extra_keypoints: bool, tmp_path: Path) -> None:
     weights = random_state_dict(width=384, depth=1, hidden=96, head=head)
-    settings = VitPoseSettings("x.pth", head=head, background_factor=0.75)
+    declared = find_engine("pose_estimator", "vit_pose")
+    settings = declared.options("x.pth", head=head, background_factor=0.75)
     path = tmp_path / "pose.onnx"
-    write(vit_pose_source(settings, weights), path)
+    write(declared.export(settings, weights), path)
 
     boxes = np.array([[10, 5, 60, 110], [50, 20.5, 150, 100]], np.float32)
     masks = np.zeros((2, 120, 160), bool)
     masks[0, 10:100, 20:90] = True  # the other one is empty: no mask
     frame = Frame(drawn_image(120, 160, seed=3))
-    options = OnnxPoseSettings("x.onnx", extra_keypoints=extra_keypoints)
-    estimator = build.pose_estimator(options, path, Target())
+    onnx = find_engine("pose_estimator", "onnx")
+    options = onnx.options("x.onnx", extra_keypoints=extra_keypoints)
+    estimator = onnx.build(options, path, Runtime("cpu"))
     found = estimator.estimate(frame, boxes, masks)
     network = VitPose.from_state_dict(weights, head=head)
     wanted = HeatmapEstimator(network, extra_keypoints=extra_keypoints).estimate(
@@ -104,10 +99,11 @@ def test_sam2(sam2_network, dynamic_multimask: bool, tmp_path: Path) -> None:
     from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
 
     path = tmp_path / "segmenter.onnx"
-    settings = Sam2Settings("x.pt", dynamic_multimask=dynamic_multimask)
+    settings = Sam2Options("x.pt", dynamic_multimask=dynamic_multimask)
     write(network_source(sam2_network, settings), path)
-    options = OnnxSegmenterSettings("x.onnx", max_hole_area=10, max_speck_area=50)
-    exported = build.segmenter(options, path, Target())
+    onnx = find_engine("segmenter", "onnx")
+    options = onnx.options("x.onnx", max_hole_area=10, max_sprinkle_area=50)
+    exported = onnx.build(options, path, Runtime("cpu"))
     native = Sam2Segmenter(sam2_network, dynamic_multimask=dynamic_multimask)
     rng = np.random.default_rng(1)
     for shape in ((90, 160), (400, 300)):
@@ -128,7 +124,7 @@ def test_sam2(sam2_network, dynamic_multimask: bool, tmp_path: Path) -> None:
 def test_sam2_in_half_precision_passes_the_gate(sam2_network, tmp_path: Path) -> None:
     from bmp_ros.engines.export.sam2 import network_source
 
-    source = network_source(sam2_network, Sam2Settings("x.pt"))
+    source = network_source(sam2_network, Sam2Options("x.pt"))
     write(source, tmp_path / "half.onnx", half_weights=True)
     write(source, tmp_path / "full.onnx")
     half, full = ((tmp_path / f"{name}.onnx").stat().st_size for name in ("half", "full"))

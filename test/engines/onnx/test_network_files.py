@@ -121,7 +121,7 @@ def test_no_onnx_model_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "bf16"}, "fp32, or in fp16 with tensorrt.*got precision 'bf16'"),
+        ({"precision": "bf16"}, "onnx .*fp32 or fp16 without.*got precision 'bf16'"),
         ({"compile": True}, "compile=True"),
         ({"precision": "fp16"}, "fp16 with engine onnx needs tensorrt: true"),
         ({"detector": {"tensorrt": True}}, "tensorrt: true needs a GPU, the device is cpu"),

@@ -28,7 +28,7 @@ def network() -> PointSegmenter:
 
 @pytest.fixture
 def engine(network: PointSegmenter) -> PointSegmenterEngine:
-    return PointSegmenterEngine(network, max_hole_area=0, max_speck_area=0, side=128)
+    return PointSegmenterEngine(network, max_hole_area=0, max_sprinkle_area=0, side=128)
 
 
 def prompts(people: int, points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,10 +111,10 @@ def test_people_do_not_depend_on_each_other(engine: PointSegmenterEngine) -> Non
     np.testing.assert_allclose(together.scores[2], alone.scores[0], atol=1e-5)
 
 
-def test_holes_and_specks_go(network: PointSegmenter, engine: PointSegmenterEngine) -> None:
+def test_holes_and_sprinkles_go(network: PointSegmenter, engine: PointSegmenterEngine) -> None:
     points, labels = prompts(6, 2)
     raw = engine.segment(Frame(IMAGE), points, labels).masks
-    tidy = PointSegmenterEngine(network, max_hole_area=50, max_speck_area=50, side=128)
+    tidy = PointSegmenterEngine(network, max_hole_area=50, max_sprinkle_area=50, side=128)
     cleaned = tidy.segment(Frame(IMAGE), points, labels).masks
     import cv2
 
@@ -133,7 +133,7 @@ def test_any_image_size(engine: PointSegmenterEngine, height: int, width: int) -
 
 def test_bf16_agrees_roughly(network: PointSegmenter, engine: PointSegmenterEngine) -> None:
     rough = PointSegmenterEngine(
-        network, max_hole_area=0, max_speck_area=0, side=128, precision="bf16"
+        network, max_hole_area=0, max_sprinkle_area=0, side=128, precision="bf16"
     )
     points, labels = prompts(4, 3)
     exact = engine.segment(Frame(IMAGE), points, labels)

@@ -56,7 +56,7 @@ def pair(name: str) -> Pair:
     # One axis shrinks and one grows on the way to the square input.
     frame = Frame(patchwork(width=side * 5 // 4, height=side * 3 // 4))
     reference.set_image(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB))
-    return Pair(reference, Sam2Segmenter(network, max_hole_area=0, max_speck_area=0), frame)
+    return Pair(reference, Sam2Segmenter(network, max_hole_area=0, max_sprinkle_area=0), frame)
 
 
 def prompts(frame: Frame, points: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from bmp_ros.engines.torch import sam2_segmenter
 from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
 from bmp_ros.loop.frame import Frame
-from bmp_ros.loop.masks import remove_holes_and_specks
+from bmp_ros.loop.masks import remove_holes_and_sprinkles
 from bmp_ros.loop.protocols import Segmenter
 from bmp_ros.networks.sam2 import Sam2Network, image_tensors
 
@@ -126,15 +126,15 @@ def test_arrays_that_torch_would_not_take(segmenter):
     np.testing.assert_array_equal(got.masks, wanted.masks)
 
 
-def test_holes_and_specks_are_removed_before_upsampling(network):
+def test_holes_and_sprinkles_are_removed_before_upsampling(network):
     frame = Frame(patchwork(160, 90))
     xy, labels = prompts(4, 2, frame)
-    areas = {"max_hole_area": 200, "max_speck_area": 400}
-    plain = Sam2Segmenter(network, max_hole_area=0, max_speck_area=0)
+    areas = {"max_hole_area": 200, "max_sprinkle_area": 400}
+    plain = Sam2Segmenter(network, max_hole_area=0, max_sprinkle_area=0)
     cleaning = Sam2Segmenter(network, **areas)
 
     logits, _ = plain.decode(frame, xy, labels)
-    cleaned = remove_holes_and_specks(logits.numpy(), **areas)
+    cleaned = remove_holes_and_sprinkles(logits.numpy(), **areas)
 
     assert (cleaned != logits.numpy()).any(), "nothing to remove in this test"
     for segmenter, low in ((plain, logits), (cleaning, torch.from_numpy(cleaned))):
@@ -143,9 +143,11 @@ def test_holes_and_specks_are_removed_before_upsampling(network):
 
 
 def test_without_cleaning_the_logits_stay_on_the_device(network, monkeypatch):
-    monkeypatch.setattr(sam2_segmenter, "remove_holes_and_specks", lambda *_, **__: pytest.fail())
+    monkeypatch.setattr(
+        sam2_segmenter, "remove_holes_and_sprinkles", lambda *_, **__: pytest.fail()
+    )
     frame = Frame(patchwork(160, 90))
-    segmenter = Sam2Segmenter(network, max_hole_area=0, max_speck_area=0)
+    segmenter = Sam2Segmenter(network, max_hole_area=0, max_sprinkle_area=0)
     assert segmenter.segment(frame, *prompts(1, 1, frame)).masks.any()
 
 
@@ -176,7 +178,7 @@ def test_wrong_prompts_are_refused(segmenter, points, labels, message):
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"precision": "int8"}, "int8"),
         ({"max_hole_area": -1}, r"max_hole_area must be >= 0 \(0 = off\), got -1"),
-        ({"max_speck_area": -5}, "max_speck_area.*got -5"),
+        ({"max_sprinkle_area": -5}, "max_sprinkle_area.*got -5"),
     ],
 )
 def test_wrong_options_are_refused(network, options, message):
@@ -224,7 +226,7 @@ def test_the_encoder_compiles_in_one_graph(segmenter, monkeypatch):
     )
     frame = Frame(patchwork(160, 90))
     xy, labels = prompts(4, 3, frame)
-    compiled = Sam2Segmenter(small_network(), compile_encoder=True)
+    compiled = Sam2Segmenter(small_network(), compile=True)
     logits, _ = compiled.decode(frame, xy, labels)
     wanted, _ = segmenter.decode(frame, xy, labels)
     assert len(graphs) == 1
