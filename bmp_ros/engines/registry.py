@@ -126,7 +126,10 @@ def find_engine(
     broken: list[str] = []
     folders = [Path(part) for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     found = [*built_in(), *own, *_from_files(folders, VARIABLE, broken)]
-    found += [installed for point in _points(name) for installed in _from_entry_point(point)]
+    points = installed_points(tuple(sys.path))
+    for point in points:
+        if point.name == name:  # the others' packages are not imported
+            found += _from_entry_point(point)
     # A file may be named by preset and variable alike: that is one declaration.
     places = {each.origin: each.engine for each in found
               if (each.engine.role, each.engine.name) == (role, name)}  # fmt: skip
@@ -140,7 +143,7 @@ def find_engine(
     if places:
         return next(iter(places.values()))
     known = {each.engine.name: each.engine.role for each in found if each.engine.role == role}
-    known |= {point.name: role for point in entry_points(group=GROUP) if point.name != name}
+    known |= {point.name: role for point in points if point.name != name}
     near = get_close_matches(str(name), known, n=1)
     other = next((each.engine.role for each in found if each.engine.name == name), None)
     hints = [f"did you mean {near[0]!r}?"] if near else []
@@ -208,9 +211,10 @@ def _load(file: Path, where: str) -> list[Engine]:
     return engines
 
 
-def _points(name: Any) -> list[EntryPoint]:
-    """Installed entry points of this name; the others' packages are not imported."""
-    return list(entry_points(group=GROUP, name=name)) if isinstance(name, str) else []
+@lru_cache(maxsize=1)
+def installed_points(_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Entry points of our group, read again when ``sys.path`` changes; nothing is imported."""
+    return tuple(entry_points(group=GROUP))
 
 
 def _from_entry_point(point: EntryPoint) -> list[Found]:

@@ -15,7 +15,7 @@ import yaml
 
 from bmp_ros.cli.main import main
 from bmp_ros.engines import build_loop, load_preset
-from bmp_ros.engines.registry import ROLES, Engine, built_in
+from bmp_ros.engines.registry import ROLES, Engine, built_in, installed_points
 from bmp_ros.fields import SettingsError
 
 HEAD = """
@@ -183,6 +183,7 @@ def test_declared_twice(installed: Path, own: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="declared twice, by .*my_detector.py and by my-engin"):
         load_preset(own)
     (installed / "my_engines-1.0.dist-info" / "entry_points.txt").unlink()
+    installed_points.cache_clear()
     write(tmp_path / "own" / "copy.py", FILES["detector"])
     with pytest.raises(SettingsError, match="'middle', which is declared twice.*copy.py"):
         load_preset(own)
