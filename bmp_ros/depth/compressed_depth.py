@@ -76,11 +76,11 @@ def decode_rvl(data: bytes | memoryview, pixels: int) -> np.ndarray:
         raise CompressedDepthError(f"{pixels} pixels, at most {MOST_PIXELS} are decoded")
     numbers = _numbers(data)
     runs, at, filled = [], 0, 0  # runs: first pixel and length of the others, where they begin
-    count = len(numbers)
+    count, plain = len(numbers), numbers.tolist()  # a list: its elements cost nothing to read
     while filled < pixels:
         if at + 1 >= count:
             raise CompressedDepthError(f"RVL ends after {filled} of {pixels} pixels")
-        zeros, others = int(numbers[at]), int(numbers[at + 1])
+        zeros, others = plain[at], plain[at + 1]
         start = filled + zeros
         filled = start + others
         if filled > pixels or at + 2 + others > count:
