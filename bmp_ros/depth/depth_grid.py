@@ -106,5 +106,42 @@ class DepthGrid:
         return metres
 
 
+def says_nothing(depth: np.ndarray) -> str:
+    """Say why a depth image, (h, w) millimetres or metres, measures nothing; empty when it does.
+
+    Looks at some thousand pixels, and at all of them only where these tell nothing.
+    """
+    step = max(1, int(np.sqrt(depth.size / 4000)))
+    if step > 1 and not _reason(depth[::step, ::step]):
+        return ""
+    return _reason(depth)
+
+
+def _reason(depth: np.ndarray) -> str:
+    is_float = depth.dtype.kind == "f"
+    known = depth[np.isfinite(depth) & (depth > 0)] if is_float else depth[depth > 0]
+    if not known.size:
+        if np.isnan(depth).any():
+            what = "NaN" if np.isnan(depth).all() else "NaN or 0"
+        else:
+            what = "0" if not depth.any() else "infinite or below 0"
+        return f"not one of {depth.size} pixels has a measurement: all are {what}"
+    unit = 1.0 if is_float else 0.001
+    near, far = known < NEAREST / unit, known > FARTHEST / unit
+    if (~near & ~far).sum() >= 0.01 * known.size:
+        return ""
+    middle = float(np.median(known))
+    if far.sum() >= near.sum():
+        hint = " (16UC1 would be millimetres)" if is_float else ""
+        return (
+            f"depths beyond {FARTHEST:g} m are not believed, and nearly all are: their median is "
+            f"{middle * unit:g} m; 32FC1 has to be metres{hint}"
+        )
+    return (
+        f"depths below {NEAREST:g} m are not believed, and nearly all are: their median is "
+        f"{middle * unit:g} m; 16UC1 has to be whole millimetres, 32FC1 metres"
+    )
+
+
 def _focal_and_centre(camera: CameraModel) -> tuple[np.ndarray, np.ndarray]:
     return np.diag(camera.matrix)[:2].copy(), camera.matrix[:2, 2].copy()

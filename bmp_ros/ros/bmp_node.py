@@ -101,7 +101,9 @@ class BmpNode(ManagedNode):
             for name, camera in self._cameras.items():
                 camera.enable(self._enabled)
                 camera.listen(self.parameters.camera(name if several else None))
-                self.get_logger().info(f"{camera.name}: listening to {camera.source}")
+                self.get_logger().info(
+                    f"{camera.name}: listening to {camera.source}; {camera.what_counts()}"
+                )
         except Exception as error:  # rclpy would end in an error without a word
             self._refuse("activate", error)
             self._stop_listening()

@@ -8,11 +8,12 @@ import time
 from typing import NamedTuple
 
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import Image
 
+from bmp_ros.ros.calibration import CalibrationInput, is_rectified
 from bmp_ros.ros.depth_input import DepthInput, NoDepthError
 from bmp_ros.ros.diagnostics import CameraStatistics
-from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription
+from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription, info_beside
 from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.target_frame import TargetFrame
@@ -29,15 +30,48 @@ class ReceivedMessage(NamedTuple):
     generation: int
 
 
+class CameraInputs(NamedTuple):
+    """What a camera listens to. depth, target_frame: None without.
+
+    All of it is taken down at once, so it is handed out at once: a frame takes one snapshot and
+    never meets half of it.
+    """
+
+    images: ImageSubscription
+    calibration: CalibrationInput
+    depth: DepthInput | None
+    target_frame: TargetFrame | None
+
+    def open(self) -> None:
+        if self.depth is not None:
+            self.depth.open()
+        self.calibration.open()
+        self.images.open()
+
+    def follow_publishers(self) -> None:
+        self.images.follow_publishers()
+        self.calibration.follow_publishers()
+        if self.depth is not None:
+            self.depth.follow_publishers()
+
+    def close(self) -> None:
+        self.images.close()
+        self.calibration.close()
+        if self.depth is not None:
+            self.depth.close()
+        if self.target_frame is not None:
+            self.target_frame.close()
+
+
 class Camera:
     """name: as in the parameter ``cameras``, or `DEFAULT_NAME`. prefix: of its topics.
 
     publishing: held while results are published, so that nothing follows the empty array that
-    `stop` publishes.
+    `stop` publishes, and while ``inputs`` are taken down.
     generation: changes at every `stop`; what was received before is not published after.
     enabled: whether images are looked at. message_type: of the images that wait.
     last_stamp: of the latest image in nanoseconds, None before the first.
-    depth: its depth images, None without. target_frame: where people are to be lifted into.
+    inputs: what it listens to, None while it does not listen.
     """
 
     def __init__(self, node: LifecycleNode, name: str, worker: Worker, *, prefix: str) -> None:
@@ -48,54 +82,69 @@ class Camera:
         self.generation = 0
         self.enabled = True
         self.last_stamp: int | None = None
-        self.images: ImageSubscription | None = None
-        self.depth: DepthInput | None = None
-        self.target_frame: TargetFrame | None = None
+        self.inputs: CameraInputs | None = None
         self.message_type: type = Image
         self._node = node
         self._worker = worker
 
     @property
-    def camera_info(self) -> CameraInfo | None:
-        return self.images.camera_info if self.images is not None else None
-
-    @property
     def source(self) -> str:
         """What is listened to, in words."""
-        return self.images.source if self.images is not None else "nothing"
+        return self.inputs.images.source if self.inputs is not None else "nothing"
 
     @property
     def silent_s(self) -> float | None:
         """Seconds since the last image, None while none is expected."""
-        return self.images.silent_s if self.images is not None and self.enabled else None
+        if self.inputs is None or not self.enabled:
+            return None
+        return self.inputs.images.silent_s
 
     def check_publishers(self, timeout_s: float) -> str | None:
         """Follow the publishers; return what to tell about there being no images, if anything."""
-        if self.images is None:
+        if self.inputs is None:
             return None
-        self.images.follow_publishers()
-        if self.depth is not None:
-            self.depth.follow_publishers()
-        return self.images.remark_silence(timeout_s) if self.enabled else None
+        self.inputs.follow_publishers()
+        return self.inputs.images.remark_silence(timeout_s) if self.enabled else None
 
     def listen(self, settings: CameraSettings) -> None:
-        """Subscribe; every image goes into the slot, in place of the one before."""
-        self.images = camera_subscription(self._node, settings, self._receive)
-        self.message_type = self.images.kind
-        self.images.open()
+        """Subscribe; every image goes into the slot, in place of the one before.
+
+        Raises ValueError for invalid names of topics.
+        """
+        images = camera_subscription(self._node, settings, self._receive)
+        calibration = CalibrationInput(
+            self._node,
+            settings.camera_info_topic or info_beside(images.topic),
+            rectified=is_rectified(settings.rectified, images.topic),
+            parameter="camera_info_topic",
+        )
+        depth, target_frame = None, None
         if settings.depth_topic:
-            self._listen_to_depth(settings)
+            depth = DepthInput(self._node, settings)
+            if settings.target_frame:
+                try:
+                    target_frame = TargetFrame(self._node, settings.target_frame)
+                except NoDepthError as error:  # costs depth, never the images
+                    self._node.get_logger().warning(f"{self.name}: {error}")
+                    depth = None
+        self.message_type = images.kind
+        self.inputs = CameraInputs(images, calibration, depth, target_frame)
+        self.inputs.open()
 
     def stop_listening(self) -> None:
-        if self.images is not None:
-            self.images.close()
-            self.images = None
-        if self.depth is not None:
-            self.depth.close()
-            self.depth = None
-        if self.target_frame is not None:
-            self.target_frame.close()
-            self.target_frame = None
+        with self.publishing:
+            inputs, self.inputs = self.inputs, None
+            if inputs is not None:
+                inputs.close()
+
+    def what_counts(self) -> str:
+        """Which matrices of camera_info count, in words, for those who wonder about metres."""
+        if self.inputs is None:
+            return ""
+        parts = [_what_counts("images", self.inputs.calibration)]
+        if self.inputs.depth is not None:
+            parts.append(_what_counts("depth images", self.inputs.depth.calibration))
+        return "; ".join(parts)
 
     def enable(self, enabled: bool) -> None:
         """Look at images from now on, or at none; displays are cleared then."""
@@ -113,10 +162,23 @@ class Camera:
 
     def reset(self) -> None:
         """Forget everything about images before; the next one is like the first."""
+        self._forget()
+        if self.inputs is not None and self.inputs.depth is not None:
+            self.inputs.depth.clear()
+
+    def go_back(self, stamp_ns: int, max_age_s: float) -> None:
+        """Forget everything about images before one with this stamp, with which time jumped back.
+
+        Depth images that may belong to it, within ``max_age_s``, are kept: they come before it.
+        """
+        self._forget()
+        inputs = self.inputs
+        if inputs is not None and inputs.depth is not None:
+            inputs.depth.drop_newer(stamp_ns + int(max_age_s * 1e9))
+
+    def _forget(self) -> None:
         self.last_stamp = None
         self.statistics.clear()
-        if self.depth is not None:
-            self.depth.clear()
 
     def limit_rate(self, max_rate: float) -> None:
         """Let the next image be handed out no sooner than ``max_rate`` (Hz, 0: none) allows."""
@@ -124,21 +186,15 @@ class Camera:
             # On the machine's clock: stamps and simulated time may stand still or jump.
             self._worker.hold(self, time.monotonic() + 1.0 / max_rate)
 
-    def _listen_to_depth(self, settings: CameraSettings) -> None:
-        """What is missing for depth costs depth, never the images."""
-        try:
-            depth = DepthInput(self._node, settings)
-            if settings.target_frame:
-                self.target_frame = TargetFrame(self._node, settings.target_frame)
-        except NoDepthError as error:
-            self._node.get_logger().warning(f"{self.name}: {error}")
-            return
-        depth.open()
-        self.depth = depth
-
     def _receive(self, serialised: bytes) -> None:
         if not self.enabled:
             self.statistics.count(received=1, discarded=1)
             return
         replaced = self._worker.put(self, ReceivedMessage(serialised, self.generation))
         self.statistics.count(received=1, replaced=int(replaced))
+
+
+def _what_counts(what: str, calibration: CalibrationInput) -> str:
+    if calibration.rectified:
+        return f"{what} are rectified (P of {calibration.topic})"
+    return f"{what} are not rectified (K and D of {calibration.topic})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth between messages and NumPy: depth images, calibrations, people in space."""
+"""Depth between messages and NumPy: depth images, people in space."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 from geometry_msgs.msg import Point
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from bmp_ros.depth.camera_model import CameraModel
+from bmp_ros.depth.compressed_depth import CompressedDepthError, decode_compressed_depth
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
 from bmp_ros.ros.compatibility import array_of_bytes
@@ -22,12 +22,14 @@ _TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 """Encodings of REP 118: whole millimetres, or metres."""
 
 
-def depth_image(message: Image | ReceivedImage) -> np.ndarray:
+def depth_image(message: Image | ReceivedImage | CompressedImage) -> np.ndarray:
     """Return the depth of a message, (h, w): uint16 millimetres or float32 metres.
 
     A view into the message where its bytes are in this machine's order; do not write to it.
-    Raises ImageError for another encoding and for sizes that do not fit.
+    Raises ImageError for another encoding, for sizes that do not fit and for damaged data.
     """
+    if isinstance(message, CompressedImage):
+        return _compressed_depth(message)
     if message.encoding not in _TYPES:
         raise ImageError(
             f"encoding {message.encoding!r} is no depth; use {', '.join(_TYPES)} (REP 118)"
@@ -51,10 +53,14 @@ def depth_image(message: Image | ReceivedImage) -> np.ndarray:
     return view if ordered.isnative else view.astype(kind)
 
 
-def depth_message(like: Image | ReceivedImage, depth: np.ndarray) -> Image:
-    """A depth image with header and encoding of ``like``; one copy."""
+def depth_message(like: Image | ReceivedImage | CompressedImage, depth: np.ndarray) -> Image:
+    """A depth image with header and encoding of ``like``, never compressed; one copy."""
     depth = np.ascontiguousarray(depth)
-    message = Image(header=like.header, encoding=like.encoding)
+    if isinstance(like, CompressedImage):
+        encoding = "32FC1" if depth.dtype.kind == "f" else "16UC1"
+    else:
+        encoding = like.encoding
+    message = Image(header=like.header, encoding=encoding)
     message.height, message.width = depth.shape
     message.step = depth.strides[0]
     message.is_bigendian = int(sys.byteorder == "big")
@@ -62,15 +68,24 @@ def depth_message(like: Image | ReceivedImage, depth: np.ndarray) -> Image:
     return message
 
 
-def camera_model(info: CameraInfo) -> CameraModel:
-    """The camera of a calibration. Raises ValueError when it is none (K is 0, unknown model)."""
-    return CameraModel(
-        np.array(info.k, np.float64).reshape(3, 3),
-        info.width,
-        info.height,
-        np.array(info.d, np.float64),
-        info.distortion_model,
-    )
+def _compressed_depth(message: CompressedImage) -> np.ndarray:
+    """Decode what compressed_depth_image_transport published.
+
+    Its format is ``16UC1; compressedDepth png``, or rvl; older ones name no codec.
+    """
+    encoding, _, rest = message.format.partition(";")
+    words = rest.split()
+    if words[:1] != ["compressedDepth"]:
+        raise ImageError(
+            f"format {message.format!r} is no depth; compressed depth is "
+            "'16UC1; compressedDepth png' or the like"
+        )
+    try:
+        return decode_compressed_depth(
+            memoryview(message.data), encoding.strip(), words[1] if len(words) > 1 else "png"
+        )
+    except CompressedDepthError as error:
+        raise ImageError(f"format {message.format!r}: {error}") from error
 
 
 def person_array_3d(header: Header, people: People, found: People3D) -> PersonArray3D:

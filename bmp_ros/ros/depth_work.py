@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from bmp_ros.depth.camera_model import CameraModel
+from bmp_ros.depth.depth_grid import says_nothing
 from bmp_ros.depth.people_3d import People3D, lift_people
 from bmp_ros.depth.people_free import depth_without_people
 from bmp_ros.loop.people import People
+from bmp_ros.ros.calibration import CalibrationError, CalibrationInput
 from bmp_ros.ros.depth_input import DepthInput, NoDepthError
-from bmp_ros.ros.depth_messages import camera_model, depth_image
-from bmp_ros.ros.image_messages import ImageError, ReceivedImage
+from bmp_ros.ros.depth_messages import depth_image
+from bmp_ros.ros.image_messages import ImageError, ReceivedImage, stamp_ns
 from bmp_ros.ros.settings import RunSettings
 from bmp_ros.ros.target_frame import TargetFrame
 
@@ -26,14 +28,19 @@ class Lifted:
     """People of one image in space.
 
     header: frame and stamp of ``people``. optical: the same people in the camera's optical frame.
-    depth: the depth image that was used, ``message`` is the message it came in.
+    depth: the depth image that was used, ``message`` is the message it came in. camera,
+    depth_camera: calibrations of both, None where depth shows what the image shows.
+    silence: why the depth image says nothing about anybody, empty when it does.
     """
 
     header: Header
     people: People3D
     optical: People3D
     depth: np.ndarray
-    message: ReceivedImage | Image
+    message: ReceivedImage | Image | CompressedImage
+    camera: CameraModel
+    depth_camera: CameraModel | None
+    silence: str
     milliseconds: float
 
 
@@ -41,41 +48,62 @@ def lift(
     header: Header,
     people: People,
     depth_input: DepthInput,
-    camera_info: CameraInfo | None,
+    calibration: CalibrationInput,
     target_frame: TargetFrame | None,
     run: RunSettings,
-    complain: Callable[[str], None],
-) -> Lifted | None:
-    """Lift the people of one image; None, after telling ``complain`` why, when that cannot be.
+) -> Lifted:
+    """Lift the people of one image; calibration: of the image.
 
-    camera_info: of the image. Never raises for what messages or tf hold.
+    Raises NoDepthError, and nothing else for what messages, calibrations or tf hold.
     """
     start = time.perf_counter()
     try:
-        message = depth_input.nearest(header.stamp, run.depth_max_age)
+        message = depth_input.nearest(stamp_ns(header.stamp), run.depth_max_age)
         depth = depth_image(message)
-        if camera_info is None:
-            raise NoDepthError("no camera_info has come: depth cannot become metres")
-        info = depth_input.camera_info
-        # Of another size, the calibration is not that of these depth images.
-        fits = info is not None and (info.height, info.width) == depth.shape
-        optical = lift_people(
-            people,
-            depth,
-            camera_model(camera_info),
-            depth_camera=camera_model(info) if info is not None and fits else None,
-            joint_inset=run.joint_inset,
+        camera = calibration.fitting(people.image_size, "the image")
+        depth_camera = _depth_camera(
+            depth_input.calibration, calibration, depth.shape, people.image_size
         )
-        found_header, found = header, optical
-        if target_frame is not None:
-            found_header, found = target_frame.transform(header, optical)
-    except (NoDepthError, ImageError, ValueError) as error:
-        complain(str(error))
-        return None
+        optical = lift_people(
+            people, depth, camera, depth_camera=depth_camera, joint_inset=run.joint_inset
+        )
+        silence = says_nothing(depth)
+    except CalibrationError as error:
+        raise NoDepthError(str(error), error.kind) from error
+    except ImageError as error:
+        raise NoDepthError(f"{depth_input.topic}: {error}", "not an image") from error
+    except ValueError as error:
+        raise NoDepthError(f"{depth_input.topic}: {error}", "not usable") from error
+    found_header, found = header, optical
+    if target_frame is not None:
+        found_header, found = target_frame.transform(header, optical)
     elapsed = (time.perf_counter() - start) * 1e3
-    return Lifted(found_header, found, optical, depth, message, elapsed)
+    if silence:
+        silence = f"the depth image on {depth_input.topic}: {silence}"
+    return Lifted(
+        found_header, found, optical, depth, message, camera, depth_camera, silence, elapsed
+    )
 
 
 def people_free_depth(lifted: Lifted, people: People, margin: int) -> np.ndarray:
     """The depth image of ``lifted`` in which everybody is unknown, see `depth_without_people`."""
-    return depth_without_people(lifted.depth, people.masks, margin)
+    return depth_without_people(
+        lifted.depth, people.masks, margin, camera=lifted.camera, depth_camera=lifted.depth_camera
+    )
+
+
+def _depth_camera(
+    of_depth: CalibrationInput,
+    of_image: CalibrationInput,
+    depth_size: tuple[int, ...],
+    image_size: tuple[int, int],
+) -> CameraModel | None:
+    """The calibration of a registered depth image; None: it shows what the image shows.
+
+    That holds where nobody says otherwise: where no calibration of the depth images comes, where
+    it is that of the images, and where it is blank and the two are of one size.
+    """
+    is_same = of_depth.topic == of_image.topic and of_depth.rectified == of_image.rectified
+    if is_same or not of_depth.has_come or (of_depth.is_blank and depth_size == image_size):
+        return None
+    return of_depth.fitting(depth_size, "the depth image")

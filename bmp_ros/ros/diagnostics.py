@@ -34,6 +34,7 @@ class CameraStatistics:
         self.failed = 0
         self.error = ""  # what the last frame failed with; empty after a good one
         self.refusal = ""
+        self._remarks: dict[str, str] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -47,6 +48,7 @@ class CameraStatistics:
         with self._lock:
             self._clear()
             self.error = self.refusal = ""
+            self._remarks.clear()
 
     def count(self, *, received: int = 0, replaced: int = 0, discarded: int = 0) -> None:
         """discarded: because the node was disabled or deactivated before they were published."""
@@ -80,6 +82,14 @@ class CameraStatistics:
             self.failed += 1
             self.error = error
 
+    def remark(self, what: str, text: str) -> None:
+        """Keep why something (depth, markers) is missing beside good results; empty: it is not."""
+        with self._lock:
+            if text:
+                self._remarks[what] = text
+            else:
+                self._remarks.pop(what, None)
+
     def snapshot(self) -> Snapshot:
         with self._lock:
             return Snapshot(
@@ -97,6 +107,7 @@ class CameraStatistics:
                 ages_s=np.array(self._ages, np.float64),
                 stages_ms={name: np.array(values) for name, values in self._stages.items()},
                 people=np.array(self._people, np.float64),
+                remarks=tuple(self._remarks.values()),
             )
 
 
@@ -110,6 +121,7 @@ class Snapshot:
     ages_s: np.ndarray
     stages_ms: Mapping[str, np.ndarray] = field(default_factory=dict)
     people: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    remarks: tuple[str, ...] = ()
 
     @property
     def known_ages_s(self) -> np.ndarray:
@@ -132,8 +144,8 @@ def camera_status(
 
     silent_s: seconds since the last image, None while none is expected, which is always OK.
     source: what the node listens to. ERROR: no image for ``timeout_s``, or the last frame failed.
-    WARN: the last image was refused, results are older than ``budget_ms``, or stamps are 0 or of
-    another clock.
+    WARN: the last image was refused, results are older than ``budget_ms``, stamps are 0 or of
+    another clock, or depth or markers are wanted and missing.
     """
     ages = snapshot.known_ages_s
     p95 = float(np.percentile(ages, 95)) * 1e3 if len(ages) else math.nan
@@ -164,6 +176,9 @@ def camera_status(
             "the images' stamps are not of the node's clock; with a bag or a simulator set "
             "use_sim_time",
         )
+    if snapshot.remarks and silent_s is not None:
+        texts = ([] if level == DiagnosticStatus.OK else [text]) + list(snapshot.remarks)
+        level, text = max(level, DiagnosticStatus.WARN), "; ".join(texts)
     values = {"listens to": source, **snapshot.counts}
     values |= _percentiles("age of the result", ages * 1e3)
     for stage, milliseconds in snapshot.stages_ms.items():

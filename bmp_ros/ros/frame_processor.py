@@ -19,7 +19,8 @@ from std_msgs.msg import Header
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.loop.trace import RunReport
-from bmp_ros.ros.camera import Camera, ReceivedMessage
+from bmp_ros.ros.camera import Camera, CameraInputs, ReceivedMessage
+from bmp_ros.ros.depth_input import NoDepthError
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
 from bmp_ros.ros.image_messages import ImageError, bgr_image, read_image, stamp_ns
@@ -28,6 +29,7 @@ from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
 
 _REPEAT_S = 5.0
+_AGAIN_S = 60.0  # what comes and goes is said again after so long
 _JUMP_NS = 10**9  # stamps of drivers step back by milliseconds, a bag that begins anew by more
 
 
@@ -56,6 +58,7 @@ class FrameProcessor:
         self._parameters = parameters
         self._loop = loop
         self._throttle = Throttle()
+        self._missing: dict[tuple[str, str], str] = {}
 
     def process(self, camera: Camera, received: ReceivedMessage) -> None:
         """Answer for one image of a camera; a failure costs this image only."""
@@ -71,10 +74,12 @@ class FrameProcessor:
             image = bgr_image(message)
             people, report = self._run(image)
             with camera.publishing:
-                if camera.generation != generation:
+                # Nothing is taken down while the lock is held, and all of it at once.
+                inputs = camera.inputs
+                if camera.generation != generation or inputs is None:
                     camera.statistics.count(discarded=1)
                     return
-                self._publish(camera, message.header, image, people, report, start)
+                self._publish(camera, inputs, message.header, image, people, report, start)
         except ImageError as error:
             camera.statistics.refuse(str(error))
             self._warn(f"{camera.name} refused", f"{_source(camera)}: image refused: {error}")
@@ -111,6 +116,7 @@ class FrameProcessor:
     def _publish(
         self,
         camera: Camera,
+        inputs: CameraInputs,
         header: Header,
         image: np.ndarray,
         people: People,
@@ -123,40 +129,56 @@ class FrameProcessor:
         camera.publishers.publish_times(elapsed_ms, age_s * 1e3)
         overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0)
         stages = {**report.stage_ms, "node overhead": overhead_ms}
-        lifted = self._lift(camera, header, people)
+        lifted = self._lift(camera, inputs, header, people)
         if lifted is not None:
             stages["depth"] = lifted.milliseconds
         camera.statistics.add(age_s, stages, len(people), report.not_finite)
-        camera.publishers.publish_wanted(
+        no_markers = camera.publishers.publish_wanted(
             header,
             image,
             people,
             run=self._parameters.run(),
             score_threshold=self._loop.settings.confidence_threshold,
-            camera_info=camera.camera_info,
+            calibration=inputs.calibration,
             lifted=lifted,
-            on_no_markers=lambda reason: self._say_once(f"{camera.name}: no markers: {reason}"),
         )
+        if no_markers is None:
+            self._tell(camera, "markers")
+        else:
+            self._tell(camera, "markers", no_markers.kind, str(no_markers))
 
-    def _lift(self, camera: Camera, header: Header, people: People) -> Lifted | None:
+    def _lift(
+        self, camera: Camera, inputs: CameraInputs, header: Header, people: People
+    ) -> Lifted | None:
         """Publish the people in space, if there is depth and somebody wants to know."""
-        if camera.depth is None or not camera.publishers.wants_depth:
+        if inputs.depth is None or not camera.publishers.wants_depth:
+            self._tell(camera, "depth")
             return None
         run = self._parameters.run()
-        lifted = lift(
-            header,
-            people,
-            camera.depth,
-            camera.camera_info,
-            camera.target_frame,
-            run,
-            lambda reason: self._warn(
-                f"{camera.name} depth", f"{camera.name}: no depth: {reason}"
-            ),
-        )
-        if lifted is not None:
-            camera.publishers.publish_lifted(people, lifted, run)
+        try:
+            lifted = lift(
+                header, people, inputs.depth, inputs.calibration, inputs.target_frame, run
+            )
+        except NoDepthError as error:
+            self._tell(camera, "depth", error.kind, str(error))
+            return None
+        camera.publishers.publish_lifted(people, lifted, run)
+        self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
         return lifted
+
+    def _tell(self, camera: Camera, what: str, kind: str = "", reason: str = "") -> None:
+        """Keep in the diagnostics why something is missing; log it when it begins to be.
+
+        kind: of the reason, whose words may change from image to image; empty when all is well.
+        """
+        text = f"no {what}: {reason}" if kind else ""
+        camera.statistics.remark(what, text)
+        before = self._missing.get((camera.name, what), "")
+        self._missing[camera.name, what] = kind
+        if kind not in ("", before) and self._throttle.due(
+            f"{camera.name} {what} {kind}", _AGAIN_S
+        ):
+            self._log.warning(f"{camera.name}: {text}")
 
     def _age_s(self, header: Header) -> float:
         stamp = stamp_ns(header.stamp)
@@ -181,7 +203,7 @@ class FrameProcessor:
                     f"{camera.name}: stamps went back by {back / 1e9:.3f} s (a bag that "
                     "restarts, or two publishers on one topic?): starting afresh"
                 )
-            camera.reset()
+            camera.go_back(stamp, self._parameters.run().depth_max_age)
         elif back > 0 and self._throttle.due(f"{camera.name} step", math.inf):
             self._log.info(
                 f"{camera.name}: stamps step back by {back / 1e6:.1f} ms; steps of up to "
@@ -229,7 +251,8 @@ def _read(serialised: bytes, kind: type) -> Any:
 
 
 def _source(camera: Camera) -> str:
-    return camera.images.topic if camera.images is not None else camera.name
+    inputs = camera.inputs
+    return inputs.images.topic if inputs is not None else camera.name
 
 
 def _release_after(error: Exception) -> None:

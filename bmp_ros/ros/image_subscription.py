@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ImageSubscription``: images and their calibration, subscribed as their publishers offer.
+"""``ImageSubscription``: images, subscribed as their publishers offer.
 
 A reliable subscription to a best-effort publisher receives nothing. A best-effort subscription
 receives what the transport does not lose, which with large images may be next to nothing. So the
@@ -15,7 +15,7 @@ from typing import Any
 from rclpy.exceptions import NameValidationException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from bmp_ros.ros.compatibility import RCLError
 from bmp_ros.ros.settings import CameraSettings
@@ -23,6 +23,7 @@ from bmp_ros.ros.settings import CameraSettings
 DEPTH = 5
 """Messages that the transport may keep: with 1, a reliable 720p stream loses a third of them."""
 
+DEPTH_SUFFIX = "/compressedDepth"
 _SUFFIX = "/compressed"
 _REMIND_S = 30.0
 _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
@@ -31,11 +32,9 @@ _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFF
 class ImageSubscription:
     """Subscribes from `open` to `close`; all on the executor's thread.
 
-    kind: type of the messages on ``topic``, which is a resolved name. info_topic: of the
-    calibration; empty: ``camera_info`` beside ``beside`` (default: topic). wanted_qos: see
+    kind: type of the messages on ``topic``, which is a resolved name. wanted_qos: see
     `reliability_for`. on_message(serialised): called for each image, which is not decoded here.
-    Raises ValueError for an ``info_topic`` that is not a valid name.
-    reliability: of the subscription. camera_info: the last calibration received, or None.
+    reliability: of the subscription.
     """
 
     def __init__(
@@ -45,21 +44,15 @@ class ImageSubscription:
         topic: str,
         *,
         on_message: Callable[[bytes], None],
-        info_topic: str = "",
-        beside: str = "",
         wanted_qos: str = "auto",
     ) -> None:
         self.kind = kind
         self.topic = topic
         self.reliability = _RELIABLE
-        self.camera_info: CameraInfo | None = None
         self._node = node
-        self._info_topic = info_topic or f"{(beside or topic).rpartition('/')[0]}/camera_info"
-        resolved(node, self._info_topic)
         self._wanted_qos = wanted_qos
         self._on_message = on_message
         self._images: Any = None
-        self._calibrations: Any = None
         self._last = self._reminded = time.monotonic()
 
     @property
@@ -76,15 +69,11 @@ class ImageSubscription:
     def open(self) -> None:
         self._last = self._reminded = time.monotonic()
         self._subscribe(reliability_for(self._wanted_qos, self.offered()))
-        self._calibrations = self._node.create_subscription(
-            CameraInfo, self._info_topic, self._keep_info, profile(_BEST_EFFORT)
-        )
 
     def close(self) -> None:
-        for subscription in (self._images, self._calibrations):
-            if subscription is not None:
-                self._node.destroy_subscription(subscription)
-        self._images = self._calibrations = None
+        if self._images is not None:
+            self._node.destroy_subscription(self._images)
+            self._images = None
 
     def follow_publishers(self) -> None:
         """Subscribe anew when the publishers' reliability asks for it."""
@@ -134,9 +123,6 @@ class ImageSubscription:
         self._last = time.monotonic()
         self._on_message(serialised)
 
-    def _keep_info(self, info: CameraInfo) -> None:
-        self.camera_info = info
-
 
 def camera_subscription(
     node: LifecycleNode, settings: CameraSettings, on_message: Callable[[bytes], None]
@@ -151,15 +137,17 @@ def camera_subscription(
         CompressedImage if compressed else Image,
         base + _SUFFIX if compressed else exact,
         on_message=on_message,
-        info_topic=settings.camera_info_topic,
-        beside=base,
         wanted_qos=settings.image_qos,
     )
 
 
 def published_images(node: LifecycleNode) -> str:
     """Name the image topics of other nodes; our own debug images are no camera."""
-    topics = node.get_topic_names_and_types()
+    return "; ".join(published_topics(node, kind) for kind in ("Image", "CompressedImage"))
+
+
+def published_topics(node: LifecycleNode, kind: str) -> str:
+    """Name the topics of a type of sensor_msgs that other nodes publish, in words."""
     ours = node.get_fully_qualified_name()
 
     def is_published(topic: str) -> bool:
@@ -168,15 +156,24 @@ def published_images(node: LifecycleNode) -> str:
             for info in node.get_publishers_info_by_topic(topic)
         )
 
-    found = []
-    for kind in ("Image", "CompressedImage"):
-        names = [
-            name
-            for name, types in topics
-            if f"sensor_msgs/msg/{kind}" in types and is_published(name)
-        ]
-        found.append(f"{kind} topics there are: {', '.join(names) or 'none'}")
-    return "; ".join(found)
+    names = [
+        name
+        for name, types in node.get_topic_names_and_types()
+        if f"sensor_msgs/msg/{kind}" in types and is_published(name)
+    ]
+    return f"{kind} topics there are: {', '.join(names) or 'none'}"
+
+
+def without_transport(topic: str) -> str:
+    """The base topic: without what image_transport appends to it."""
+    for suffix in (_SUFFIX, DEPTH_SUFFIX):
+        topic = topic.removesuffix(suffix)
+    return topic
+
+
+def info_beside(topic: str) -> str:
+    """The topic of the calibration beside a topic of images."""
+    return f"{without_transport(topic).rpartition('/')[0]}/camera_info"
 
 
 def profile(reliability: ReliabilityPolicy) -> QoSProfile:

@@ -3,28 +3,25 @@
 
 from __future__ import annotations
 
-import colorsys
-
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
-from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.depth.people_3d import People3D
+from bmp_ros.drawing import person_color
 from bmp_ros.loop.people import People
 
 _LIFETIME = Duration(sec=1)  # so that a node that ends leaves no ghosts
 _LINE_WIDTH = 0.012  # of the distance
-_GOLDEN_RATIO = 0.618034
 
 
 def skeleton_markers(
     header: Header,
     people: People,
-    camera_info: CameraInfo,
+    camera: CameraModel,
     distance: float,
     score_threshold: float,
     *,
@@ -38,8 +35,9 @@ def skeleton_markers(
     image before.
     """
     markers = [Marker(header=header, action=Marker.DELETEALL)]
-    points = keypoints_in_plane(people.keypoints, camera_info, distance)
+    points = keypoints_in_plane(people.keypoints, camera, distance)
     found = people.keypoint_scores > score_threshold
+    found = found & np.isfinite(points).all(axis=2)
     if in_space is not None:
         known = np.isfinite(in_space.keypoints).all(axis=2)
         placed = known.any(axis=1)
@@ -64,40 +62,16 @@ def skeleton_markers(
     return MarkerArray(markers=markers)
 
 
-def keypoints_in_plane(
-    keypoints: np.ndarray, camera_info: CameraInfo, distance: float
-) -> np.ndarray:
+def keypoints_in_plane(keypoints: np.ndarray, camera: CameraModel, distance: float) -> np.ndarray:
     """Where the rays of keypoints (N, K, 2) pixels meet the plane z = ``distance``: (N, K, 3).
 
-    In metres, in the camera's optical frame (x right, y down, z forward). Lens distortion of the
-    models plumb_bob and rational_polynomial is taken out; the formula is OpenCV's.
+    In metres, in the camera's optical frame (x right, y down, z forward); NaN without a ray.
     """
-    matrix = np.array(camera_info.k, np.float64).reshape(3, 3)
-    known = camera_info.distortion_model in ("plumb_bob", "rational_polynomial")
-    coefficients = np.array(camera_info.d if known else [], np.float64)
-    flat = keypoints.reshape(-1, 1, 2).astype(np.float64)
-    if not len(flat):
-        return np.zeros((*keypoints.shape[:2], 3))
-    rays = cv2.undistortPoints(flat, matrix, coefficients if coefficients.any() else None)
-    points = np.concatenate([rays[:, 0], np.ones((len(rays), 1))], axis=1) * distance
-    return points.reshape(*keypoints.shape[:2], 3)
-
-
-def usable(camera_info: CameraInfo | None, height: int, width: int) -> str:
-    """Say why a calibration cannot be used for images of this size; empty when it can."""
-    if camera_info is None:
-        return "no camera_info has come"
-    if not camera_info.k[0] > 0 or not camera_info.k[4] > 0:
-        return "camera_info is of a camera that is not calibrated (K is 0)"
-    if (camera_info.height, camera_info.width) != (height, width):
-        return (
-            f"camera_info is of images of {camera_info.width}x{camera_info.height} pixels, these "
-            f"have {width}x{height}"
-        )
-    return ""
+    rays = camera.rays(keypoints)
+    return np.concatenate([rays, np.ones((*rays.shape[:-1], 1))], axis=-1) * distance
 
 
 def _color(number: int) -> ColorRGBA:
-    """Strong colours, neighbours in number far from each other."""
-    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1.0, 0.8, 1.0)
-    return ColorRGBA(r=red, g=green, b=blue, a=1.0)
+    """The colour of a person in rviz, the same as in the debug image."""
+    blue, green, red = person_color(number)
+    return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0)

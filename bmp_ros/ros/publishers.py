@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from bmp_ros.drawing import draw_people
 from bmp_ros.loop.people import People
 from bmp_ros.ros import markers
+from bmp_ros.ros.calibration import CalibrationError, CalibrationInput
 from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
 from bmp_ros.ros.image_messages import image_message, jpeg_message
@@ -108,35 +108,35 @@ class CameraPublishers:
         *,
         run: RunSettings,
         score_threshold: float,
-        camera_info: CameraInfo | None,
+        calibration: CalibrationInput,
         lifted: Lifted | None,
-        on_no_markers: Callable[[str], None],
-    ) -> None:
-        """Publish what has subscribers.
+    ) -> CalibrationError | None:
+        """Publish what has subscribers; return why markers that are wanted cannot be drawn.
 
-        lifted: the people in space, None without depth. on_no_markers: told why markers cannot be
-        drawn.
+        calibration: of the image. lifted: the people in space, None without depth.
         """
         self._publish_debug_image(header, image, people, run.jpeg_quality)
         if _is_wanted(self._label_image):
             self._label_image.publish(label_image(header, people))
         if self._detections is not None and _is_wanted(self._detections):
             self._detections.publish(detection_array(header, people))
-        if _is_wanted(self._markers):
-            reason = markers.usable(camera_info, *image.shape[:2])
-            if reason or camera_info is None:
-                on_no_markers(reason)
-                return
-            self._markers.publish(
-                markers.skeleton_markers(
-                    header,
-                    people,
-                    camera_info,
-                    run.marker_distance,
-                    score_threshold,
-                    in_space=lifted.optical if lifted is not None else None,
-                )
+        if not _is_wanted(self._markers):
+            return None
+        try:
+            camera = calibration.fitting(people.image_size, "the image")
+        except CalibrationError as error:
+            return error
+        self._markers.publish(
+            markers.skeleton_markers(
+                header,
+                people,
+                camera,
+                run.marker_distance,
+                score_threshold,
+                in_space=lifted.optical if lifted is not None else None,
             )
+        )
+        return None
 
     def _publish_debug_image(
         self, header: Header, image: np.ndarray, people: People, quality: int

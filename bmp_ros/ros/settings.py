@@ -73,12 +73,22 @@ class CameraSettings:
     camera_info_topic: str = str_field(
         "", text="calibration, for markers and depth; empty: camera_info beside image_topic"
     )
+    rectified: str = choice_field(
+        "auto", choices=("auto", "true", "false"),
+        text="whether the images are rectified, so that P of camera_info counts and not K and D; "
+        "auto: if the last part of the topic's name contains rect",
+    )  # fmt: skip
     depth_topic: str = str_field(
-        "", text="depth images registered to those of image_topic; empty: no depth"
-    )
+        "", text="depth images registered to those of image_topic (sensor_msgs/Image, or "
+        "CompressedImage as compressed_depth_image_transport publishes it); empty: no depth",
+    )  # fmt: skip
     depth_camera_info_topic: str = str_field(
         "", text="calibration of the depth images; empty: camera_info beside depth_topic"
     )
+    depth_rectified: str = choice_field(
+        "auto", choices=("auto", "true", "false"),
+        text="the same as rectified, for the depth images",
+    )  # fmt: skip
     target_frame: str = str_field(
         "", text="frame of poses_3d, through tf; empty: the camera's optical frame"
     )
@@ -170,6 +180,9 @@ def from_parameter(item: Field[Any], value: Any) -> Any:
     if item.metadata["kind"] is list:
         # rclpy gives None for [] without a type, and [""] stands for it.
         return [] if value is None or list(value) == [""] else value
+    # What looks like a boolean is made one on the command line and in files.
+    if type(value) is bool and "true" in item.metadata.get("choices", ()):
+        return str(value).lower()
     optional = item.metadata["optional"]
     return None if optional and type(value) in (int, float) and value == NULL else value
 

@@ -25,7 +25,8 @@ class TargetFrame:
         except ImportError as error:
             raise NoDepthError(
                 f"target_frame is {frame!r}, but tf2_ros cannot be imported ({error}): "
-                f"{how_to_install('tf2_ros_py')}, or leave target_frame empty"
+                f"{how_to_install('tf2_ros_py')}, or leave target_frame empty",
+                "no tf2",
             ) from error
         self.frame = frame
         self._errors = tf2_ros.TransformException
@@ -41,6 +42,12 @@ class TargetFrame:
         Distances stay those from the camera. Raises NoDepthError when tf has no transform at
         the header's stamp; it does not wait for one.
         """
+        if header.stamp.sec < 0:
+            raise NoDepthError(
+                f"the image is stamped {header.stamp.sec} s, and tf knows no time before 0; "
+                "leave target_frame empty",
+                "negative stamp",
+            )
         try:
             found = self._buffer.lookup_transform(
                 self.frame, header.frame_id, Time.from_msg(header.stamp)
@@ -48,9 +55,16 @@ class TargetFrame:
         except self._errors as error:
             raise NoDepthError(
                 f"no transform from {header.frame_id!r} to target_frame {self.frame!r} at the "
-                f"image's stamp: {error}; publish it, or leave target_frame empty"
+                f"image's stamp: {error}; publish it, or leave target_frame empty",
+                "no transform",
             ) from error
         rotation, shift = rigid_motion(found.transform)
+        if not (np.isfinite(rotation).all() and np.isfinite(shift).all()):
+            raise NoDepthError(
+                f"the transform from {header.frame_id!r} to target_frame {self.frame!r} is no "
+                f"rigid motion: {found.transform}",
+                "no rigid motion",
+            )
         moved = replace(
             people,
             keypoints=(people.keypoints @ rotation.T + shift).astype(np.float32),
@@ -60,9 +74,14 @@ class TargetFrame:
 
 
 def rigid_motion(transform: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation (3, 3) and translation (3,) of a geometry_msgs/Transform."""
+    """Rotation (3, 3) and translation (3,) of a geometry_msgs/Transform.
+
+    NaN for a quaternion of no length.
+    """
     q, t = transform.rotation, transform.translation
-    x, y, z, w = np.array([q.x, q.y, q.z, q.w]) / np.linalg.norm([q.x, q.y, q.z, q.w])
+    quaternion = np.array([q.x, q.y, q.z, q.w])
+    with np.errstate(all="ignore"):
+        x, y, z, w = quaternion / np.linalg.norm(quaternion)
     rotation = np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],

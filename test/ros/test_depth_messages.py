@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import math
+import struct
 from array import array
 
+import cv2
 import numpy as np
 import pytest
 from geometry_msgs.msg import Quaternion, Transform, Vector3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
 from bmp_ros.ros.depth_messages import (
-    camera_model,
     depth_image,
     depth_message,
     person_array_3d,
@@ -93,14 +96,58 @@ def test_people_in_space_survive_the_message() -> None:
     assert got.people[0].distance == 2.5 and math.isnan(got.people[1].distance)
 
 
-def test_calibrations() -> None:
-    info = CameraInfo(height=480, width=640, distortion_model="plumb_bob")
-    with pytest.raises(ValueError, match="not calibrated"):
-        camera_model(info)
-    info.k = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
-    info.d = [0.1, 0.0, 0.0, 0.0, 0.0]
-    camera = camera_model(info)
-    assert (camera.width, camera.height, camera.model) == (640, 480, "plumb_bob")
+def compressed(depth: np.ndarray, form: str) -> CompressedImage:
+    data = struct.pack("<iff", 1, 0.0, 0.0) + cv2.imencode(".png", depth)[1].tobytes()
+    return CompressedImage(format=form, data=array("B", data))
+
+
+@pytest.mark.parametrize("form", ["16UC1; compressedDepth png", "16UC1; compressedDepth"])
+def test_compressed_depth_is_read_and_goes_out_raw(form: str) -> None:
+    depth = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    sent = compressed(depth, form)
+    sent.header.frame_id = "optical"
+    assert np.array_equal(depth_image(sent), depth)
+    written = depth_message(sent, depth_image(sent))
+    assert (written.encoding, written.header.frame_id) == ("16UC1", "optical")
+    assert np.array_equal(depth_image(written), depth)
+
+
+@pytest.mark.parametrize(
+    ("form", "data"),
+    [
+        ("bgr8; jpeg compressed bgr8", bytes(50)),
+        ("", bytes(50)),
+        ("16UC1; compressedDepth png", b""),
+        ("16UC1; compressedDepth png", bytes(20)),
+        ("16UC1; compressedDepth rvl", bytes(20)),
+        ("16UC1; compressedDepth zstd", bytes(20)),
+        ("8UC1; compressedDepth png", bytes(20)),
+    ],
+)
+def test_what_is_no_compressed_depth_is_refused(form: str, data: bytes) -> None:
+    with pytest.raises(ImageError, match="format"):
+        depth_image(CompressedImage(format=form, data=array("B", data)))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(["16UC1", "32FC1", "mono16", "bgr8", "", "64FC1"]),
+    st.integers(0, 2**32 - 1) | st.integers(0, 9),
+    st.integers(0, 2**32 - 1) | st.integers(0, 9),
+    st.integers(0, 2**32 - 1) | st.integers(0, 40),
+    st.integers(0, 1),
+    st.binary(max_size=120),
+)
+def test_any_depth_message_is_refused_or_read(
+    encoding: str, height: int, width: int, step: int, big: int, data: bytes
+) -> None:
+    sent = Image(encoding=encoding, height=height, width=width, step=step, is_bigendian=big)
+    sent.data = array("B", data)
+    try:
+        read = depth_image(sent)
+    except ImageError:
+        return
+    assert read.shape == (height, width) and np.isfinite(np.nan_to_num(read).sum())
 
 
 def test_rigid_motions() -> None:
@@ -109,3 +156,4 @@ def test_rigid_motions() -> None:
     rotation, shift = rigid_motion(turn)  # a quarter turn about z, then 1 m along x
     assert np.allclose(rotation @ [2, 0, 0] + shift, [1, 2, 0])
     assert np.allclose(rotation @ rotation.T, np.eye(3))
+    assert np.isnan(rigid_motion(Transform(rotation=Quaternion(w=0.0)))[0]).any()

@@ -1,48 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rays of a calibrated camera, and calibrations that cannot be used."""
+"""Skeletons for rviz: on the rays of the one camera model, in the colours of the debug image."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
-from bmp_ros.ros.markers import keypoints_in_plane, usable
+from bmp_ros.depth.camera_model import CameraModel
+from bmp_ros.drawing import person_color
+from bmp_ros.loop.people import People
+from bmp_ros.ros.markers import keypoints_in_plane, skeleton_markers
 
-K = [400.0, 0, 320, 0, 410, 240, 0, 0, 1]
+K = np.array([[400.0, 0, 320], [0, 410, 240], [0, 0, 1]])
 
 
-def test_points_project_back_to_where_they_were_seen() -> None:
-    info = CameraInfo(
-        height=480, width=640, k=K, distortion_model="plumb_bob", d=[-0.2, 0.05, 1e-3, -1e-3, 0.0]
-    )
+@pytest.mark.parametrize(
+    ("model", "distortion"),
+    [
+        ("", []),
+        ("plumb_bob", [-0.2, 0.05, 1e-3, -1e-3, 0.0]),
+        ("rational_polynomial", [0.1, 0.02, 1e-3, -1e-3, 0.01, 0.15, 0.01, 0.0]),
+        ("equidistant", [0.1, 0.02, 0.0, 0.0]),
+    ],
+)
+def test_points_project_back_to_where_they_were_seen(model: str, distortion: list[float]) -> None:
+    camera = CameraModel(K, 640, 480, np.array(distortion), model)
     pixels = np.random.default_rng(0).uniform(100, 380, (4, 17, 2)).astype(np.float32)
-    points = keypoints_in_plane(pixels, info, 3.0)
+    points = keypoints_in_plane(pixels, camera, 3.0)
     assert points.shape == (4, 17, 3)
     np.testing.assert_allclose(points[..., 2], 3.0)
-    zero = np.zeros(3)
-    seen, _ = cv2.projectPoints(
-        points.reshape(-1, 3), zero, zero, np.array(K).reshape(3, 3), np.array(info.d)
-    )
+    zero, flat = np.zeros(3), points.reshape(-1, 1, 3)
+    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    seen, _ = project(flat, zero, zero, K, np.array(distortion))
     np.testing.assert_allclose(seen.reshape(pixels.shape), pixels, atol=0.05)
 
 
 def test_nobody() -> None:
-    info = CameraInfo(height=480, width=640, k=K)
-    assert keypoints_in_plane(np.zeros((0, 17, 2), np.float32), info, 2.0).shape == (0, 17, 3)
+    camera = CameraModel(K, 640, 480)
+    assert keypoints_in_plane(np.zeros((0, 17, 2), np.float32), camera, 2.0).shape == (0, 17, 3)
 
 
-@pytest.mark.parametrize(
-    ("info", "words"),
-    [
-        (None, "no camera_info"),
-        (CameraInfo(height=480, width=640), "not calibrated"),
-        (CameraInfo(height=240, width=320, k=K), "320x240"),
-        (CameraInfo(height=480, width=640, k=K), ""),
-    ],
-)
-def test_usable(info: CameraInfo | None, words: str) -> None:
-    reason = usable(info, 480, 640)
-    assert words in reason
-    assert bool(reason) == bool(words)
+def people_of(count: int) -> People:
+    boxes = np.tile(np.array([[100, 100, 200, 300]], np.float32), (count, 1))
+    people = People.of_boxes(boxes, np.ones(count, np.float32), 480, 640)
+    people.keypoints[:] = np.linspace([110, 110], [190, 290], 17)
+    people.keypoint_scores[:] = 0.9
+    return people
+
+
+def test_a_person_has_the_colour_of_the_debug_image() -> None:
+    markers = skeleton_markers(Header(), people_of(4), CameraModel(K, 640, 480), 2.0, 0.3).markers
+    assert len(markers) == 5  # the first deletes those before
+    for number, marker in enumerate(markers[1:]):
+        blue, green, red = person_color(number)
+        color = marker.color
+        assert [round(255 * c) for c in (color.r, color.g, color.b)] == [red, green, blue]
+
+
+def test_keypoints_without_a_ray_are_left_out() -> None:
+    # All that lies beyond r = 0.98 of this lens is shown by nothing.
+    camera = CameraModel(K, 640, 480, np.array([-0.35, 0, 0, 0]), "plumb_bob")
+    people = people_of(1)
+    people.keypoints[0, ::2] = [639, 479]
+    edges = sum(len(m.points) for m in skeleton_markers(Header(), people, camera, 2, 0.3).markers)
+    whole = skeleton_markers(Header(), people_of(1), camera, 2, 0.3).markers
+    assert edges < sum(len(m.points) for m in whole)
+    for marker in skeleton_markers(Header(), people, camera, 2.0, 0.3).markers:
+        assert all(np.isfinite([p.x, p.y, p.z]).all() for p in marker.points)
