@@ -170,8 +170,8 @@ def descriptor(group: Group, item: Field[Any]) -> ParameterDescriptor:
         description=text_of(item),
         additional_constraints=f"{allowed_parameter_values(item)}; may change: {group.when}",
         read_only=group is START,
-        # 1 means 1.0, true a choice of that name, and [] has no type; our own check is strict about
-        # everything else.
+        # 1 means 1.0, true a choice of that name, and [] has no type; our own check is strict
+        # about everything else.
         dynamic_typing=spec["kind"] in (float, list) or "true" in spec.get("choices", ()),
     )
     if "low" in spec:
