@@ -44,7 +44,7 @@ def test_nobody() -> None:
 
 def people_of(count: int) -> People:
     boxes = np.tile(np.array([[100, 100, 200, 300]], np.float32), (count, 1))
-    people = People.of_boxes(boxes, np.ones(count, np.float32), 480, 640)
+    people = People.from_boxes(boxes, np.ones(count, np.float32), 480, 640)
     people.keypoints[:] = np.linspace([110, 110], [190, 290], 17)
     people.keypoint_scores[:] = 0.9
     return people
