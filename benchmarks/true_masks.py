@@ -21,9 +21,9 @@ from bmp_ros.evaluation.datasets import Dataset, LabelledImage, open_dataset
 from bmp_ros.evaluation.evaluate_loop import evaluate
 from bmp_ros.evaluation.report import report_lines
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.masks import mask_from_run_lengths
 from bmp_ros.loop.protocols import Segments
 from bmp_ros.machine import machine_line
-from bmp_ros.synthetic.dataset import mask_from_run_lengths
 
 LEAST_OVERLAP = 0.3
 """IoU below which a detection is nobody's, and keeps its mask."""

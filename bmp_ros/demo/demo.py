@@ -38,9 +38,9 @@ from bmp_ros.evaluation.clip_truth import clip_annotations
 from bmp_ros.evaluation.coco_results import CollectedResults
 from bmp_ros.evaluation.ground_truth import CATEGORY
 from bmp_ros.evaluation.scores import ResultScores, score_results
+from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.machine import machine, machine_line
 from bmp_ros.ros.person_messages import people_from_message
-from bmp_ros.synthetic.ground_truth import box_iou
 
 _SCENE_IMAGES = 200
 _FIRST_IMAGE_S = 60.0
@@ -276,7 +276,7 @@ def closeness(result: Result) -> float:
     0 for fewer than two people.
     """
     people = people_from_message(result.truth or result.people)
-    return float(np.triu(box_iou(people.boxes), 1).max(initial=0.0))
+    return float(np.triu(box_iou(people.boxes, people.boxes), 1).max(initial=0.0))
 
 
 def write_gif(

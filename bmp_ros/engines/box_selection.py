@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from bmp_ros.engines.letterbox import Letterbox
+from bmp_ros.loop.box_nms import box_nms
 
 
 def select_people(
@@ -33,33 +34,11 @@ def select_people(
     solid = ~_is_empty(image_boxes)
     chosen, image_boxes = chosen[solid], image_boxes[solid]
 
-    kept = suppress_overlaps(image_boxes, nms_iou)
+    kept = box_nms(image_boxes, scores[chosen], nms_iou, extra_pixel=0.0)
     chosen, image_boxes = chosen[kept], letterbox.clip_to_image(image_boxes[kept])
     visible = np.flatnonzero(~_is_empty(image_boxes))[:max_people]
     chosen = chosen[visible]
     return image_boxes[visible], scores[chosen], chosen
-
-
-def suppress_overlaps(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Greedy NMS: return the rows (M,) kept, in their order.
-
-    boxes: (N, 4) xyxy, best first. A box goes when its IoU (continuous coordinates, without the
-    +1 of some older code) with a kept one exceeds ``iou_threshold``. Boxes with NaN overlap
-    nothing.
-    """
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    waiting = np.arange(len(boxes))
-    kept: list[int] = []
-    while waiting.size:
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(int(best))
-        low = np.maximum(boxes[best, :2], boxes[waiting, :2])
-        high = np.minimum(boxes[best, 2:], boxes[waiting, 2:])
-        intersection = np.prod(np.maximum(high - low, 0), axis=1)
-        # IoU > t without the division: areas are positive here, so the union is too.
-        union = areas[best] + areas[waiting] - intersection
-        waiting = waiting[~(intersection > np.float32(iou_threshold) * union)]
-    return np.array(kept, np.intp)
 
 
 def _is_empty(boxes: np.ndarray) -> np.ndarray:

@@ -85,10 +85,6 @@ class Letterbox:
         canvas[:height, width:] = PADDING_VALUE
         return canvas
 
-    def boxes_to_canvas(self, boxes: np.ndarray) -> np.ndarray:
-        """Map boxes (N, 4) xyxy from image to canvas pixels; float32."""
-        return np.asarray(boxes, np.float32) * np.array(self.scale * 2, np.float32)
-
     def boxes_to_image(self, boxes: np.ndarray) -> np.ndarray:
         """Map boxes (N, 4) xyxy from canvas to image pixels; float32, not clipped."""
         x, y = self.scale

@@ -6,20 +6,25 @@ from __future__ import annotations
 import numpy as np
 
 
-def box_nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> np.ndarray:
+def box_nms(
+    boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, *, extra_pixel: float = 1.0
+) -> np.ndarray:
     """Suppress boxes that overlap a better one.
 
     boxes: (N, 4) xyxy pixels. scores: (N,). A box survives while its IoU with every better
-    survivor is <= ``iou_threshold``; widths, heights and intersections count one extra pixel, as
-    in HRNet's and MMPose's NMS. Returns the kept indices (n,) int64, best first; on equal scores
-    the lower index is better.
+    survivor is <= ``iou_threshold``; widths, heights and intersections count ``extra_pixel`` more:
+    1 as in HRNet's and MMPose's NMS, 0 in continuous coordinates. Returns the kept indices (n,)
+    int64, best first; on equal scores the lower index is better. NaN in a box: it overlaps
+    nothing; as a score: it comes last.
     """
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    overlaps = box_iou(boxes, boxes, extra_pixel=1.0)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    waiting = np.argsort(-np.asarray(scores), kind="stable")
     kept: list[int] = []
-    for index in order:
-        if not (overlaps[index, kept] > iou_threshold).any():
-            kept.append(int(index))
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(int(best))
+        overlaps = box_iou(boxes[best], boxes[waiting], extra_pixel=extra_pixel)[0]
+        waiting = waiting[~(overlaps > iou_threshold)]
     return np.array(kept, np.int64)
 
 

@@ -6,6 +6,9 @@ A stack of masks is bool (N, H, W); a rectangle is (x, y, width, height) in whol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -105,6 +108,22 @@ def decode_runs(counts: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.repeat(foreground, runs).reshape(width, height).T
 
 
+def coco_run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (H, W) bool as COCO's uncompressed run lengths: ``{"size": [H, W], "counts": […]}``.
+
+    Of the whole image, column by column, background first; a mask without a pixel is one run.
+    """
+    height, width = mask.shape
+    _, counts = encode_runs(mask, (0, 0, width, height))
+    return {"size": [height, width], "counts": counts.tolist() or [height * width]}
+
+
+def mask_from_run_lengths(segmentation: Mapping[str, Any]) -> np.ndarray:
+    """(H, W) bool: the inverse of `coco_run_lengths`."""
+    height, width = segmentation["size"]
+    return np.ascontiguousarray(decode_runs(segmentation["counts"], width, height))
+
+
 def exclusive_masks(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Give every pixel to one person: the covering mask with the highest score.
 
@@ -113,30 +132,12 @@ def exclusive_masks(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     exclusive = np.empty(masks.shape, np.bool_)
     free = np.ones(masks.shape[1:], np.bool_)
-    for index in best_first(scores):
+    if not np.isfinite(scores).all():
+        raise ValueError(f"mask scores must be finite, got {scores}; drop such people first")
+    for index in np.argsort(-np.asarray(scores), kind="stable"):
         np.logical_and(masks[index], free, out=exclusive[index])
         np.logical_xor(free, exclusive[index], out=free)
     return exclusive
-
-
-def best_first(scores: np.ndarray) -> np.ndarray:
-    """(N,) int64: who is on top of whom; by descending score, the lower index first on ties."""
-    if not np.isfinite(scores).all():
-        raise ValueError(f"mask scores must be finite, got {scores}; drop such people first")
-    return np.argsort(-np.asarray(scores), kind="stable")
-
-
-def label_map(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Paint the masks into one image: (H, W) uint16, 0 = nobody, i + 1 = masks[i].
-
-    Where masks overlap, the one with the highest score is on top, the lower index on ties.
-    """
-    labels = np.zeros(masks.shape[1:], np.uint16)
-    for index in best_first(scores)[::-1]:  # better ones paint over worse ones
-        x, y, width, height = _bounding_rectangle(masks[index])
-        window = np.s_[y : y + height, x : x + width]
-        np.copyto(labels[window], np.uint16(index + 1), where=masks[index][window])
-    return labels
 
 
 def paint_out(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -162,8 +163,10 @@ def remove_holes_and_sprinkles(
     tie) always stays, so a small person does not vanish. An area of 0 turns its rule off. Returns
     new logits.
 
-    The areas and values are those of SAM 2's image predictor (facebookresearch/sam2), which
-    silently skips the step where its CUDA extension was not built.
+    The rules and the logits of 10 are those of ``SAM2Transforms.postprocess_masks`` in
+    facebookresearch/sam2, whose image predictor has both areas at 0 by default and silently skips
+    the step where its CUDA extension was not built. The default areas are those that BBoxMaskPose
+    sets.
     """
     cleaned = logits.copy()
     for source, target in zip(logits, cleaned, strict=True):

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
-from bmp_ros.loop.masks import decode_runs, encode_runs, mask_rectangles
-from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton
+from bmp_ros.loop.masks import mask_rectangles
+from bmp_ros.loop.skeletons import COCO_17, Skeleton
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,67 +199,6 @@ class People:
             f"People({len(self)} in {width}x{height}, {self.skeleton.name}"
             f"{': ' + found if found else ''})"
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers for ``json.dumps``, masks as run lengths (see `encode_runs`).
-
-        NaN becomes None, since JSON has no NaN. Exclusive and raw masks are both kept:
-        ``People.from_dict(people.to_dict())`` gives the same people.
-        """
-        height, width = self.image_size
-        return {
-            "height": height,
-            "width": width,
-            "skeleton": {
-                "name": self.skeleton.name,
-                "keypoint_names": list(self.skeleton.names),
-                "edges": [list(edge) for edge in self.skeleton.edges],
-            },
-            "people": [self._row_to_dict(index) for index in range(len(self))],
-        }
-
-    def _row_to_dict(self, index: int) -> dict[str, Any]:
-        row: dict[str, Any] = {}
-        for name in _ARRAY_NAMES:
-            values = getattr(self, name)[index]
-            if values.ndim and values.dtype == np.bool_:
-                rectangle, counts = encode_runs(values)
-                row[name] = {"rectangle": list(rectangle), "counts": counts.tolist()}
-            else:
-                row[name] = _plain(values)
-        return row
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> People:
-        """Read back what `to_dict` made; the skeleton must be a known one."""
-        name = data["skeleton"]["name"]
-        if name not in SKELETONS:
-            raise ValueError(f"skeleton {name!r} is unknown; known: {', '.join(SKELETONS)}")
-        people = cls.empty(data["height"], data["width"], SKELETONS[name])
-        rows = data["people"]
-        arrays: dict[str, np.ndarray] = {}
-        for field_name in _ARRAY_NAMES:
-            like = getattr(people, field_name)
-            shape = (len(rows), *like.shape[1:])
-            if like.ndim == 3 and like.dtype == np.bool_:
-                arrays[field_name] = np.zeros(shape, np.bool_)
-                for mask, row in zip(arrays[field_name], rows, strict=True):
-                    x, y, width, height = row[field_name]["rectangle"]
-                    crop = decode_runs(np.array(row[field_name]["counts"]), width, height)
-                    mask[y : y + height, x : x + width] = crop
-            else:
-                values = np.array([row[field_name] for row in rows], np.float64)
-                arrays[field_name] = values.astype(like.dtype).reshape(shape)
-        return cls(**arrays, skeleton=people.skeleton)
-
-
-def _plain(values: Any) -> Any:
-    """Nested lists of numbers; a float32 by its own shortest digits, NaN as None."""
-    if values.ndim:
-        return [_plain(value) for value in values]
-    if values.dtype.kind in "bi":
-        return int(values)
-    return None if np.isnan(values) else float(str(values))
 
 
 _ARRAY_NAMES = tuple(field.name for field in fields(People) if field.name != "skeleton")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.loop.masks import encode_runs
+from bmp_ros.loop.masks import coco_run_lengths
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17
 
@@ -33,10 +33,8 @@ def coco_keypoints(people: People, row: int, joints: int = len(COCO_17)) -> list
 
 def run_length_string(mask: np.ndarray) -> dict[str, Any]:
     """COCO's compressed run lengths of a mask (H, W) bool: ``{"size": [H, W], "counts": str}``."""
-    height, width = mask.shape
-    _, counts = encode_runs(mask, (0, 0, width, height))
-    runs = counts.tolist() or [height * width]  # an empty mask has no runs there, here it has one
-    return {"size": [height, width], "counts": compress_counts(runs)}
+    plain = coco_run_lengths(mask)
+    return {"size": plain["size"], "counts": compress_counts(plain["counts"])}
 
 
 def compress_counts(counts: list[int]) -> str:

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from bmp_ros.loop.masks import coco_run_lengths
 from bmp_ros.synthetic.ground_truth import PeopleTruth
 from bmp_ros.synthetic.splits import SPLITS, find_split
 
@@ -127,29 +128,13 @@ def annotations_of(people: PeopleTruth, image_id: int) -> list[dict[str, Any]]:
                 "iscrowd": 0,
                 "bbox": [left, top, right - left, bottom - top],
                 "area": int(people.masks[row].sum()),
-                "segmentation": column_run_lengths(people.masks[row]),
+                "segmentation": coco_run_lengths(people.masks[row]),
                 "keypoints": keypoints.ravel().tolist(),
                 "num_keypoints": int(in_image.sum()),
                 "identity": int(people.identities[row]),
             }
         )
     return annotations
-
-
-def column_run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's uncompressed run lengths of ``mask`` (H, W) bool: column by column, first run 0s."""
-    pixels = mask.T.ravel()
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    edges = np.concatenate([[0] if not pixels[0] else [0, 0], changes, [pixels.size]])
-    return {"size": list(mask.shape), "counts": np.diff(edges).tolist()}
-
-
-def mask_from_run_lengths(segmentation: dict[str, Any]) -> np.ndarray:
-    """(H, W) bool: the inverse of ``column_run_lengths``."""
-    height, width = segmentation["size"]
-    counts = np.asarray(segmentation["counts"])
-    pixels = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return np.ascontiguousarray(pixels.reshape(width, height).T)
 
 
 def gather_annotations(folder: Path) -> Path:

@@ -9,8 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.synthetic.camera import Camera
-from bmp_ros.synthetic.ground_truth import PeopleTruth, box_iou, people_truth, projected_box
+from bmp_ros.synthetic.ground_truth import PeopleTruth, people_truth, projected_box
 from bmp_ros.synthetic.photograph import photograph
 from bmp_ros.synthetic.render import Raster, Renderer
 from bmp_ros.synthetic.scene import Scene, compose_scene, draw_scene
@@ -86,7 +87,7 @@ def _promising(scene: Scene, rules: Split) -> bool:
         return False
     if (shown[:, 3] - shown[:, 1] < rules.min_height * scene.camera.height / 480).any():
         return False
-    overlap = box_iou(shown)[np.triu_indices(len(shown), 1)].max(initial=0.0)
+    overlap = box_iou(shown, shown)[np.triu_indices(len(shown), 1)].max(initial=0.0)
     return bool(overlap < rules.max_iou + 0.1 and overlap >= rules.min_iou - 0.2)
 
 

@@ -111,13 +111,3 @@ def joint_visibility(
         )
         result[joint] = VISIBLE if near.any() else OCCLUDED
     return result
-
-
-def box_iou(boxes: np.ndarray) -> np.ndarray:
-    """(N, N) intersection over union of xyxy ``boxes`` (N, 4) with each other."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    union = area[:, None] + area[None, :] - shared
-    return np.where(union > 0, shared / np.maximum(union, 1e-9), 0.0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bmp_ros.synthetic.ground_truth import PeopleTruth, box_iou
+from bmp_ros.loop.box_nms import box_iou
+from bmp_ros.synthetic.ground_truth import PeopleTruth
 from bmp_ros.synthetic.scene import Layout
 
 
@@ -36,7 +37,7 @@ class Split:
         heights = truth.boxes[:, 3] - truth.boxes[:, 1]
         if (heights < self.min_height * rows / 480).any():
             return False
-        overlap = box_iou(truth.boxes)
+        overlap = box_iou(truth.boxes, truth.boxes)
         highest = float(overlap[np.triu_indices(len(truth), 1)].max(initial=0.0))
         return self.min_iou <= highest < self.max_iou
 

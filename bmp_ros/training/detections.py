@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from bmp_ros.engines.build import build_loop
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.masks import coco_run_lengths, mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
-from bmp_ros.synthetic.dataset import column_run_lengths, mask_from_run_lengths
 
 if TYPE_CHECKING:
     from bmp_ros.loop.protocols import Detector, PoseEstimator
@@ -142,7 +142,7 @@ def _entry(person: Detected | None) -> dict[str, Any] | None:
     if person is None:
         return None
     box = [round(float(side), 1) for side in person.box]
-    return {"box": box, "segmentation": column_run_lengths(person.mask)}
+    return {"box": box, "segmentation": coco_run_lengths(person.mask)}
 
 
 def _write(file: Path, entries: list[dict[str, Any] | None]) -> None:

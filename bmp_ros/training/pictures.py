@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from bmp_ros.engines.letterbox import PADDING_VALUE
+from bmp_ros.loop.masks import mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
-from bmp_ros.synthetic.dataset import mask_from_run_lengths
 from bmp_ros.synthetic.ground_truth import mask_box
 from bmp_ros.training.detections import Detected, read_detections
 

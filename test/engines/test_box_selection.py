@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bmp_ros.engines.box_selection import select_people, suppress_overlaps
+from bmp_ros.engines.box_selection import select_people
 from bmp_ros.engines.letterbox import Letterbox
 
 LETTERBOX = Letterbox.fit(360, 640, 640)  # scale 1, the lower 280 rows are padding
@@ -15,34 +13,6 @@ def random_boxes(number: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, 30, (number, 2))
     return np.hstack([corners, corners + rng.integers(1, 30, (number, 2))]).astype(np.float32)
-
-
-def slow_nms(boxes: np.ndarray, threshold: float) -> list[int]:
-    kept: list[int] = []
-    for i, a in enumerate(boxes.astype(float)):
-        for j in kept:
-            b = boxes[j].astype(float)
-            width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-            height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-            areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-            if width * height / (areas - width * height) > threshold:
-                break
-        else:
-            kept.append(i)
-    return kept
-
-
-@given(st.integers(0, 40), st.integers(0, 2**32 - 1), st.sampled_from([0.123, 0.317, 0.61]))
-def test_nms_equals_the_pairwise_definition(number: int, seed: int, threshold: float) -> None:
-    boxes = random_boxes(number, seed)
-    kept = suppress_overlaps(boxes, threshold)
-    assert kept.tolist() == slow_nms(boxes, threshold)
-
-
-def test_nms_spares_iou_at_the_threshold() -> None:
-    boxes = np.array([[0, 0, 4, 2], [0, 0, 4, 1]], np.float32)  # IoU 0.5
-    assert suppress_overlaps(boxes, 0.5).tolist() == [0, 1]
-    assert suppress_overlaps(boxes, 0.49).tolist() == [0]
 
 
 def select(

@@ -8,13 +8,13 @@ the detector plays act i at its call i, and nobody when the acts are over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from dataclasses import field as attribute
 from typing import Any
 
 import numpy as np
 
-from bmp_ros.loop import BMPLoop, Frame, LoopSettings
+from bmp_ros.loop import BMPLoop, Frame, LoopSettings, People
 from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.skeletons import COCO_17, Skeleton
 
@@ -188,6 +188,16 @@ def stage(
         detector, estimator, scripted_segmenter if segmenter else None, LoopSettings(**settings)
     )
     return Stage(loop, detector, estimator, scripted_segmenter)
+
+
+def assert_same_people(first: People, second: People) -> None:
+    """Every number and pixel is the same, NaN in the same places."""
+    assert first.skeleton is second.skeleton
+    for item in fields(People):
+        if item.name != "skeleton":
+            one, other = getattr(first, item.name), getattr(second, item.name)
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other, err_msg=item.name)
 
 
 def grey_image(height: int, width: int) -> np.ndarray:

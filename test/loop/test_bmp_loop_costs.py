@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted import Actor, grey_image, rectangle_mask, stage
+from scripted import Actor, assert_same_people, grey_image, rectangle_mask, stage
 
 import bmp_ros.loop
 from bmp_ros.loop.protocols import Segments
@@ -84,7 +84,7 @@ def test_trace_shows_every_stage_and_finds_the_same_people() -> None:
     acts = [[LEFT, RIGHT], [Actor((30, 40, 100, 119))]]
     plain, traced = stage(*acts), stage(*acts)
     people, trace = plain.loop(IMAGE), traced.loop.trace(IMAGE)
-    assert trace.people.to_dict() == people.to_dict()
+    assert_same_people(trace.people, people)
     assert trace.report.iterations == 2 and trace.report.stage_ms["total"] > 0
     assert [item.iteration for item in trace.iterations] == [1, 2]
     for item in trace.iterations:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import assert_same_people
 
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings, People
 from bmp_ros.loop.prompts import PROMPT_METHODS
@@ -140,7 +141,7 @@ def test_random_networks(
     assert (report.not_finite == 0) or broken
     again = RandomNetworks(seed, skeleton, broken, has_masks)
     trace = BMPLoop(again, again, again if has_segmenter else None, wanted).trace(image)
-    assert trace.people.to_dict() == people.to_dict()
+    assert_same_people(trace.people, people)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.booleans(), some_settings)

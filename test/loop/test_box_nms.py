@@ -47,14 +47,16 @@ def test_extra_pixel_counts_the_last_row_and_column(first: np.ndarray, second: n
     np.testing.assert_allclose(overlaps, box_iou(first + grown, second + grown))
 
 
-@given(some_boxes(), st.data(), st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]))
+@given(
+    some_boxes(), st.data(), st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]), st.sampled_from([0, 1])
+)
 def test_nms_keeps_exactly_what_no_better_survivor_covers(
-    boxes: np.ndarray, data: st.DataObject, threshold: float
+    boxes: np.ndarray, data: st.DataObject, threshold: float, extra: int
 ) -> None:
     levels = st.sampled_from([0.2, 0.5, 0.5, 0.9])
     scores = np.array(data.draw(st.lists(levels, min_size=len(boxes), max_size=len(boxes))))
-    kept = box_nms(boxes, scores, threshold).tolist()
-    overlaps = box_iou(boxes, boxes, extra_pixel=1.0)
+    kept = box_nms(boxes, scores, threshold, extra_pixel=extra).tolist()
+    overlaps = box_iou(boxes, boxes, extra_pixel=extra)
     rank = sorted(range(len(boxes)), key=lambda index: (-scores[index], index))
     assert kept == sorted(kept, key=rank.index), "best first, ties by index"
     for place, index in enumerate(rank):
@@ -68,6 +70,21 @@ def test_overlap_of_exactly_the_threshold_survives() -> None:
     boxes = np.array([[0, 0, 9, 9], [5, 0, 14, 9]], np.float32)
     assert box_nms(boxes, np.array([0.9, 0.8]), 50 / 150).tolist() == [0, 1]
     assert box_nms(boxes, np.array([0.8, 0.9]), 0.33).tolist() == [1]
+
+
+def test_nan_overlaps_nothing_and_comes_last() -> None:
+    boxes = np.array([[0, 0, 9, 9], [0, 0, np.nan, 9], [0, 0, 9, 9], [0, 0, 9, 8]], np.float32)
+    kept = box_nms(boxes, np.array([0.9, 0.8, np.nan, 0.7]), 0.3, extra_pixel=0.0)
+    assert kept.tolist() == [0, 1]
+    apart = boxes + np.array([[0], [0], [40], [80]], np.float32)
+    assert box_nms(apart, np.array([0.9, 0.8, np.nan, 0.7]), 0.3).tolist() == [0, 1, 3, 2]
+
+
+def test_a_threshold_of_one_half_spares_one_half_in_continuous_coordinates() -> None:
+    boxes = np.array([[0, 0, 4, 2], [0, 0, 4, 1]], np.float32)
+    scores = np.array([0.9, 0.8])
+    assert box_nms(boxes, scores, 0.5, extra_pixel=0.0).tolist() == [0, 1]
+    assert box_nms(boxes, scores, 0.49, extra_pixel=0.0).tolist() == [0]
 
 
 def test_no_box() -> None:

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 
 from bmp_ros.loop.masks import (
     exclusive_masks,
-    label_map,
     mask_rectangles,
     paint_out,
     remove_holes_and_sprinkles,
@@ -43,20 +42,9 @@ def test_every_pixel_goes_to_the_best_mask_that_covers_it(
     np.testing.assert_array_equal(masks, before)
 
 
-@given(masks_and_scores())
-def test_label_map_names_the_owners(case: tuple[np.ndarray, np.ndarray]) -> None:
-    masks, scores = case
-    labels = label_map(masks, scores)
-    assert labels.dtype == np.uint16
-    exclusive = exclusive_masks(masks, scores)
-    for index in range(len(masks)):
-        np.testing.assert_array_equal(labels == index + 1, exclusive[index])
-    np.testing.assert_array_equal(labels > 0, masks.any(axis=0))
-
-
-def test_label_map_refuses_nan() -> None:
+def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="finite, got .*nan"):
-        label_map(np.ones((2, 3, 3), np.bool_), np.array([0.5, np.nan]))
+        exclusive_masks(np.ones((2, 3, 3), np.bool_), np.array([0.5, np.nan]))
 
 
 @given(stacks)

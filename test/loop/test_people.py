@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scripted import assert_same_people
 
 from bmp_ros.loop import People
 from bmp_ros.loop.skeletons import COCO_17, MULTI_21, MULTI_23, Skeleton
@@ -43,14 +43,6 @@ def some_people(draw: st.DrawFn, skeleton: Skeleton | None = None, size: int = 6
         track_ids=rng.integers(-1, 2**31 - 1, count).astype(np.int32),
         skeleton=skeleton,
     )
-
-
-def assert_same(first: People, second: People) -> None:
-    assert first.skeleton is second.skeleton
-    for name in ARRAYS:
-        one, other = getattr(first, name), getattr(second, name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other, err_msg=name)
 
 
 def three_people() -> People:
@@ -142,7 +134,7 @@ def test_concatenation(data: st.DataObject) -> None:
     assert len(together) == sum(map(len, parts))
     start = 0
     for part in parts:
-        assert_same(together[start : start + len(part)], part)
+        assert_same_people(together[start : start + len(part)], part)
         start += len(part)
 
 
@@ -166,30 +158,3 @@ def test_repr() -> None:
     assert repr(people[:0]) == "People(0 in 5x4, coco_17)"
     mixed = replace(people, iterations=np.array([1, 2, 2], np.int32))
     assert repr(mixed) == "People(3 in 5x4, coco_17: 1 in iteration 1, 2 in iteration 2)"
-
-
-@given(some_people())
-def test_json_there_and_back(people: People) -> None:
-    text = json.dumps(people.to_dict(), allow_nan=False)
-    assert_same(People.from_dict(json.loads(text)), people)
-
-
-def test_json_is_readable() -> None:
-    people = three_people()[0]
-    people = replace(people, scores=np.array([0.1], np.float32))
-    data = people.to_dict()
-    assert (data["height"], data["width"]) == (4, 5)
-    assert data["skeleton"]["keypoint_names"][0] == "nose"
-    (row,) = data["people"]
-    assert row["scores"] == 0.1, "no digits that float32 does not have"
-    assert row["visibility"] == [None] * 17
-    assert row["masks"] == {"rectangle": [0, 0, 0, 0], "counts": []}
-
-
-def test_json_with_a_foreign_skeleton_is_refused() -> None:
-    data = three_people().to_dict()
-    data["skeleton"]["name"] = "dog_20"
-    with pytest.raises(
-        ValueError, match="'dog_20' is unknown; known: coco_17, multi_21, multi_23"
-    ):
-        People.from_dict(data)

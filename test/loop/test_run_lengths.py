@@ -7,7 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bmp_ros.loop.masks import decode_runs, encode_runs, mask_rectangles
+from bmp_ros.loop.masks import (
+    coco_run_lengths,
+    decode_runs,
+    encode_runs,
+    mask_from_run_lengths,
+    mask_rectangles,
+)
 
 some_masks = arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14)))
 
@@ -64,15 +70,21 @@ def test_any_rectangle_around_the_mask_will_do(mask: np.ndarray, data: st.DataOb
 def test_cocos_own_run_lengths(mask: np.ndarray) -> None:
     coco = pytest.importorskip("pycocotools.mask")
     height, width = mask.shape
-    rectangle, counts = encode_runs(mask, (0, 0, width, height))
-    if not mask.any():
-        return
-    assert rectangle == (0, 0, width, height)
-    uncompressed = {"size": [height, width], "counts": counts.tolist()}
+    uncompressed = coco_run_lengths(mask)
+    assert uncompressed["size"] == [height, width]
     theirs = coco.decode(coco.frPyObjects(uncompressed, height, width))
     np.testing.assert_array_equal(theirs > 0, mask)
     ours = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     assert coco.frPyObjects(uncompressed, height, width) == ours
+
+
+@given(some_masks)
+def test_cocos_run_lengths_there_and_back(mask: np.ndarray) -> None:
+    encoded = coco_run_lengths(mask)
+    assert sum(encoded["counts"]) == mask.size
+    decoded_mask = mask_from_run_lengths(encoded)
+    np.testing.assert_array_equal(decoded_mask, mask)
+    assert decoded_mask.flags.c_contiguous
 
 
 @pytest.mark.parametrize(

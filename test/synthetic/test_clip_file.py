@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.synthetic.clip_file import DEMO_FPS, DEMO_SECONDS, DEMO_SEED, open_clip, write_clip
-from bmp_ros.synthetic.ground_truth import box_iou, mask_box
+from bmp_ros.synthetic.ground_truth import mask_box
 
 MEGABYTE = 1e6
 
@@ -50,7 +51,7 @@ def test_demo_clip_shows_a_hug_and_people_who_cross() -> None:
     overlaps = []
     for number in range(len(clip)):
         people = clip.people(number)
-        iou = np.triu(box_iou(people.boxes), 1)
+        iou = np.triu(box_iou(people.boxes, people.boxes), 1)
         row, column = np.unravel_index(iou.argmax(), iou.shape)
         overlaps.append((iou.max(), *people.identities[[row, column]].tolist()))
     pairs = [(first, second) for iou, first, second in overlaps if iou > 0.5]

@@ -9,33 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
+from bmp_ros.loop.masks import mask_from_run_lengths
 from bmp_ros.synthetic.dataset import (
     annotations_of,
     coco_document,
-    column_run_lengths,
     main,
-    mask_from_run_lengths,
 )
 from bmp_ros.synthetic.generator import render_scene
-
-
-@given(arrays.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_run_lengths_round_trip(mask: np.ndarray) -> None:
-    encoded = column_run_lengths(mask)
-    assert sum(encoded["counts"]) == mask.size
-    assert np.array_equal(mask_from_run_lengths(encoded), mask)
-
-
-@given(arrays.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_run_lengths_are_cocos(mask: np.ndarray) -> None:
-    masks = pytest.importorskip("pycocotools.mask")
-    theirs = masks.decode(masks.frPyObjects(column_run_lengths(mask), *mask.shape))
-    assert np.array_equal(theirs.astype(bool), mask)
-
 
 pytestmark = pytest.mark.usefixtures("renderer")
 

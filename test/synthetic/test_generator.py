@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.synthetic.ground_truth import (
     NOT_IN_IMAGE,
     VISIBLE,
-    box_iou,
     mask_box,
     people_truth,
 )
@@ -131,7 +131,7 @@ def test_splits_keep_their_promises(renderer, name):
 
     for sample in generate(name, 3, start=40):
         people = sample.people
-        overlap = box_iou(people.boxes)[np.triu_indices(len(people), 1)]
+        overlap = box_iou(people.boxes, people.boxes)[np.triu_indices(len(people), 1)]
         heights = people.boxes[:, 3] - people.boxes[:, 1]
         assert sample.image.shape == (480, 640, 3) and sample.image.dtype == np.uint8
         assert (people.masks.sum(axis=(1, 2)) >= 150).all()
@@ -172,6 +172,6 @@ def test_clip_keeps_identities_and_moves_people(renderer):
     hug = next(f for f in frames if f.stamp == 4)  # the meeting lasts from 3 s to 5.5 s
     rows = [hug.people.identities.tolist().index(i) for i in (1, 2)]
     boxes = hug.people.amodal_boxes[rows]
-    assert box_iou(boxes)[0, 1] > 0.2
+    assert box_iou(boxes, boxes)[0, 1] > 0.2
     again = next(iter(render_clip(1, 10.0, 0.5, width=WIDTH, height=HEIGHT)))
     np.testing.assert_array_equal(again.image, frames[0].image)

@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="the trainings need torch")
 sys.path.insert(0, str(Path(__file__).parent))
 from discs import disc_picture
 
-from bmp_ros.synthetic.dataset import column_run_lengths
+from bmp_ros.loop.masks import coco_run_lengths
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def disc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(folder / "images" / f"{name}.jpg"), picture.image)
         people = [
             {
-                "segmentation": column_run_lengths(mask),
+                "segmentation": coco_run_lengths(mask),
                 "keypoints": np.column_stack([joints, np.full(17, 2)]).ravel().tolist(),
             }
             for mask, joints in zip(picture.masks, picture.keypoints, strict=True)
