@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
-        return actions.add_parser(name, help=text, description=f"{text}. {more}".strip())
+        return actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip()
+        )
 
     listing = add("list", "list all weights files: role, licence, presets, installed or not")
     listing.add_argument("--here", action="store_true", help="only those on this machine")
@@ -122,8 +124,7 @@ def _show(args: argparse.Namespace) -> int:
             "licence text": licence.text,
             "from": str(weights.origin),
             "size": f"{weights.size / 1e6:.0f} MB" if weights.size else "not known in advance",
-            "sha256": weights.sha256_prefix
-            or "not known in advance; pinned at the first download",
+            "sha256": _hash(weights),
             "presets": ", ".join(weights.presets) or "-",
             "on this machine": str(installed_path(weights) or "no"),
         }
@@ -131,6 +132,13 @@ def _show(args: argparse.Namespace) -> int:
         for key, value in rows.items():
             print(f"  {key:<15}  {value}")
     return 0
+
+
+def _hash(weights: WeightsFile) -> str:
+    if weights.sha256:
+        return weights.sha256
+    known = f"{weights.sha256_prefix}…" if weights.sha256_prefix else "not known in advance"
+    return f"{known}; pinned at the first download"
 
 
 def _download(args: argparse.Namespace) -> int:

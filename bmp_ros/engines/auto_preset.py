@@ -62,9 +62,10 @@ def choose_preset(device: str = "auto") -> AutoChoice:
         remedies.append(f"download them with {fetch}")
     if not _installed("torch"):
         problems.append("PyTorch is not installed")
-        remedies.append("install it as requirements/torch.txt says")
-    if not _installed("sam2"):
-        problems.append("the package sam2 is not installed")
+        remedies.append("`pip install torch torchvision safetensors` (on a Jetson NVIDIA's torch)")
+    lacking = [package for package in ("sam2", "hydra", "iopath") if not _installed(package)]
+    if lacking:
+        problems.append(f"Python packages are not installed ({', '.join(lacking)})")
         remedies.append(INSTALL_SAM2)
     if not problems:
         trouble = _why_torch_sees_no_gpu()

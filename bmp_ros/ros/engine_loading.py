@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.engines.auto_preset import AUTO, SMALL, AutoChoice, choose_preset
+from bmp_ros.engines.auto_preset import AUTO, SMALL, AutoChoice, choose_preset, cuda_devices
 from bmp_ros.engines.build import build_loop
 from bmp_ros.engines.presets import Preset, load_preset
 from bmp_ros.loop import BMPLoop
@@ -72,9 +72,10 @@ def load_engines(
     device = device_of(loop, settings.device)
     logger.info(f"preset {preset.name} is ready on {device}")
     if device.startswith("cpu") and frame_s > _SLOW_S and preset.name != SMALL:
+        gpu = "device:=cuda uses the GPU or says why it cannot, " if cuda_devices() else ""
         logger.warning(
             f"preset {preset.name} runs on the CPU: expect {frame_s:.1f} s per frame; "
-            f"preset:={SMALL} is made for CPUs, device:=cuda uses a GPU"
+            f"{gpu}preset:={SMALL} is made for CPUs"
         )
     return Engines(loop, preset, device, choice)
 

@@ -86,7 +86,7 @@ def _load_safetensors(path: Path) -> Checkpoint:
             return Checkpoint(tensors, dict(file.metadata() or {}), (), path)
     except SafetensorError as error:
         raise BadCheckpoint(
-            f"{path} is not a safetensors file, or was cut short ({error})"
+            f"{path} is not a safetensors file, or was cut short ({error}); make or copy it again"
         ) from error
 
 
@@ -161,7 +161,7 @@ def _not_a_checkpoint(path: Path, error: Exception) -> BadCheckpoint:
     reason = found.group(1) if found else (str(error).splitlines() or [type(error).__name__])[0]
     return BadCheckpoint(
         f"{path} ({path.stat().st_size} bytes) is not a checkpoint of torch, or was cut short: "
-        f"{reason}"
+        f"{reason}; download or copy it again"
     )
 
 

@@ -279,6 +279,7 @@ def test_show_says_licence_origin_size_and_hash(bmp):
         assert str(weights.origin) in done.stdout
         assert LICENCES[weights.licence].text in done.stdout
     assert str(ZOO["sam2.1-hiera-base-plus"].sha256) in done.stdout and "324 MB" in done.stdout
+    assert "81c58e40…; pinned" in bmp("show", "hrnet-w32-coco").stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["fetch"], ["download"], ["show"]])

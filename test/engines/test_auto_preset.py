@@ -72,9 +72,10 @@ def test_a_cpu_that_is_asked_for_counts_more_than_a_gpu(machine) -> None:
     [
         (("maskpose-b-1.0.0",), ["maskpose-b-1.0.0", DOWNLOAD]),
         (("sam2.1-hiera-base-plus",), ["sam2.1-hiera-base-plus", f"download {FULL}`"]),
-        (("torch",), ["PyTorch is not installed", "torch.txt"]),
-        (("sam2",), ["sam2 is not installed", "sam2==1.1.0"]),
-        (("torch", "rtmdet-ins-l-mask"), ["PyTorch", "rtmdet-ins-l-mask", "torch.txt", DOWNLOAD]),
+        (("torch",), ["PyTorch is not installed", "pip install torch"]),
+        (("sam2",), ["not installed (sam2)", "sam2==1.1.0"]),
+        (("hydra",), ["not installed (hydra)", "pip install hydra-core"]),
+        (("torch", "rtmdet-ins-l-mask"), ["PyTorch", "rtmdet-ins-l-mask", DOWNLOAD]),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
 )

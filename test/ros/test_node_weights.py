@@ -136,3 +136,14 @@ def test_no_licence_at_all_may_be_accepted(lab: Lab) -> None:
     for nothing in ([""], []):
         assert lab.set(accepted_licences=nothing)[0].successful
         assert lab.node.parameters.engine().accepted_licences == ()
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_slow_networks_are_advised_a_gpu_only_where_there_is_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    monkeypatch.setattr("bmp_ros.ros.engine_loading._SLOW_S", 0.0)
+    monkeypatch.setattr("bmp_ros.ros.engine_loading.cuda_devices", lambda: gpus)
+    lab.start(preset="bmp_d3", device="cpu")
+    line = lab.wait_for_log("preset bmp_d3 runs on the CPU", "preset:=tiny")
+    assert ("device:=cuda" in line) == bool(gpus)
