@@ -144,6 +144,7 @@ def test_slow_networks_are_advised_a_gpu_only_where_there_is_one(
 ) -> None:
     monkeypatch.setattr("bmp_ros.ros.engine_loading._SLOW_S", 0.0)
     monkeypatch.setattr("bmp_ros.ros.engine_loading.cuda_devices", lambda: gpus)
-    lab.start(preset="bmp_d3", device="cpu")
+    lab.networks.device = "cpu"
+    lab.start(preset="bmp_d3")
     line = lab.wait_for_log("preset bmp_d3 runs on the CPU", "preset:=tiny")
     assert ("device:=cuda" in line) == bool(gpus)
