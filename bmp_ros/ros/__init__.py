@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS 2 node: the only room that imports rclpy, messages or cv_bridge."""
+"""The ROS 2 node: the only room that imports rclpy or messages."""

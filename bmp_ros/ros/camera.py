@@ -70,6 +70,7 @@ class Camera:
     `stop` publishes, and while ``inputs`` are taken down.
     generation: changes at every `stop`; what was received before is not published after.
     enabled: whether images are looked at. message_type: of the images that wait.
+    bits: most significant bits per sample so far; see `pixels.to_8_bits`.
     last_stamp: of the latest image in nanoseconds, None before the first.
     inputs: what it listens to, None while it does not listen.
     """
@@ -81,6 +82,7 @@ class Camera:
         self.publishing = threading.Lock()
         self.generation = 0
         self.enabled = True
+        self.bits = 8
         self.last_stamp: int | None = None
         self.inputs: CameraInputs | None = None
         self.message_type: type = Image
@@ -177,6 +179,7 @@ class Camera:
             inputs.depth.drop_newer(stamp_ns + int(max_age_s * 1e9))
 
     def _forget(self) -> None:
+        self.bits = 8
         self.last_stamp = None
         self.statistics.clear()
 

@@ -32,9 +32,11 @@ class CameraStatistics:
         self.discarded = 0
         self.refused = 0
         self.failed = 0
+        self.damaged = 0  # and processed all the same
         self.error = ""  # what the last frame failed with; empty after a good one
         self.refusal = ""
         self._remarks: dict[str, str] = {}
+        self.damage = ""  # of the last image that was decoded
         self._clear()
 
     def _clear(self) -> None:
@@ -47,7 +49,7 @@ class CameraStatistics:
         """Forget the last frames, not the counts."""
         with self._lock:
             self._clear()
-            self.error = self.refusal = ""
+            self.error = self.refusal = self.damage = ""
             self._remarks.clear()
 
     def count(self, *, received: int = 0, replaced: int = 0, discarded: int = 0) -> None:
@@ -76,6 +78,12 @@ class CameraStatistics:
             self.refused += 1
             self.refusal = reason
 
+    def note_damage(self, damage: str) -> None:
+        """Count an image that arrived damaged; an empty ``damage`` is that of a whole one."""
+        with self._lock:
+            self.damaged += bool(damage)
+            self.damage = damage
+
     def fail(self, error: str) -> None:
         """Count a frame that the networks failed on."""
         with self._lock:
@@ -100,10 +108,12 @@ class CameraStatistics:
                     "frames discarded": self.discarded,
                     "frames refused": self.refused,
                     "frames failed": self.failed,
+                    "frames damaged": self.damaged,
                     "people dropped for NaN": self._not_finite,
                 },
                 error=self.error,
                 refusal=self.refusal,
+                damage=self.damage,
                 ages_s=np.array(self._ages, np.float64),
                 stages_ms={name: np.array(values) for name, values in self._stages.items()},
                 people=np.array(self._people, np.float64),
@@ -118,6 +128,7 @@ class Snapshot:
     counts: Mapping[str, int]
     error: str
     refusal: str
+    damage: str
     ages_s: np.ndarray
     stages_ms: Mapping[str, np.ndarray] = field(default_factory=dict)
     people: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -144,8 +155,8 @@ def camera_status(
 
     silent_s: seconds since the last image, None while none is expected, which is always OK.
     source: what the node listens to. ERROR: no image for ``timeout_s``, or the last frame failed.
-    WARN: the last image was refused, results are older than ``budget_ms``, stamps are 0 or of
-    another clock, or depth or markers are wanted and missing.
+    WARN: the last image was refused or damaged, results are older than ``budget_ms``, stamps are
+    0 or of another clock, or depth or markers are wanted and missing.
     """
     ages = snapshot.known_ages_s
     p95 = float(np.percentile(ages, 95)) * 1e3 if len(ages) else math.nan
@@ -159,6 +170,8 @@ def camera_status(
         level, text = DiagnosticStatus.ERROR, f"the last frame failed: {snapshot.error}"
     elif snapshot.refusal:
         level, text = DiagnosticStatus.WARN, f"the last image was refused: {snapshot.refusal}"
+    elif snapshot.damage:
+        level, text = DiagnosticStatus.WARN, f"the last image was damaged: {snapshot.damage}"
     elif budget_ms and p95 > budget_ms:
         level, text = (
             DiagnosticStatus.WARN,

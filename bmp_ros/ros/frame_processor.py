@@ -23,7 +23,7 @@ from bmp_ros.ros.camera import Camera, CameraInputs, ReceivedMessage
 from bmp_ros.ros.depth_input import NoDepthError
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
-from bmp_ros.ros.image_messages import ImageError, bgr_image, read_image, stamp_ns
+from bmp_ros.ros.image_messages import ImageError, bgr_image, decode_image, read_image, stamp_ns
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
@@ -71,7 +71,7 @@ class FrameProcessor:
             camera.limit_rate(self._parameters.run().max_rate)
             message = _read(received.serialised, camera.message_type)
             self._notice_time_jump(camera, message.header)
-            image = bgr_image(message)
+            image = self._decode(camera, message)
             people, report = self._run(image)
             with camera.publishing:
                 # Nothing is taken down while the lock is held, and all of it at once.
@@ -106,6 +106,20 @@ class FrameProcessor:
     def report_bug(self, error: Exception) -> None:
         """Log what should have been caught before."""
         self._log.error("".join(traceback.format_exception(error)))
+
+    def _decode(self, camera: Camera, message: Any) -> np.ndarray:
+        """The image of a message; tells what is odd about it."""
+        pixels = decode_image(message, camera.bits)
+        camera.bits = pixels.bits
+        if pixels.note:
+            self._say_once(f"{_source(camera)}: {pixels.note}")
+        camera.statistics.note_damage(pixels.damage)
+        if pixels.damage:
+            self._warn(
+                f"{camera.name} damaged",
+                f"{_source(camera)}: image damaged, and processed all the same: {pixels.damage}",
+            )
+        return pixels.image
 
     def _run(self, image: np.ndarray) -> tuple[People, RunReport]:
         settings = self._parameters.loop()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images between messages and NumPy: ``bgr8`` as a view, everything else with one conversion.
+"""Images between messages and NumPy; `pixels` and `compressed_images` convert what is in them.
 
 Images are read as the middleware hands them over, without copying a pixel:
 ``rclpy.serialization.deserialize_message`` copies the pixels twice, out of the buffer and into a
@@ -18,36 +18,13 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from bmp_ros.ros.compatibility import array_of_bytes, how_to_install
+from bmp_ros.ros.compatibility import array_of_bytes
+from bmp_ros.ros.compressed_images import decode_compressed
+from bmp_ros.ros.pixels import ImageError, Pixels, RawImage, decode_raw
 
 # The first two bytes of plain CDR, which is what all middlewares of ROS 2 write.
 _BYTE_ORDERS = {b"\0\0": ">", b"\0\1": "<"}
 _START = 4  # the length of what they stand in; the alignment counts from its end
-
-# Bytes per pixel and OpenCV's conversion to BGR. A Bayer pattern is named in ROS after its first
-# row, in OpenCV after the second and third pixel of its second row.
-_DIRECT: dict[str, tuple[int, int | None]] = {
-    "bgr8": (3, None),
-    "8UC3": (3, None),
-    "rgb8": (3, cv2.COLOR_RGB2BGR),
-    "bgra8": (4, cv2.COLOR_BGRA2BGR),
-    "8UC4": (4, cv2.COLOR_BGRA2BGR),
-    "rgba8": (4, cv2.COLOR_RGBA2BGR),
-    "mono8": (1, cv2.COLOR_GRAY2BGR),
-    "8UC1": (1, cv2.COLOR_GRAY2BGR),
-    "bayer_rggb8": (1, cv2.COLOR_BayerBG2BGR),
-    "bayer_bggr8": (1, cv2.COLOR_BayerRG2BGR),
-    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2BGR),
-    "bayer_grbg8": (1, cv2.COLOR_BayerGB2BGR),
-    "yuv422": (2, cv2.COLOR_YUV2BGR_UYVY),
-    "uyvy": (2, cv2.COLOR_YUV2BGR_UYVY),
-    "yuv422_yuy2": (2, cv2.COLOR_YUV2BGR_YUYV),
-    "yuyv": (2, cv2.COLOR_YUV2BGR_YUYV),
-}
-
-
-class ImageError(ValueError):
-    """An image message cannot be used; the message names encoding, sizes and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -115,24 +92,30 @@ def stamp_ns(stamp: Stamp) -> int:
 
 
 def bgr_image(message: Image | ReceivedImage | CompressedImage) -> np.ndarray:
-    """Return the picture of a message: (H, W, 3) uint8 BGR.
+    """Return the image of a message: (H, W, 3) uint8 BGR; see `decode_image`."""
+    return decode_image(message).image
+
+
+def decode_image(message: Image | ReceivedImage | CompressedImage, least_bits: int = 8) -> Pixels:
+    """Return the image of a message and what there is to say about it.
 
     The image of a ``bgr8`` message is a view into the message, its row padding left out; do not
-    write to it. Encodings that are not in the table above go through cv_bridge.
-    Raises ImageError for what is malformed, or of an encoding that nobody here can convert.
+    write to it. least_bits: see `pixels.to_8_bits`.
+    Raises ImageError for malformed images and for encodings that are not converted.
     """
     if isinstance(message, CompressedImage):
-        return _decode_compressed(message)
-    if message.encoding not in _DIRECT:
-        return _through_cv_bridge(message)
-    channels, conversion = _DIRECT[message.encoding]
-    pixels = _view(message, channels)
-    if conversion is None:
-        return pixels
-    try:
-        return cv2.cvtColor(pixels, conversion)
-    except cv2.error as error:  # an odd width in YUV 4:2:2, a Bayer image of one row
-        raise ImageError(f"{_described(message)}: {error.err}") from error
+        return decode_compressed(bytes(memoryview(message.data)), message.format, least_bits)
+    return decode_raw(
+        RawImage(
+            message.encoding,
+            message.width,
+            message.height,
+            message.step,
+            bool(message.is_bigendian),
+            message.data,
+        ),
+        least_bits,
+    )
 
 
 def image_message(header: Header, image: np.ndarray, encoding: str) -> Image:
@@ -151,62 +134,6 @@ def jpeg_message(header: Header, image: np.ndarray, quality: int) -> CompressedI
     message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
     message.data = array_of_bytes(jpeg)
     return message
-
-
-def _view(message: Image | ReceivedImage, channels: int) -> np.ndarray:
-    """(H, W, channels) uint8, or (H, W) for one channel, on the message's own memory."""
-    height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise ImageError(f"{_described(message)}: it has no pixels")
-    if step < width * channels:
-        raise ImageError(
-            f"{_described(message)}: a row of {width} pixels needs a step of at least "
-            f"{width * channels} bytes"
-        )
-    # The last row needs no padding: some drivers leave it out.
-    needed = step * (height - 1) + width * channels
-    if len(message.data) < needed:
-        raise ImageError(f"{_described(message)}: at least {needed} bytes are needed")
-    shape, strides = (height, width, channels), (step, channels, 1)
-    view: np.ndarray = np.ndarray(
-        shape, np.uint8, memoryview(message.data).cast("B"), strides=strides
-    )
-    return view[:, :, 0] if channels == 1 else view
-
-
-def _decode_compressed(message: CompressedImage) -> np.ndarray:
-    if "compressedDepth" in message.format:
-        raise ImageError(f"format {message.format!r} is a depth image, a colour image is needed")
-    data = np.frombuffer(message.data, np.uint8)
-    # OpenCV's decoders complain on stderr and return nothing, or raise for data of zero length.
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ImageError(
-            f"{data.size} bytes of format {message.format!r} are no image that OpenCV can decode"
-        )
-    return image
-
-
-def _through_cv_bridge(message: Image | ReceivedImage) -> np.ndarray:
-    try:
-        from cv_bridge import CvBridge
-    except (ImportError, AttributeError) as error:  # AttributeError: built for another NumPy
-        raise ImageError(
-            f"{_described(message)}: besides {', '.join(_DIRECT)}, images are converted by "
-            f"cv_bridge, which cannot be imported ({error}): {how_to_install('cv_bridge')}"
-        ) from error
-    try:
-        whole = message if isinstance(message, Image) else message.to_message()
-        return np.asarray(CvBridge().imgmsg_to_cv2(whole, desired_encoding="bgr8"))
-    except Exception as error:  # its own CvBridgeError, cv2.error, TypeError, ValueError, …
-        raise ImageError(f"{_described(message)}: cv_bridge: {error}") from error
-
-
-def _described(message: Image | ReceivedImage) -> str:
-    return (
-        f"encoding {message.encoding!r}, {message.width}x{message.height} pixels, step "
-        f"{message.step}, {len(message.data)} bytes"
-    )
 
 
 def _string(serialised: bytes, at: int, order: str) -> tuple[str, int]:

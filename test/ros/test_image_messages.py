@@ -30,6 +30,7 @@ from bmp_ros.ros.image_messages import (
 RNG = np.random.default_rng(5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.booleans())
 def test_bgr8_is_a_view_whatever_the_padding(
     height: int, width: int, padding: int, last_row_padded: bool

@@ -6,6 +6,8 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from node_harness import Lab, image, stamp_of, wait_for
 from sensor_msgs.msg import CompressedImage
@@ -68,20 +70,52 @@ def test_image_of_another_kind(lab: Lab, encoding: str, fields: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("big_endian", [0, 1])
-def test_16_bit_image_goes_through_cv_bridge_or_says_that_it_is_needed(
-    lab: Lab, big_endian: int
-) -> None:
+def test_12_bits_in_16(lab: Lab, big_endian: int) -> None:
+    """The network sees the brightness, whatever the order of the bytes."""
+    seen: list[int] = []
+    lab.networks.before = lambda image: seen.append(int(image.max()))
     lab.start_active()
     poses = lab.listen("/bmp/poses")
     camera = lab.camera()
     camera.wait_for_subscriber()
-    camera.send(image(encoding="mono16", is_bigendian=big_endian))
-    statistics = lab.node._cameras["camera"].statistics
-    wait_for(lambda: statistics.refused or poses, "an answer or a refusal")
-    if statistics.refused:
-        lab.wait_for_log("'mono16'", "cv_bridge", "apt-get install")
-    stamp = camera.send()
-    wait_for(lambda: poses and stamp_of(poses[-1]) == stamp, "the next good frame")
+    for count, value in enumerate((0x0ABC, 0x0100), start=1):  # a bright image, then a dark one
+        data = array("B", value.to_bytes(2, "big" if big_endian else "little") * (64 * 48))
+        camera.send(image(encoding="mono16", is_bigendian=big_endian, data=data))
+        wait_for(lambda count=count: len(poses) == count, "people")
+    expected = [round(value / 4095 * 255) for value in (0x0ABC, 0x0100)]
+    assert seen[-len(seen) // 2 - 1] == expected[0] and seen[-1] == expected[1]
+
+
+def test_16uc1_is_said_once(lab: Lab) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    for count in (1, 2):
+        camera.send(image(encoding="16UC1", step=128, data=array("B", bytes(128 * 48))))
+        wait_for(lambda count=count: len(poses) == count, "people")
+    lab.wait_for_log("16UC1 is read as a grey image", "depth_topic")
+    assert lab.log().count("16UC1 is read") == 1
+
+
+def test_damaged_jpeg_is_processed_said_and_counted(lab: Lab) -> None:
+    scene = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    jpeg = cv2.imencode(".jpg", scene)[1].tobytes()
+    broken = jpeg[: len(jpeg) // 2] + jpeg[len(jpeg) // 2 + 20_000 :]
+    lab.start_active(image_transport="compressed")
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera("/camera/image_raw/compressed", kind=CompressedImage)
+    camera.wait_for_subscriber()
+    for count in (1, 2):
+        camera.send(CompressedImage(format="jpeg", data=array("B", broken)))
+        wait_for(lambda count=count: len(poses) == count, "people")
+    lab.wait_for_log("/camera/image_raw/compressed: image damaged", "JPEG")
+    assert lab.log().count("image damaged") == 1  # throttled
+    status = lab.diagnosis(": camera", lambda s: "damaged" in s.message, "WARN")
+    assert status.level == b"\1"
+    assert {pair.key: pair.value for pair in status.values}["frames damaged"] == "2"
+    camera.send(CompressedImage(format="jpeg", data=array("B", jpeg)))
+    lab.diagnosis(": camera", lambda s: s.level == b"\0", "OK by itself")
 
 
 def test_size_changes_mid_stream(lab: Lab) -> None:
@@ -98,9 +132,6 @@ def test_size_changes_mid_stream(lab: Lab) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xe0 not a JPEG", b"GIF89a"])
 def test_corrupt_jpeg(lab: Lab, data: bytes) -> None:
-    import cv2
-    import numpy as np
-
     lab.start_active(image_transport="compressed")
     poses = lab.listen("/bmp/poses")
     camera = lab.camera("/camera/image_raw/compressed", kind=CompressedImage)
