@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         required=True,
-        help="an image, a folder, a video file, the index of a camera (Ctrl-C ends it), or demo",
+        help="an image, a folder, a video file, the index of a camera or the address of a stream "
+        "(rtsp://, http:// …; Ctrl-C ends both), or demo; what exists on disk comes first",
     )
     parser.add_argument(
         "--output", type=folder, required=True, metavar="DIR", help="folder to write into"
@@ -39,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from bmp_ros import __version__
     from bmp_ros.engines import build_loop
+    from bmp_ros.image_files import shown_name
     from bmp_ros.offline.infer_files import Wanted, infer
     from bmp_ros.offline.sources import open_source
+    from bmp_ros.offline.video import without_password
 
     wanted = Wanted(
         draw=not args.no_draw,
@@ -54,14 +57,19 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--no-draw without --json or --gif would write nothing")
     if args.count is not None and args.count < 1:
         raise ValueError(f"--count is {args.count}, must be at least 1")
-    sources = open_source(args.source)
+    sources = open_source(args.source, _say)
     loop = build_loop(args.preset, args.device, precision=args.precision)
-    info = {"preset": args.preset, "source": args.source, "bmp_ros": __version__}
+    source = shown_name(without_password(args.source))
+    info = {"preset": args.preset, "source": source, "bmp_ros": __version__}
     outcome = infer(loop, sources, args.output, wanted, count=args.count, info=info, progress=True)
-    for failure in outcome.failures:
-        print(f"bmp infer: {failure}", file=sys.stderr)
+    for line in [*outcome.notes, *outcome.failures]:
+        _say(line)
     print(
         f"{outcome.images} images and {outcome.frames} video frames, {outcome.people} people: "
-        f"{args.output}"
+        f"{shown_name(args.output)}"
     )
     return 1 if outcome.failures else 0
+
+
+def _say(line: str) -> None:
+    print(f"bmp infer: {line}", file=sys.stderr)

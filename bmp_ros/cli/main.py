@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -28,6 +29,9 @@ TRACEBACK = "--traceback"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code; ``arguments`` are those of the process by default."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no name of a file may end a verb
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in given if not word.startswith("-")), None)
     try:

@@ -29,7 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from bmp_ros.demo.truth_messages import truth_message
-from bmp_ros.offline.image_files import IMAGE_SUFFIXES, read_image
+from bmp_ros.image_files import IMAGE_SUFFIXES, read_image
 from bmp_ros.ros.compatibility import steady_clock
 from bmp_ros.ros.diagnostics import status
 from bmp_ros.ros.image_messages import image_message

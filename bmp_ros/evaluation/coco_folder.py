@@ -9,10 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bmp_ros.evaluation.datasets import LabelledImage
-from bmp_ros.offline.image_files import read_image
+from bmp_ros.image_files import read_annotated_image
 
 _COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id",)}
 """Lists of a COCO file, and what each of their entries must have."""
@@ -53,7 +51,7 @@ class CocoFolder:
 
     def __iter__(self) -> Iterator[LabelledImage]:
         for entry, file in zip(self._images, self._files, strict=True):
-            image = _read_as_annotated(file, entry)
+            image = read_annotated_image(file, entry.get("width"), entry.get("height"))
             height, width = image.shape[:2]
             sized = {**entry, "width": width, "height": height}
             yield LabelledImage(image, sized, self._annotations.get(entry["id"], ()))
@@ -104,17 +102,3 @@ def _read_document(file: Path) -> dict[str, Any]:
                     f"{', '.join(lacking)}"
                 )
     return document
-
-
-def _read_as_annotated(file: Path, entry: Mapping[str, Any]) -> np.ndarray:
-    """The image as stored, or turned as its EXIF tag says: whichever the annotations are of."""
-    image = read_image(file, orientation=False)
-    wanted = (entry.get("height", image.shape[0]), entry.get("width", image.shape[1]))
-    if image.shape[:2] != wanted:
-        image = read_image(file)
-    if image.shape[:2] != wanted:
-        raise ValueError(
-            f"{file} has {image.shape[1]}x{image.shape[0]} pixels, the annotations say "
-            f"{wanted[1]}x{wanted[0]}; they must be of this very image"
-        )
-    return image

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,18 +13,22 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.drawing import draw_people
+from bmp_ros.image_files import (
+    UnreadableImageError,
+    UnwritableImageError,
+    read_image,
+    shown_name,
+    write_image,
+)
 from bmp_ros.loop import BMPLoop, People
 from bmp_ros.loop.trace import Trace
 from bmp_ros.offline.gif import import_pillow, write_gif
-from bmp_ros.offline.image_files import UnreadableImageError, read_image, write_image
 from bmp_ros.offline.results_file import ResultsFile
 from bmp_ros.offline.sources import ImageSource, Source, VideoSource
 from bmp_ros.offline.stages import stage_pictures
 from bmp_ros.offline.video import UnreadableVideoError, VideoFile, VideoFrames
 
 RESULTS_NAME = "results.json"
-_WHOLE = 0.9
-"""Of the frames promised: with fewer, a video counts as broken (the promise is an estimate)."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,19 @@ class Wanted:
 
     def outputs(self, source: Source) -> list[str]:
         """Names of the files that come of a source, without the one that all share."""
-        name = source.path.name if isinstance(source, ImageSource) else source.name
-        return [source.drawn_name] * self.draw + [f"{name}.gif"] * self.gif
+        return [source.drawn_name] * self.draw + [f"{source.stem}.gif"] * self.gif
 
 
 @dataclass
 class Outcome:
-    """images, frames (of videos), people: processed and found. failures: one line per file."""
+    """images, frames (of videos), people: processed and found. failures: one line per file that
+    could not be read to its end, notes: one per file that was written otherwise than asked."""
 
     images: int = 0
     frames: int = 0
     people: int = 0
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def infer(
@@ -94,13 +98,13 @@ def infer(
                 break
             try:
                 work.image(source) if isinstance(source, ImageSource) else work.video(source)
-            except (UnreadableImageError, UnreadableVideoError) as error:
+            except (UnreadableImageError, UnreadableVideoError, UnwritableImageError) as error:
                 work.outcome.failures.append(str(error))
             except OSError as error:
                 # Of the file that is read, such as one without permission; not a full disk.
-                if error.filename != str(source.path):
+                if not isinstance(source.path, Path) or not _is_about(error, source.path):
                     raise
-                work.outcome.failures.append(f"{source.path}: {error.strerror}")
+                work.outcome.failures.append(f"{shown_name(source.path)}: {error.strerror}")
     return work.outcome
 
 
@@ -123,40 +127,56 @@ class _Work:
         image = read_image(source.path)
         people, trace = self._run(image)
         if self.wanted.draw:
-            write_image(self.output / source.drawn_name, self._drawn(image, people))
+            self._write(source, self._drawn(image, people))
         if trace is not None:
-            write_gif(self.output / f"{source.path.name}.gif", list(stage_pictures(image, trace)))
-        self._keep(people, source.path.name)
+            write_gif(self.output / f"{source.stem}.gif", list(stage_pictures(image, trace)))
+        self._keep(people, source.name)
         self.outcome.images += 1
 
     def video(self, source: VideoSource) -> None:
         fullest: tuple[np.ndarray, Trace] | None = None
-        start = time.monotonic()
+        broken: str | None = None
         with ExitStack() as stack:
             video = stack.enter_context(VideoFrames(source.path))
             stack.enter_context(_interruptible(source))
             writer = None
-            for image in video:
-                number = video.read - 1
-                people, trace = self._run(image)
-                if self.wanted.draw:
-                    if writer is None:
-                        height, width = image.shape[:2]
-                        path = self.output / source.drawn_name
-                        writer = VideoFile(path, video.fps, width, height)
-                        stack.callback(writer.close)
-                    writer.write(self._drawn(image, people))
-                if trace is not None and (fullest is None or len(people) > len(fullest[1].people)):
-                    fullest = image, trace
-                camera = isinstance(source.path, int)
-                stamp = time.monotonic() - start if camera else number / video.fps
-                self._keep(people, source.name, frame=number, seconds=round(stamp, 4))
-                self.outcome.frames += 1
-                if self.done:
-                    break
+            fps = video.steady_fps if self.wanted.draw else video.fps
+            try:
+                for image in video:
+                    people, trace = self._run(image)
+                    if self.wanted.draw:
+                        if writer is None:
+                            height, width = image.shape[:2]
+                            path = self.output / source.drawn_name
+                            writer = VideoFile(path, fps, width, height)
+                            stack.callback(writer.close)
+                        writer.write(self._drawn(image, people), video.seconds)
+                    if trace is not None and (fullest is None or len(people) > len(fullest[1].people)):
+                        fullest = image, trace
+                    facts = {"frame": video.read - 1, "seconds": round(video.seconds, 4)}
+                    self._keep(people, source.name, **facts)
+                    self.outcome.frames += 1
+                    if self.done:
+                        break
+            except UnreadableVideoError as error:
+                broken = str(error)
+            if broken is None and not self.done and not isinstance(source.path, int):
+                broken = video.broken()
         if fullest is not None:
-            write_gif(self.output / f"{source.name}.gif", list(stage_pictures(*fullest)))
-        self._complain_if_cut_short(source, video)
+            write_gif(self.output / f"{source.stem}.gif", list(stage_pictures(*fullest)))
+        if broken is not None:
+            raise UnreadableVideoError(broken)
+
+    def _write(self, source: ImageSource, drawn: np.ndarray) -> None:
+        """Under the image's name, or as a PNG where its format cannot hold it."""
+        try:
+            write_image(self.output / source.drawn_name, drawn)
+        except UnwritableImageError as error:
+            path = self.output / f"{source.drawn_name}.png"
+            if path.exists():  # another output, or an input
+                raise
+            write_image(path, drawn)
+            self.outcome.notes.append(f"{error}; written as {shown_name(path.name)}")
 
     def _run(self, image: np.ndarray) -> tuple[People, Trace | None]:
         if not self.wanted.gif:
@@ -176,17 +196,6 @@ class _Work:
         self.outcome.people += len(people)
         self.advance()
 
-    def _complain_if_cut_short(self, source: VideoSource, video: VideoFrames) -> None:
-        if self.done or isinstance(source.path, int):
-            return
-        if video.read == 0:
-            raise UnreadableVideoError(f"{source.path} opens as a video and gives no frame")
-        if video.expected is not None and video.read < _WHOLE * video.expected:
-            raise UnreadableVideoError(
-                f"{source.path} broke off after {video.read} of {video.expected} frames; what was "
-                "read has been processed"
-            )
-
 
 def _refuse_to_overwrite(sources: Sequence[Source], output: Path, wanted: Wanted) -> None:
     """Compare files, not names: links and other spellings of a path lead to the same file."""
@@ -201,14 +210,19 @@ def _refuse_to_overwrite(sources: Sequence[Source], output: Path, wanted: Wanted
         path = output / name
         if path.exists() and _identity(path) in inputs:
             raise ValueError(
-                f"{path} is the input {inputs[_identity(path)]} itself and would be overwritten; "
-                "choose another --output"
+                f"{shown_name(path)} is the input {shown_name(inputs[_identity(path)])} itself "
+                "and would be overwritten; choose another --output"
             )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"two inputs would both be written to {output / twice[0]}; process them one by one"
+            f"two inputs would both be written to {shown_name(output / twice[0])}; process them "
+            "one by one"
         )
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    return isinstance(error.filename, str | Path) and Path(error.filename) == path
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -218,11 +232,11 @@ def _identity(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _interruptible(source: VideoSource) -> Iterator[None]:
-    """A camera has no end: Ctrl-C is how one ends it, not a failure."""
+    """A camera or stream has no end: Ctrl-C is how one ends it, not a failure."""
     try:
         yield
     except KeyboardInterrupt:
-        if not isinstance(source.path, int):
+        if not source.live:
             raise
 
 

@@ -28,7 +28,8 @@ class ResultsFile:
     def __init__(self, path: Path, skeleton: Skeleton, info: dict[str, Any]) -> None:
         self._path = path
         self._part = path.with_name(path.name + ".part")
-        self._stream = self._part.open("w", encoding="utf-8")
+        # What is no text (a name of other bytes than UTF-8) must not cost the file.
+        self._stream = self._part.open("w", encoding="utf-8", errors="backslashreplace")
         self._stream.write('{"annotations": [')
         self._images: list[dict[str, Any]] = []
         self._people = 0

@@ -17,7 +17,7 @@ from scripted import Actor  # noqa: E402
 
 import bmp_ros.engines  # noqa: E402
 from bmp_ros.cli.main import main  # noqa: E402
-from bmp_ros.offline.image_files import write_image  # noqa: E402
+from bmp_ros.image_files import write_image  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_unreadable_files_make_the_exit_code_1(
     printed = capsys.readouterr()
     assert printed.out.startswith("1 images and 0 video frames")
     assert printed.err.startswith("bmp infer: ") and printed.err.count("\n") == 1
-    assert "broken.jpg (1 bytes) is no image" in printed.err
+    assert "broken.jpg (1 bytes) is no whole image" in printed.err
     assert [path.name for path in output.iterdir()] == ["Bild 人.png"]
 
 

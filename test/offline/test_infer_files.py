@@ -16,9 +16,9 @@ from numbered import HEIGHT, WIDTH, NumberedEngines, numbered_image, numbered_lo
 from scripted import Actor, rectangle_mask
 
 from bmp_ros.drawing import draw_people
+from bmp_ros.image_files import read_image, write_image
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings
 from bmp_ros.loop.protocols import Detections
-from bmp_ros.offline.image_files import read_image, write_image
 from bmp_ros.offline.infer_files import Outcome, Wanted, _interruptible, infer
 from bmp_ros.offline.sources import VideoSource, open_source
 from bmp_ros.offline.video import VideoFile, VideoFrames
@@ -131,7 +131,7 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
     outcome = run(folder, tmp_path / "out", Wanted(json=True))
     assert outcome.images == 2
     assert len(outcome.failures) == 2
-    assert "b – kaputt.png (8 bytes) is no image" in outcome.failures[0]
+    assert "b – kaputt.png (8 bytes) is no whole image" in outcome.failures[0]
     assert "c.mp4 (8 bytes) is no video" in outcome.failures[1]
     assert [image["file_name"] for image in results(tmp_path / "out")["images"]] == [
         "a.png", "d.png",

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bmp_ros.offline.image_files import UnreadableImageError, read_image, write_image
+from bmp_ros.image_files import UnreadableImageError, read_image, write_image
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
 
@@ -34,7 +34,7 @@ def test_other_kinds_of_pixels_become_bgr(tmp_path: Path, shape: tuple, dtype: t
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "Bäume.png"
     path.write_bytes(content)
-    with pytest.raises(UnreadableImageError, match=rf"Bäume.png \({len(content)} bytes\) is no"):
+    with pytest.raises(UnreadableImageError, match=rf"Bäume.png \({len(content)} bytes\) is no whole"):
         read_image(path)
 
 

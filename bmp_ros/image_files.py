@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files to BGR arrays and back: any name, the right way up, formats that OpenCV decodes."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+_FORMATS = {
+    ".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    ".png": (".png", ".apng"),
+    ".webp": (".webp",),
+    ".tiff": (".tiff", ".tif"),
+    ".jp2": (".jp2", ".j2k", ".j2c", ".jpc"),
+    ".bmp": (".bmp", ".dib"),
+    ".ppm": (".ppm", ".pgm", ".pbm", ".pnm"),
+    ".ras": (".ras", ".sr"),
+}
+"""Suffixes by the one under which OpenCV knows the format. Float formats (EXR, HDR, PFM) hold
+radiance, not colours of a screen, and are left out."""
+IMAGE_SUFFIXES = tuple(
+    suffix for known, names in _FORMATS.items() if cv2.haveImageWriter(f"a{known}")
+    for suffix in names
+)  # fmt: skip
+"""Of the formats that this build of OpenCV decodes; it has a reader wherever it has a writer."""
+_COLORLESS = (".pgm", ".pbm")
+_LARGEST = {".jpg": 65500, ".webp": 16383}
+"""Most pixels per side that the format, as OpenCV writes it, can hold."""
+_TURNS = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+"""What makes an image upright, by the value of its EXIF tag 0x0112 (TIFF 6.0, page 36)."""
+_ORIENTATION = 0x0112
+_NUMBERS = {1: "B", 3: "H", 4: "I"}  # TIFF's BYTE, SHORT and LONG
+_JP2_EXIF = b"JpgTiffExif->JP2"
+
+
+class UnreadableImageError(ValueError):
+    """A file is there but is no image; the message names it."""
+
+
+class UnwritableImageError(ValueError):
+    """The format cannot hold the image; the message names file, size and limit."""
+
+
+def shown_name(path: Path | str) -> str:
+    """A path as text that can be printed and encoded: bytes that are no UTF-8 become ``\\xe9``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sorts by name with numbers as numbers, frame2 before frame10; case decides last."""
+    parts = re.split(r"(\d+)", path.name)
+    key = [(int(part), "") if part.isdecimal() else (-1, part.casefold()) for part in parts]
+    return [*key, (-1, path.name)]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as BGR uint8 (H, W, 3), turned as its metadata says, as viewers do.
+
+    Grey images and those with alpha or 16 bits as well. The orientation is that of EXIF in JPEG,
+    PNG, WebP, TIFF and JPEG 2000.
+    Raises OSError when the file cannot be opened, UnreadableImageError when it is no whole image.
+    """
+    encoded = path.read_bytes()
+    return turned(_decode(path, encoded), image_orientation(encoded))
+
+
+def read_annotated_image(path: Path, width: int | None, height: int | None) -> np.ndarray:
+    """Read an image as its annotations see it: BGR uint8 (height, width, 3).
+
+    width, height: as the annotations say, None where they do not. Data sets are annotated on the
+    pixels as stored or on the upright image; the sizes tell. It is turned only where they fit the
+    turned image and not the stored one.
+    Raises ValueError naming file and sizes when they fit neither; else as `read_image`.
+    """
+    encoded = path.read_bytes()
+    image = _decode(path, encoded)
+    stored = image.shape[1::-1]
+    wanted = (stored[0] if width is None else width, stored[1] if height is None else height)
+    if stored == wanted:
+        return image
+    image = turned(image, image_orientation(encoded))
+    if image.shape[1::-1] != wanted:
+        either = "" if image.shape[1::-1] == stored else f" ({stored[1]}x{stored[0]} when turned)"
+        raise ValueError(
+            f"{shown_name(path)} has {stored[0]}x{stored[1]} pixels{either}, its annotations say "
+            f"{wanted[0]}x{wanted[1]}; they must belong to this very image"
+        )
+    return image
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a BGR uint8 image (H, W, 3) in the format of the path's suffix.
+
+    Raises OSError when it cannot be written, ValueError for a suffix of no image format,
+    UnwritableImageError for a size that the format cannot hold.
+    """
+    known = _format_of(path.suffix)
+    if known is None:
+        raise ValueError(f"{shown_name(path)}: no image format is called {path.suffix!r}")
+    size = f"an image of {image.shape[1]}x{image.shape[0]} pixels"
+    if max(image.shape[:2]) > _LARGEST.get(known, 2**31):
+        raise UnwritableImageError(
+            f"{shown_name(path)}: {path.suffix} holds at most {_LARGEST[known]} pixels per side, "
+            f"not {size}; write it as .png"
+        )
+    written, encoded = cv2.imencode(known, image)
+    if not written:
+        raise UnwritableImageError(
+            f"{shown_name(path)}: OpenCV {cv2.__version__} cannot encode {size} as "
+            f"{path.suffix}; write it as .png"
+        )
+    path.write_bytes(encoded.tobytes())
+
+
+def holds_colors(suffix: str) -> bool:
+    """Whether drawn images can be written under this suffix."""
+    return _format_of(suffix) is not None and suffix.lower() not in _COLORLESS
+
+
+def image_orientation(encoded: bytes) -> int:
+    """EXIF's orientation, 1 (upright) to 8, of an encoded image; 1 when it says nothing valid."""
+    for block in _exif_blocks(encoded):
+        if field := _orientation_field(block):
+            return field.value
+    return 1
+
+
+def _format_of(suffix: str) -> str | None:
+    return next((known for known, names in _FORMATS.items() if suffix.lower() in names), None)
+
+
+def _decode(path: Path, encoded: bytes) -> np.ndarray:
+    """The pixels as stored."""
+    # Not cv2.imread, to which a missing file is the same as a broken one. OpenCV turns TIFF
+    # whatever the flag says, and no WebP.
+    data = np.frombuffer(encoded, np.uint8)
+    if field := _orientation_field(encoded):
+        upright = bytearray(encoded)
+        struct.pack_into(field.code, upright, field.offset, 1)
+        data = np.frombuffer(upright, np.uint8)
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(data, flags) if data.size else None
+    except cv2.error as error:  # more pixels than OpenCV allows
+        reason = " ".join(str(error).split())
+        raise UnreadableImageError(f"{shown_name(path)}: {reason}") from error
+    if image is None:
+        raise UnreadableImageError(
+            f"{shown_name(path)} ({data.size} bytes) is no whole image that OpenCV "
+            f"{cv2.__version__} can read"
+        )
+    return image
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The upright image (H, W, 3) of one stored as EXIF's ``orientation`` (1 to 8) says."""
+    return _TURNS[orientation](image) if orientation in _TURNS else image
+
+
+def _exif_blocks(encoded: bytes) -> Iterator[bytes]:
+    """Blocks in TIFF's structure that a file holds, most often one."""
+    if encoded[:2] == b"\xff\xd8":
+        yield from _jpeg_blocks(encoded)
+    elif encoded[:8] == b"\x89PNG\r\n\x1a\n":
+        yield from _png_blocks(encoded)
+    elif encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
+        yield from _webp_blocks(encoded)
+    elif encoded[:2] in (b"II", b"MM"):
+        yield encoded
+    elif encoded[4:8] == b"jP  ":
+        yield from _jp2_blocks(encoded)
+
+
+def _jpeg_blocks(encoded: bytes) -> Iterator[bytes]:
+    """APP1 segments before the first scan (Exif 2.32, 4.7.2)."""
+    place = 2
+    while place + 4 <= len(encoded) and encoded[place] == 0xFF:
+        marker = encoded[place + 1]
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        if marker in (0xD9, 0xDA):
+            return
+        (length,) = struct.unpack_from(">H", encoded, place + 2)
+        if marker == 0xE1 and encoded[place + 4 : place + 10] == b"Exif\0\0":
+            yield encoded[place + 10 : place + 2 + length]
+        place += 2 + max(length, 2)
+
+
+def _png_blocks(encoded: bytes) -> Iterator[bytes]:
+    """Chunk eXIf (PNG 3rd edition, 11.3.4.4), before or after the pixels."""
+    place = 8
+    while place + 8 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        if kind == b"eXIf":
+            yield encoded[place + 8 : place + 8 + length]
+        place += 12 + length
+
+
+def _webp_blocks(encoded: bytes) -> Iterator[bytes]:
+    """Chunk EXIF of the extended format; some writers keep JPEG's prefix."""
+    place = 12
+    while place + 8 <= len(encoded):
+        kind, length = struct.unpack_from("<4sI", encoded, place)
+        if kind == b"EXIF":
+            yield encoded[place + 8 : place + 8 + length].removeprefix(b"Exif\0\0")
+        place += 8 + length + length % 2
+
+
+def _jp2_blocks(encoded: bytes) -> Iterator[bytes]:
+    """Box uuid with the identifier that ExifTool and others use for EXIF."""
+    place = 0
+    while place + 8 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        if kind == b"uuid" and encoded[place + 8 : place + 24] == _JP2_EXIF:
+            yield encoded[place + 24 : place + length].removeprefix(b"Exif\0\0")
+        if length < 8:  # to the end, or a length of 64 bits: pixels
+            return
+        place += length
+
+
+class _Field(NamedTuple):
+    """offset, code (of `struct`) and value of a number in a file."""
+
+    offset: int
+    code: str
+    value: int
+
+
+def _orientation_field(tiff: bytes) -> _Field | None:
+    """The orientation in the first directory of a TIFF or BigTIFF; None without a valid one."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return None
+    try:
+        (magic,) = struct.unpack_from(f"{order}H", tiff, 2)
+        if magic not in (42, 43):
+            return None
+        big = magic == 43
+        (place,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", tiff, 8 if big else 4)
+        (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", tiff, place)
+        first, step, inner = (place + 8, 20, 12) if big else (place + 2, 12, 8)
+        for entry in range(first, first + step * min(count, 4096), step):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+            if tag == _ORIENTATION and kind in _NUMBERS:
+                code = order + _NUMBERS[kind]
+                (value,) = struct.unpack_from(code, tiff, entry + inner)
+                return _Field(entry + inner, code, value) if value in range(1, 9) else None
+    except struct.error:  # cut off
+        pass
+    return None
