@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,14 +85,15 @@ def infer(
     if wanted.gif:
         import_pillow()
     output.mkdir(parents=True, exist_ok=True)
-    _refuse_to_overwrite(sources, output, wanted)
+    inputs = _identities(sources)
+    names = _refuse_to_overwrite(sources, inputs, output, wanted)
     with ExitStack() as stack:
         results = None
         if wanted.json:
             path, skeleton = output / RESULTS_NAME, loop.pose_estimator.skeleton
             results = stack.enter_context(ResultsFile(path, skeleton, info or {}))
         advance = stack.enter_context(_progress_bar(sources, count, progress))
-        work = _Work(loop, output, wanted, results, count, advance)
+        work = _Work(loop, output, wanted, results, count, advance, inputs, names)
         for source in sources:
             if work.done:
                 break
@@ -116,6 +117,8 @@ class _Work:
     results: ResultsFile | None
     count: int | None
     advance: Callable[[], object]
+    inputs: Mapping[tuple[int, int], Path]
+    reserved: Collection[str]
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -151,7 +154,9 @@ class _Work:
                             writer = VideoFile(path, fps, width, height)
                             stack.callback(writer.close)
                         writer.write(self._drawn(image, people), video.seconds)
-                    if trace is not None and (fullest is None or len(people) > len(fullest[1].people)):
+                    if trace is not None and (
+                        fullest is None or len(people) > len(fullest[1].people)
+                    ):
                         fullest = image, trace
                     facts = {"frame": video.read - 1, "seconds": round(video.seconds, 4)}
                     self._keep(people, source.name, **facts)
@@ -173,7 +178,7 @@ class _Work:
             write_image(self.output / source.drawn_name, drawn)
         except UnwritableImageError as error:
             path = self.output / f"{source.drawn_name}.png"
-            if path.exists():  # another output, or an input
+            if path.name in self.reserved or _is_input(path, self.inputs):
                 raise
             write_image(path, drawn)
             self.outcome.notes.append(f"{error}; written as {shown_name(path.name)}")
@@ -197,18 +202,26 @@ class _Work:
         self.advance()
 
 
-def _refuse_to_overwrite(sources: Sequence[Source], output: Path, wanted: Wanted) -> None:
-    """Compare files, not names: links and other spellings of a path lead to the same file."""
-    inputs = {
+def _identities(sources: Sequence[Source]) -> dict[tuple[int, int], Path]:
+    """The files that are read, by device and number: links and other spellings are the same."""
+    return {
         _identity(source.path): source.path
         for source in sources
         if isinstance(source.path, Path) and source.path.is_file()
     }
+
+
+def _refuse_to_overwrite(
+    sources: Sequence[Source],
+    inputs: Mapping[tuple[int, int], Path],
+    output: Path,
+    wanted: Wanted,
+) -> list[str]:
+    """Names of everything that will be written."""
     names = [name for source in sources for name in wanted.outputs(source)]
     names += [RESULTS_NAME] * wanted.json
-    for name in names:
-        path = output / name
-        if path.exists() and _identity(path) in inputs:
+    for path in (output / name for name in names):
+        if _is_input(path, inputs):
             raise ValueError(
                 f"{shown_name(path)} is the input {shown_name(inputs[_identity(path)])} itself "
                 "and would be overwritten; choose another --output"
@@ -219,6 +232,11 @@ def _refuse_to_overwrite(sources: Sequence[Source], output: Path, wanted: Wanted
             f"two inputs would both be written to {shown_name(output / twice[0])}; process them "
             "one by one"
         )
+    return names
+
+
+def _is_input(path: Path, inputs: Mapping[tuple[int, int], Path]) -> bool:
+    return path.exists() and _identity(path) in inputs
 
 
 def _is_about(error: OSError, path: Path) -> bool:

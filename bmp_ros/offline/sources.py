@@ -117,8 +117,6 @@ def open_source(text: str, warn: Callable[[str], object] = _log.warning) -> list
     """
     if not text:  # an empty variable of a shell; as a path it would be the current folder
         raise FileNotFoundError(f"the source is empty; {_ALLOWED}")
-    if "\0" in text:
-        raise FileNotFoundError(f"source {text!r} has a NUL character; {_ALLOWED}")
     scheme, separator, rest = text.partition("://")
     path = Path(text).expanduser()
     if separator and scheme.lower() == "file":
@@ -132,6 +130,8 @@ def open_source(text: str, warn: Callable[[str], object] = _log.warning) -> list
             path = demo_clip_path()
         elif text.isascii() and text.isdecimal():
             return [VideoSource(_camera(text))]
+    if not _exists(path):
+        raise FileNotFoundError(f"source {shown_name(path)!r} is not there; {_ALLOWED}")
     if path.is_dir():
         files, left_out = list_folder(path, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         if not files:
@@ -145,7 +145,7 @@ def open_source(text: str, warn: Callable[[str], object] = _log.warning) -> list
     if path.is_char_device() and (device := re.fullmatch(r"/dev/video(\d+)", str(path.resolve()))):
         return [VideoSource(_camera(device[1]))]
     if not path.is_file():
-        raise FileNotFoundError(f"source {shown_name(path)!r} is not there; {_ALLOWED}")
+        raise FileNotFoundError(f"source {shown_name(path)!r} is no file or folder; {_ALLOWED}")
     return [_of_file(path)]
 
 
@@ -176,7 +176,7 @@ def list_folder(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], st
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # such as a name longer than the file system allows
+    except (OSError, ValueError):  # such as a name that is too long, or has a NUL character
         return False
 
 

@@ -114,11 +114,17 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def captioned(caption: str, image: np.ndarray, width: int) -> np.ndarray:
-    """Scale an image to ``width`` pixels and add a band with the caption (ASCII) below it."""
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
-    shrinks = width < image.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    scaled = cv2.resize(image, (width, height), interpolation=interpolation)
+    """Scale an image to ``width`` pixels and add a band with the caption (ASCII) below it.
+
+    Tall images are scaled until they are at most twice as high as wide, and stand in the middle.
+    """
+    scale = min(width / image.shape[1], 2 * width / image.shape[0])
+    height, inner = (max(1, round(side * scale)) for side in image.shape[:2])
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(image, (inner, height), interpolation=interpolation)
+    left = (width - inner) // 2
+    right = width - inner - left
+    scaled = cv2.copyMakeBorder(scaled, 0, 0, left, right, cv2.BORDER_CONSTANT)
     font, size = cv2.FONT_HERSHEY_SIMPLEX, width / 1000
     (text_width, text_height), below = cv2.getTextSize(caption, font, size, 1)
     while text_width > 0.96 * width and size > 0.05:  # its width is not in proportion to size

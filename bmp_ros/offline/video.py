@@ -27,7 +27,7 @@ _CODEC = "mp4v"  # MPEG-4 part 2: the one that every FFmpeg build writes
 _LEAST_SIDE, _MOST_SIDE = 16, 8190
 """Pixels of a written video: FFmpeg's MPEG-4 encoder writes beyond its buffers for narrow ones,
 and the format has no more."""
-_STEP_BACK_S, _LEAP_S = 1.0, 3600.0
+_STEP_BACK_S, _LEAP_S, _NO_TIME_S = 1.0, 3600.0, 1e9
 _WHOLE, _DECODED = 0.9, 0.8
 """Shares of the duration and of the packets with less than which a video counts as broken: both
 are estimates (some packets hold no image that is shown)."""
@@ -151,7 +151,7 @@ class VideoFrames:
             return time.monotonic() - self._opened
         next_one = self.seconds + 1 / self.fps if self.read else 0.0
         said = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-        if not math.isfinite(said):
+        if not abs(said) < _NO_TIME_S:
             return next_one
         seconds = said + self._shift
         leap = _LEAP_S if self.duration is None else self.duration + 1
@@ -167,11 +167,12 @@ class VideoFrames:
         change = None if self._scanner is None else self._scanner.change
         if change is None:
             return
-        reached = self.read >= change.packet or (
+        reached = self.read >= change.frame or (
             change.seconds is not None and seconds - self._shift >= change.seconds
         )
         # Decoders may drop frames where the size changes; a last row that stays is the sign.
-        stale = previous is not None and np.array_equal(image[-1], previous[-1])
+        near = self.read >= change.frame - 2
+        stale = near and previous is not None and np.array_equal(image[-1], previous[-1])
         if reached or stale:
             before, after = ("x".join(map(str, size)) for size in (change.before, change.after))
             name = shown_name(self._source) if isinstance(self._source, Path) else "the video"

@@ -64,14 +64,17 @@ def _display_matrix(path: Path) -> Matrix | None:
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Kind and size of the content of an MP4's boxes; the file stands at the content."""
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
         size -= 8
         if size == 1 - 8:
             size = struct.unpack(">Q", file.read(8))[0] - 16
-        if size < 0 or size > _MOST_BOX and kind == b"moov":
-            return
         start = file.tell()
+        # Too long for its file: damaged, or no MP4 at all.
+        if not 0 <= size <= end - start or (kind == b"moov" and size > _MOST_BOX):
+            return
         yield kind, size
         file.seek(start + size)
 

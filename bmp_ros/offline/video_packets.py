@@ -22,12 +22,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class SizeChange:
-    """before, after: width and height. packet: number of the first of the new size. seconds: its
-    time, None where times do not rise."""
+    """before, after: width and height. frame: number of the first of the new size, at the latest.
+    seconds: its time, None where times do not rise."""
 
     before: Size
     after: Size
-    packet: int
+    frame: int
     seconds: float | None
 
 
@@ -86,9 +86,9 @@ class PacketScanner:
             return
         if self._size is not None:
             rises = 0 < self._latest < seconds < 1e9
-            self.change = SizeChange(
-                self._size, size, self.packets, seconds if rises else None
-            )  # fmt: skip
+            # MPEG-2 decoders keep one frame back, and lose it here.
+            frame = self.packets - int(self._size_of is _mpeg2)
+            self.change = SizeChange(self._size, size, frame, seconds if rises else None)
         self._size = size
 
 

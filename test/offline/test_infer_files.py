@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numbered import HEIGHT, WIDTH, NumberedEngines, numbered_image, numbered_loop
@@ -138,6 +140,107 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a.png", "d.png", "results.json",
+    ]  # fmt: skip
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """Of images, videos and folders; the file of results is plain UTF-8."""
+    folder = write_images(tmp_path / os.fsdecode(b"in\xfc"), {os.fsdecode(b"caf\xe9.png"): 120})
+    write_video(folder / os.fsdecode(b"v\xefd.mp4"), [60, 120])
+    (folder / os.fsdecode(b"broken\xe9.jpg")).write_bytes(b"x")
+    (folder / os.fsdecode(b"broken\xe9.mp4")).write_bytes(b"x")
+    write_images(folder, {"z.png": 120})
+    output = tmp_path / os.fsdecode(b"out\xfc")
+    outcome = run(folder, output, Wanted(json=True), info={"source": str(folder)})
+    assert (outcome.images, outcome.frames, outcome.people) == (2, 2, 3)
+    document = results(output)
+    assert [image["file_name"] for image in document["images"]] == [
+        "caf\\xe9.png", "v\\xefd.mp4", "v\\xefd.mp4", "z.png",
+    ]  # fmt: skip
+    assert sorted(os.listdir(os.fsencode(output))) == [
+        b"caf\xe9.png", b"results.json", b"v\xefd.mp4", b"z.png",
+    ]  # fmt: skip
+    assert len(outcome.failures) == 2
+    "".join(outcome.failures).encode("utf-8")
+    with pytest.raises(ValueError, match="is the input") as error:
+        run(folder, folder, Wanted())
+    str(error.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (3, 20000), (101, 33)])
+def test_tall_and_tiny_images_and_videos(tmp_path: Path, size: tuple[int, int]) -> None:
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = np.full((*size, 3), 120, np.uint8)
+    for name in ("a.png", "b.webp", "c.jpg"):
+        path = folder / name
+        write_image(path if max(size) < 16000 else path.with_suffix(".png"), image)
+    video = cv2.VideoWriter(
+        str(folder / "d.avi"), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"MJPG"), 10, (16, 16)
+    )  # fmt: skip
+    assert video.isOpened()
+    for _ in range(2):
+        video.write(np.full((16, 16, 3), 120, np.uint8))
+    video.release()
+    outcome = run(folder, tmp_path / "out", Wanted(json=True, gif=True), loop=Somebody.loop())
+    inputs = len(list(folder.iterdir()))
+    assert outcome.failures == outcome.notes == [] and outcome.images == inputs - 1
+    assert len(list((tmp_path / "out").iterdir())) == 2 * inputs + 1
+    document = results(tmp_path / "out")
+    assert people_by_image(document) == [1] * (inputs + 1)
+    for path in (tmp_path / "out").glob("?.png"):
+        assert read_image(path).shape == image.shape
+    for path in (tmp_path / "out").glob("*.gif"):
+        with VideoFrames(path) as gif:
+            assert max(next(iter(gif)).shape) <= 2000
+
+
+class Somebody(NumberedEngines):
+    """One person who fills images of any size."""
+
+    @staticmethod
+    def loop() -> BMPLoop:
+        engines = Somebody({})
+        return BMPLoop(engines, engines, engines, LoopSettings(iterations=1))
+
+    def _acts(self, frame: Frame) -> Any:
+        return [[Actor((0, 0, frame.width, frame.height))]]
+
+
+def test_an_image_that_its_format_cannot_hold_is_written_as_png(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WebP ends at 16383 pixels, so such an input has another content than its name says."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    wide = np.full((3, 20000, 3), 120, np.uint8)
+    (folder / "a.webp").write_bytes(cv2.imencode(".png", wide)[1])
+    outcome = run(folder, tmp_path / "out", Wanted(), loop=Somebody.loop())
+    (note,) = outcome.notes
+    assert "at most 16383" in note and "written as a.webp.png" in note
+    assert read_image(tmp_path / "out" / "a.webp.png").shape == wide.shape
+    assert outcome.failures == []
+    again = run(folder, tmp_path / "out", Wanted(), loop=Somebody.loop())
+    assert (again.failures, again.images) == ([], 1), "an earlier output is replaced"
+
+
+def test_frames_before_a_change_of_resolution_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "in.mjpeg"
+    content = b""
+    for number in range(10):
+        image = numbered_image(120) if number < 5 else numbered_image(120, 300, 500)
+        image[-8:] = 20 * number + 20  # black would be painted out
+        content += cv2.imencode(".jpg", image)[1].tobytes()
+    path.write_bytes(content)
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    outcome = run(path, tmp_path / "out", Wanted(json=True, gif=True))
+    assert outcome.frames == 5
+    (failure,) = outcome.failures
+    assert f"in.mjpeg changes from {WIDTH}x{HEIGHT} to 500x300 pixels after 5 frames" in failure
+    assert people_by_image(results(tmp_path / "out")) == [1] * 5
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "in.mjpeg.gif", "in.mjpeg.mp4", "results.json",
     ]  # fmt: skip
 
 
