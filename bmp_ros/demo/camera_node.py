@@ -29,7 +29,14 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from bmp_ros.demo.truth_messages import truth_message
-from bmp_ros.image_files import IMAGE_SUFFIXES, read_image
+from bmp_ros.image_files import (
+    IMAGE_SUFFIXES,
+    UnreadableImageError,
+    read_image,
+    shown_name,
+)
+from bmp_ros.offline.sources import list_folder
+from bmp_ros.offline.video import UnreadableVideoError, VideoFrames
 from bmp_ros.ros.compatibility import steady_clock
 from bmp_ros.ros.diagnostics import status
 from bmp_ros.ros.image_messages import image_message
@@ -42,7 +49,6 @@ CLIP, SCENES = "clip", "scenes"
 _SCENE_SECONDS = 20.0
 _SCENE_FPS = 10.0
 _IMAGE_FPS = 1.0
-_UNKNOWN_VIDEO_FPS = 25.0
 
 
 @dataclass(frozen=True)
@@ -55,25 +61,27 @@ class Shot:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures to show. fps: at which they are meant to be shown.
+    """Images to show. fps: at which they are meant to be shown.
 
-    play: starts at the beginning, each time. endless: it has no end.
+    play: starts at the beginning, each time; None: no image is due at this tick of ``fps``.
+    endless: it has no end.
     camera_matrix: (3, 3) intrinsics in pixels, None where unknown.
     """
 
     name: str
     fps: float
-    play: Callable[[], Iterator[Shot]]
+    play: Callable[[], Iterator[Shot | None]]
     endless: bool = False
     camera_matrix: np.ndarray | None = None
     has_truth: bool = False
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, warn: Callable[[str], object] = print) -> Source:
     """Open ``clip`` (the demo clip), ``scenes`` (rendered as they are shown), or a path.
 
     A path is that of a clip (a video with its ground truth beside it), a video, an image, or a
-    folder of images, which are shown in the order of their names.
+    folder of images, which are shown in natural order of their names. Images and videos are
+    turned as their metadata says. warn: is told, once each, what is left out or damaged.
     Raises FileNotFoundError, ValueError or ImportError saying what is wrong.
     """
     if name == CLIP:
@@ -82,17 +90,30 @@ def open_source(name: str) -> Source:
         return _scenes()
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, _once(warn))
     if not path.is_file():
         raise FileNotFoundError(
-            f"{name!r} is no file or folder; a source is {CLIP}, {SCENES}, or the path of a "
-            "video, an image or a folder of images"
+            f"{shown_name(path)!r} is no file or folder; a source is {CLIP}, {SCENES}, or the "
+            "path of a video, an image or a folder of images"
         )
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return Source(str(path), _IMAGE_FPS, lambda: iter([Shot(read_image(path))]))
+        image = read_image(path)
+        return Source(shown_name(path), _IMAGE_FPS, lambda: iter([Shot(image)]))
     if path.with_suffix(".npz").is_file():
         return _clip(path)
-    return _video(path)
+    return _video(path, _once(warn))
+
+
+def _once(warn: Callable[[str], object]) -> Callable[[str], None]:
+    """Says every sentence once, however often a source is played."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            warn(text)
+
+    return say
 
 
 def _clip(path: Path | None) -> Source:
@@ -126,48 +147,56 @@ def _scenes() -> Source:
     )
 
 
-def _folder(path: Path) -> Source:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+def _folder(path: Path, warn: Callable[[str], None]) -> Source:
+    files, left_out = list_folder(path, IMAGE_SUFFIXES)
+    name = shown_name(path)
     if not files:
         raise FileNotFoundError(
-            f"{path} holds no image ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES)})"
+            f"{name} holds no image ({left_out or 'it is empty'}); names must end with one of "
+            f"{' '.join(IMAGE_SUFFIXES)}"
         )
+    if left_out:
+        warn(f"{name}: left out {left_out}")
 
     def play() -> Iterator[Shot]:
         for file in files:
-            yield Shot(read_image(file))
+            try:
+                shot = Shot(read_image(file))
+            except UnreadableImageError as error:
+                warn(f"skipped: {error}")
+            except OSError as error:
+                warn(f"skipped: {shown_name(file)}: {error.strerror}")
+            else:
+                yield shot
 
-    return Source(str(path), _IMAGE_FPS, play)
-
-
-def _video(path: Path) -> Source:
-    fps = _video_fps(path)
-
-    def play() -> Iterator[Shot]:
-        video = cv2.VideoCapture(str(path))
-        try:
-            while True:
-                good, image = video.read()
-                if not good:
-                    return
-                yield Shot(image)
-        finally:
-            video.release()
-
-    return Source(str(path), fps, play)
+    return Source(name, _IMAGE_FPS, play)
 
 
-def _video_fps(path: Path) -> float:
-    video = cv2.VideoCapture(str(path))
-    try:
-        if not video.isOpened() or not video.read()[0]:
-            raise ValueError(
-                f"{path} is no image or video that OpenCV {cv2.__version__} can decode"
-            )
-        fps = float(video.get(cv2.CAP_PROP_FPS))
-        return fps if 0 < fps <= 1000 else _UNKNOWN_VIDEO_FPS
-    finally:
-        video.release()
+def _video(path: Path, warn: Callable[[str], None]) -> Source:
+    """Ticks at the rate of its fastest part; of a variable rate, some ticks have no image."""
+    with VideoFrames(path) as video:
+        fps = video.steady_fps
+        if next(iter(video), None) is None:
+            raise ValueError(f"{shown_name(path)} opens as a video and gives no frame")
+
+    def play() -> Iterator[Shot | None]:
+        with VideoFrames(path) as video:
+            try:
+                tick, start = 0, None
+                for image in video:
+                    start = video.seconds if start is None else start
+                    for _ in range(tick, round((video.seconds - start) * fps)):
+                        yield None
+                        tick += 1
+                    yield Shot(image)
+                    tick += 1
+            except UnreadableVideoError as error:
+                warn(str(error))
+                return
+            if problem := video.broken():
+                warn(problem)
+
+    return Source(shown_name(path), fps, play)
 
 
 STATUS = "camera"
@@ -190,7 +219,7 @@ class CameraNode(Node):
         super().__init__(node_name, namespace="camera", **options)
         self._read_parameters()
         self._source = self._open(self._parameter("source"))
-        self._shots: Iterator[Shot] = self._source.play()
+        self._shots: Iterator[Shot | None] = self._source.play()
         self._sent = 0
         self._over = False
         self._first = self._last = 0.0
@@ -273,7 +302,7 @@ class CameraNode(Node):
 
     def _open(self, name: str) -> Source:
         try:
-            return open_source(name)
+            return open_source(name, self.get_logger().warning)
         except (OSError, ValueError, ImportError) as error:
             raise InvalidParameterValueException("source", name, str(error)) from error
 
@@ -295,12 +324,15 @@ class CameraNode(Node):
         )
 
     def _show_next(self) -> None:
-        shot = self._next()
-        if shot is None:
+        try:
+            shot = self._next()
+        except StopIteration:
             self._over = True
             self._timer.cancel()
             self.get_logger().info(f"{self._source.name}: that was all, {self._sent} images")
             self._diagnose()
+            return
+        if shot is None:
             return
         image = shot.image if self._size is None else cv2.resize(shot.image, self._size)
         header = Header(frame_id=self._parameter("frame_id"))
@@ -316,14 +348,19 @@ class CameraNode(Node):
         self._first = self._first or self._last
 
     def _next(self) -> Shot | None:
-        """The next picture; None when the source is over and not to be played again."""
+        """The next image, None where the source has none for this tick.
+
+        Raises StopIteration when the source is over and not to be played again.
+        """
         if 0 < self._parameter("images") <= self._sent:
-            return None
-        shot = next(self._shots, None)
-        if shot is None and self._parameter("loop"):
-            self._shots = self._source.play()
-            shot = next(self._shots, None)
-        return shot
+            raise StopIteration
+        try:
+            return next(self._shots)
+        except StopIteration:
+            if not self._parameter("loop"):
+                raise
+        self._shots = self._source.play()
+        return next(self._shots)
 
     def _calibration(self, header: Header, image: np.ndarray, original: np.ndarray) -> CameraInfo:
         matrix = self._source.camera_matrix

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +22,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from test_node_process import process
 
-from bmp_ros.demo.camera_node import CameraNode
+from bmp_ros.demo.camera_node import CameraNode, open_source
 from bmp_ros.demo.truth_messages import truth_from_message
+from bmp_ros.offline.video import VideoFile
 from bmp_ros.ros.image_messages import bgr_image
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.synthetic.clip_file import open_clip
@@ -129,6 +132,78 @@ def test_video_without_truth(lab: Lab, start: Callable[..., CameraNode], tmp_pat
     assert lab.peer.count_publishers("/camera/ground_truth") == 0
 
 
+def test_damaged_files_are_skipped_with_one_warning(
+    lab: Lab, start: Callable[..., CameraNode], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2, 10):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
+    cut = (tmp_path / "2.png").read_bytes()
+    (tmp_path / "2.png").write_bytes(cut[: len(cut) // 2])
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    (tmp_path / "._1.png").write_bytes(b"x")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "notes.txt").write_text("x")
+    images = listen(lab, Image, "/camera/image_raw")
+    start(source=str(tmp_path), rate=100.0, wait_for=1)
+    wait_for(lambda: len(images) >= 9, "the folder several times")
+    levels = [image.data[0] for image in images[:4]]
+    assert levels in ([20, 200, 20, 200], [200, 20, 200, 20])
+    log = "".join(capfd.readouterr())
+    for words in ("2.png (", "caf\\xe9.jpg (1 bytes)", "gone.png", "left out 1 *.txt"):
+        assert log.count(words) == 1, log
+    assert "Traceback" not in log and "._1" not in log
+
+
+def test_a_folder_of_damaged_files_is_over(
+    lab: Lab, start: Callable[..., CameraNode], tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    camera = start(source=str(tmp_path), rate=100.0)
+    wait_for(lambda: camera.counts["over"] == "yes", "the end")
+    assert camera.counts["frames sent"] == 0
+
+
+def test_images_and_videos_are_turned(
+    lab: Lab, start: Callable[..., CameraNode], tmp_path: Path
+) -> None:
+    video = VideoFile(tmp_path / "phone.mp4", 20, 64, 48)
+    for level in (60, 120, 180):
+        video.write(np.full((48, 64, 3), level, np.uint8))
+    video.close()
+    content = bytearray((tmp_path / "phone.mp4").read_bytes())
+    quarter = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, *quarter)
+    (tmp_path / "phone.mp4").write_bytes(content)
+    images = listen(lab, Image, "/camera/image_raw")
+    start(source=str(tmp_path / "phone.mp4"), wait_for=1)
+    wait_for(lambda: images, "an image")
+    assert (images[0].width, images[0].height) == (48, 64)
+
+
+def test_a_video_is_shown_at_its_own_times(tmp_path: Path) -> None:
+    """Ticks without an image where the rate varies."""
+    code = cv2.VideoWriter_fourcc(*"VP80")
+    path = tmp_path / "a.ivf"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, 10.0, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this build of FFmpeg writes no VP8")
+    for level in range(6):
+        writer.write(np.full((48, 64, 3), 40 * level, np.uint8))
+    writer.release()
+    content = bytearray(path.read_bytes())
+    rate, scale = struct.unpack_from("<II", content, 16)
+    place = 32
+    for time in (0, 1, 2, 5, 6, 9):
+        (size,) = struct.unpack_from("<I", content, place)
+        struct.pack_into("<Q", content, place + 4, time * rate // (10 * scale))
+        place += 12 + size
+    path.write_bytes(content)
+    source = open_source(str(path))
+    assert source.fps == pytest.approx(10)
+    shown = [shot is not None for shot in source.play()]
+    assert [tick for tick, due in enumerate(shown) if due] == [0, 1, 2, 5, 6, 9]
+
+
 def test_live_scenes(lab: Lab, start: Callable[..., CameraNode]) -> None:
     try:
         from bmp_ros.synthetic.generator import shared_renderer
@@ -148,7 +223,7 @@ def test_live_scenes(lab: Lab, start: Callable[..., CameraNode]) -> None:
     ("parameters", "words"),
     [
         ({"source": "/nowhere/at/all.mp4"}, "is no file or folder; a source is clip, scenes"),
-        ({"source": __file__}, "is no image or video"),
+        ({"source": __file__}, "is no video that OpenCV"),
         ({"source": str(Path(__file__).parent)}, "holds no image"),
         ({"qos": "fast"}, "needs one of reliable, sensor"),
         ({"width": 320}, "width and height belong together"),
