@@ -21,8 +21,12 @@ BOX_PADDING = 1.25
 MINIMUM_EXTENT = 1.0
 """Pixels of the image that a crop spans at least: a box without area still gives a finite crop."""
 
-RGB_MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
-RGB_STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Normalisation of every network here, (value - mean) / std: RGB, of values in [0, 1]."""
+RGB_MEAN = (255 * np.array(IMAGENET_MEAN)).astype(np.float32)
+RGB_STD = (255 * np.array(IMAGENET_STD)).astype(np.float32)
+"""The same of values in [0, 255]."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
+
 PADDING_VALUE = 114
 """Grey level of the padding, all three channels; the networks were trained with it."""
 
-BGR_MEAN = (103.53, 116.28, 123.675)
-BGR_STD = (57.375, 57.12, 58.395)
+BGR_MEAN = tuple(RGB_MEAN[::-1].tolist())
+BGR_STD = tuple(RGB_STD[::-1].tolist())
 """Normalisation of the canvas, (value - mean) / std in BGR order."""
 
 STRIDES = (8, 16, 32)

@@ -14,48 +14,65 @@ class LoopSettings:
     """Everything that steers the loop itself; the defaults are those of the preset ``bmp_d3``."""
 
     iterations: int = number_field(
-        2, low=1, high=5, integer=True, text="detection rounds; from the second on, the people "
-        "found so far are painted out",
+        2, low=1, high=5, integer=True, text="maximum detection rounds; from the second on, "
+        "people already found are masked out of the image",
     )  # fmt: skip
     detection_threshold: float = number_field(
-        0.3, low=0.0, high=1.0, text="people need a detector score above this"
+        0.3, low=0.0, high=1.0, text="minimum detector score of a person"
     )
     box_nms_iou: float = number_field(
-        0.3, low=0.0, high=1.0, text="of two boxes that overlap more (IoU), the worse one goes"
+        0.3, low=0.0, high=1.0, text="NMS: IoU above which the lower-scoring box is removed"
     )
     max_people: int = number_field(
-        50, low=1, high=1000, integer=True, text="at most so many people per frame, best first"
+        50,
+        low=1,
+        high=1000,
+        integer=True,
+        text="maximum people per frame, highest detector scores first",
     )
     confidence_threshold: float = number_field(
-        0.3, low=0.0, high=1.0, text="keypoints count as found with a score above this"
+        0.3, low=0.0, high=1.0, text="minimum score of a keypoint that counts as found"
     )
     visibility_threshold: float = number_field(
-        0.3, low=0.0, high=1.0, text="keypoints may prompt the segmenter with a visibility (or, "
-        "for networks without one, a score) of at least this",
+        0.3, low=0.0, high=1.0, text="minimum visibility (or score, for networks without "
+        "visibility) of a keypoint that prompts the segmenter",
     )  # fmt: skip
     oks_threshold: float = number_field(
-        0.8, low=0.0, high=1.0, text="poses more similar than this (OKS) are one person"
+        0.8,
+        low=0.0,
+        high=1.0,
+        text="pose NMS: OKS above which two poses are the same person and one is removed",
     )
     keep_poseless: str = choice_field(
-        "first", choices=("first", "never"), text="people without a keypoint above the confidence "
-        "threshold: keep those found in the first iteration, or none",
+        "first", choices=("first", "never"), text="which people to keep without any keypoint "
+        "above confidence_threshold: those of the first iteration, or none",
     )  # fmt: skip
     prompt_method: str = choice_field(
-        "distance+confidence", choices=PROMPT_METHODS, text="which keypoints prompt the segmenter"
+        "distance+confidence",
+        choices=PROMPT_METHODS,
+        text="how the keypoints that prompt the segmenter are chosen",
     )
     num_positive: int = number_field(
-        6, low=1, high=17, integer=True, text="prompt points on the person"
+        6, low=1, high=17, integer=True, text="maximum positive prompt points per person"
     )
     num_positive_crowded: int = number_field(
-        6, low=1, high=17, integer=True, text="prompt points on a person in a crowd"
+        6,
+        low=1,
+        high=17,
+        integer=True,
+        text="maximum positive prompt points per person in a crowd",
     )
     crowd_iou: float | None = number_field(
-        None, low=0.0, high=1.0, optional=True, text="a box that overlaps another one more than "
-        "this (IoU) is in a crowd; null: nobody is",
+        None, low=0.0, high=1.0, optional=True, text="IoU with another box above which a person "
+        "is in a crowd; null: never",
     )  # fmt: skip
     num_negative: int = number_field(
-        0, low=0, high=17, integer=True, text="prompt points on the nearest other people"
+        0,
+        low=0,
+        high=17,
+        integer=True,
+        text="maximum negative prompt points per person, on the nearest other people",
     )
     boxes_from_masks: bool = bool_field(
-        False, text="replace the detector's boxes by those of the final masks"
+        False, text="replace the detector's boxes by the bounding boxes of the final masks"
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from bmp_ros.engines.torch.dynamic_masks import mask_logits
 from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput
@@ -48,8 +49,8 @@ def detector_loss(
     losses = {"class": CLASS * quality_focal_loss(logits, targets).sum() / total}
     box_losses, mask_losses = [logits.sum() * 0], [logits.sum() * 0]
     for image, locations, people in assigned:
-        overlap = generalised_iou(predicted[image, locations], boxes[image][people])
-        box_losses.append(((1 - overlap) * targets[image, locations]).sum())
+        loss = generalized_box_iou_loss(predicted[image, locations], boxes[image][people])
+        box_losses.append((loss * targets[image, locations]).sum())
     share = MASKS_PER_BATCH / max(1, sum(len(locations) for _, locations, _ in assigned))
     number = 0
     for image, locations, people in assigned:
@@ -78,7 +79,7 @@ def assign(
     from within the box; of several people it takes the cheapest. A person with no location of its
     own within the box (smaller than a cell) gets the one nearest to the centre.
     """
-    overlap = pairwise_iou(predicted, truth)  # (P, N)
+    overlap = box_iou(predicted, truth)  # (P, N)
     centre = (truth[:, :2] + truth[:, 2:]) / 2
     points = priors[:, None, :2]
     inside = ((points > truth[:, :2]) & (points < truth[:, 2:])).all(dim=2)
@@ -120,30 +121,3 @@ def dice_loss(predicted: Tensor, masks: Tensor) -> Tensor:
     shared = (predicted * masks).sum(dim=1)
     size = predicted.square().sum(dim=1) + masks.square().sum(dim=1)
     return 1 - (2 * shared + 1e-3) / (size + 1e-3)
-
-
-def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """(P, N) IoU of xyxy boxes (P, 4) and (N, 4)."""
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])
-    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=2)
-    union = _area(first)[:, None] + _area(second)[None] - shared
-    return shared / union.clamp(min=1e-6)
-
-
-def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Row by row GIoU (Rezatofighi et al., CVPR 2019) of xyxy boxes (n, 4), in [-1, 1]."""
-    low, high = (
-        torch.maximum(first[:, :2], second[:, :2]),
-        torch.minimum(first[:, 2:], second[:, 2:]),
-    )
-    shared = (high - low).clamp(min=0).prod(dim=1)
-    union = _area(first) + _area(second) - shared
-    hull_low = torch.minimum(first[:, :2], second[:, :2])
-    hull_high = torch.maximum(first[:, 2:], second[:, 2:])
-    hull = (hull_high - hull_low).prod(dim=1)
-    return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)
-
-
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import box_iou, generalized_box_iou
 
 from bmp_ros.engines.dynamic_masks import KERNEL_PARAMETERS
 from bmp_ros.engines.letterbox import grid_priors
@@ -15,8 +14,6 @@ from bmp_ros.training.detector_loss import (
     assign,
     detector_loss,
     dice_loss,
-    generalised_iou,
-    pairwise_iou,
     quality_focal_loss,
 )
 from bmp_ros.training.pose_loss import location_loss
@@ -29,13 +26,6 @@ def random_boxes(count: int, seed: int) -> torch.Tensor:
     random = np.random.default_rng(seed)
     low = random.uniform(0, 60, (count, 2))
     return torch.tensor(np.hstack([low, low + random.uniform(5, 40, (count, 2))])).float()
-
-
-def test_overlaps_are_torchvisions() -> None:
-    first, second = random_boxes(7, 0), random_boxes(5, 1)
-    assert torch.allclose(pairwise_iou(first, second), box_iou(first, second), atol=1e-6)
-    expected = generalized_box_iou(first[:5], second).diagonal()
-    assert torch.allclose(generalised_iou(first[:5], second), expected, atol=1e-6)
 
 
 def test_locations_answer_from_within_and_everybody_gets_one() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from bmp_ros.engines.crops import IMAGENET_MEAN, IMAGENET_STD
 from bmp_ros.engines.point_prompts import check_prompts
 from bmp_ros.engines.torch.crops import frame_tensor
 from bmp_ros.engines.torch.devices import torch_dtype
@@ -19,10 +20,6 @@ from bmp_ros.networks.sam2 import Sam2Embedding, Sam2Network
 
 if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame
-
-# ImageNet statistics of RGB in [0, 1].
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 # Full-size logits are float32 and exist only until they are thresholded: 64 Mi pixels = 256 MiB at
 # a time, so that fifty people in a 12 megapixel image do not take 2.4 GB.
@@ -135,8 +132,8 @@ class Sam2Segmenter:
             align_corners=False,
             antialias=True,
         )
-        mean = torch.tensor(_MEAN, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(_STD, device=self.device).view(1, 3, 1, 1)
+        mean = torch.tensor(IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
+        std = torch.tensor(IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
         with self._autocast():
             return self.network.embed((rgb - mean) / std)
 
