@@ -63,6 +63,11 @@ class BmpNode(ManagedNode):
         self._enabled = True
         self._problem = ""
         self.parameters = NodeParameters(self)
+        unknown = self.parameters.unknown()
+        if unknown:
+            self.get_logger().warning(
+                f"parameters that {node_name} does not have, and ignores: {', '.join(unknown)}"
+            )
 
         clock = steady_clock()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)

@@ -17,7 +17,8 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from bmp_ros.depth.camera_model import CameraModel
-from bmp_ros.ros.image_subscription import published_topics, resolved, without_transport
+from bmp_ros.ros.image_subscription import resolved, without_transport
+from bmp_ros.ros.topic_advice import published_topics
 
 _RECTIFIED = re.compile(r"(?<!di)(?<!cor)(?<!un)rect(?!ang)", re.IGNORECASE)
 _LATCHED, _VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE

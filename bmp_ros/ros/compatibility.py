@@ -63,7 +63,8 @@ def steady_clock() -> Clock:
 def given_parameters(node: Node) -> frozenset[str]:
     """Names of the parameters that the command line or a file of parameters gives a value.
 
-    No distribution has a public name for them.
+    No distribution has a public name for them. ``automatically_declare_parameters_from_overrides``
+    would do, if it did not refuse to start a node that is given an empty list.
     """
     return frozenset(node._parameter_overrides)
 
@@ -79,6 +80,6 @@ def array_of_bytes(values: np.ndarray) -> array.array[int]:
 
 
 def how_to_install(package: str) -> str:
-    """Say which command brings a ROS package, for example ``cv_bridge``."""
+    """Say which command brings a ROS package, for example ``tf2_ros_py``."""
     distribution = os.environ.get("ROS_DISTRO", "<distro>")
     return f"sudo apt-get install ros-{distribution}-{package.replace('_', '-')}"

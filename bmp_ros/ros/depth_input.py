@@ -23,11 +23,11 @@ from bmp_ros.ros.image_subscription import (
     DEPTH_SUFFIX,
     ImageSubscription,
     info_beside,
-    published_topics,
     resolved,
 )
 from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.stamp_buffer import StampBuffer
+from bmp_ros.ros.topic_advice import published_topics
 
 CACHED = 40
 """Depth images that wait: more than a second at 30 Hz, so that slow networks find theirs."""

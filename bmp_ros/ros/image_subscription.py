@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from bmp_ros.ros.compatibility import RCLError
 from bmp_ros.ros.settings import CameraSettings
+from bmp_ros.ros.topic_advice import publishers_of_others, silence_advice
 
 DEPTH = 5
 """Messages that the transport may keep: with 1, a reliable 720p stream loses a third of them."""
@@ -98,20 +99,13 @@ class ImageSubscription:
         ):
             return None
         self._reminded = now
-        silence = f"no image for {now - self._last:.0f} s on {self.source}, which has"
-        offered = self.offered()
-        if self.reliability == _RELIABLE and _BEST_EFFORT in offered:
-            return (
-                f"{silence} publishers that offer best effort only: a reliable subscription gets "
-                "nothing from them; set image_qos to auto"
-            )
-        publishers = f"{len(offered)} publisher{'s' * (len(offered) != 1)}"
-        if _BEST_EFFORT in offered:
-            publishers += " (Fast DDS may lose large best-effort images: see config/fastdds.xml)"
-        return (
-            f"{silence} {publishers}. {published_images(self._node)}; set image_topic and "
-            "image_transport"
+        advice = silence_advice(
+            self.topic,
+            self.kind.__name__,
+            best_effort=self.reliability == _BEST_EFFORT,
+            publishers=publishers_of_others(self._node, self.topic),
         )
+        return f"no image for {now - self._last:.0f} s on {self.source}: {advice}"
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self.reliability = reliability
@@ -139,29 +133,6 @@ def camera_subscription(
         on_message=on_message,
         wanted_qos=settings.image_qos,
     )
-
-
-def published_images(node: LifecycleNode) -> str:
-    """Name the image topics of other nodes; our own debug images are no camera."""
-    return "; ".join(published_topics(node, kind) for kind in ("Image", "CompressedImage"))
-
-
-def published_topics(node: LifecycleNode, kind: str) -> str:
-    """Name the topics of a type of sensor_msgs that other nodes publish, in words."""
-    ours = node.get_fully_qualified_name()
-
-    def is_published(topic: str) -> bool:
-        return any(
-            f"{info.node_namespace.rstrip('/')}/{info.node_name}" != ours
-            for info in node.get_publishers_info_by_topic(topic)
-        )
-
-    names = [
-        name
-        for name, types in node.get_topic_names_and_types()
-        if f"sensor_msgs/msg/{kind}" in types and is_published(name)
-    ]
-    return f"{kind} topics there are: {', '.join(names) or 'none'}"
 
 
 def without_transport(topic: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import Field
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import (
@@ -48,6 +49,8 @@ from bmp_ros.ros.settings import (
 
 Settings = TypeVar("Settings")
 
+_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+
 
 class NodeParameters:
     """The parameters of one node.
@@ -60,6 +63,7 @@ class NodeParameters:
         self._node = node
         self._rows: dict[str, tuple[Group, Field[Any]]] = {}
         self.frozen: tuple[Group, ...] = ()
+        self._given = given_parameters(node)
         node.add_on_set_parameters_callback(self._check)
         node.declare_parameter(
             CAMERAS, [""], ParameterDescriptor(description=CAMERAS_TEXT, dynamic_typing=True)
@@ -85,6 +89,15 @@ class NodeParameters:
                     elif not item.name.endswith("_topic"):
                         default = self._node.get_parameter(item.name).value
                     self._declare(name, CAMERA, item, default)
+
+    def unknown(self) -> list[str]:
+        """Parameters that were given and are none of this node's, each with what is near to it."""
+        known = [*self._rows, CAMERAS]
+        return [
+            _unknown(name, known)
+            for name in sorted(self._given)
+            if name not in known and not name.startswith(_OF_ROS)
+        ]
 
     def cameras(self) -> tuple[str, ...]:
         """Names of the cameras; empty for the one without a name."""
@@ -112,7 +125,7 @@ class NodeParameters:
         A parameter that still has the value of the preset before is one that nobody has set; what
         the command line or a file of parameters gives was set.
         """
-        now, before, given = self.loop(), self._preset_loop, given_parameters(self._node)
+        now, before, given = self.loop(), self._preset_loop, self._given
         changes = []
         for item in LOOP.rows():
             value = getattr(preset, item.name)
@@ -161,6 +174,18 @@ class NodeParameters:
                 f"{allowed_parameter_values(item)}"
             )
         return _when(parameter.name, group) if group in self.frozen else ""
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    camera, dot, rest = name.partition(".")
+    if (
+        dot
+        and any(rest == item.name for item in CAMERA.rows())
+        and not any(each.endswith(f".{rest}") for each in near)
+    ):
+        return f"{name} ({CAMERAS} has no {camera!r})"
+    return f"{name} (did you mean {near[0]}?)" if near else name
 
 
 def descriptor(group: Group, item: Field[Any]) -> ParameterDescriptor:

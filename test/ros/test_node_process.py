@@ -149,3 +149,30 @@ def test_refused_parameter_ends_with_exit_code_1_and_a_reason(lab: Lab) -> None:
         assert node.returncode == 1
         assert "image_transport" in output and "raw, compressed" in output
         assert "Traceback" not in output
+
+
+def test_misspelt_parameters_are_answered_with_did_you_mean(lab: Lab, tmp_path: Path) -> None:
+    """Once, and the node goes on; parameters of ROS itself and empty lists are none of it."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    max_poeple: 3\n    iterations: 1\n")
+    arguments = [
+        "--params-file", str(file), "-p", "detection_treshold:=0.3", "-p", "nothing_like_it:=1",
+        "-p", "cameras:=[front]", "-p", "front.imagetopic:=/x", "-p", "side.image_topic:=/y",
+        "-p", "use_sim_time:=false", "-p", "accepted_licences:=[]",
+    ]  # fmt: skip
+    with process(SCRIPTED, "-r", "__ns:=/bmp", *arguments) as node:
+        wait_for(lambda: state_of(lab, "/bmp/bmp_node") == "active", "the node")
+        node.send_signal(signal.SIGINT)
+        output, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 0, output
+    lines = [line for line in output.splitlines() if "does not have" in line]
+    assert len(lines) == 1 and "WARN" in lines[0], output
+    for words in (
+        "detection_treshold (did you mean detection_threshold?)",
+        "max_poeple (did you mean max_people?)",
+        "front.imagetopic (did you mean front.image_topic?)",
+        "side.image_topic (cameras has no 'side')",
+        "nothing_like_it",
+    ):
+        assert words in lines[0]
+    assert not {"use_sim_time", "iterations", "accepted_licences"} & set(lines[0].split())

@@ -80,7 +80,24 @@ def test_no_image_warns_and_names_the_topics_that_exist(lab: Lab) -> None:
     assert "Image topics there are: /front/picture;" in line
     assert "CompressedImage topics there are: /rear/picture/compressed;" in line
     assert "/bmp/debug_image" not in line  # its own
-    assert "0 publishers" in line
+    assert "no publisher" in line
+
+
+def test_topic_of_the_other_type_is_named_and_our_own_subscription_is_not_listed(
+    lab: Lab,
+) -> None:
+    topic = "/cam/image_raw/compressed"
+    lab.peer.create_publisher(CompressedImage, topic, 1)
+    lab.start_active(image_topic=topic, image_timeout=0.5)
+    line = lab.wait_for_log("no image for", topic, "published as CompressedImage")
+    assert "set image_transport to compressed" in line
+    assert "Image topics there are" not in line
+
+
+def test_misspelt_topic_is_answered_with_did_you_mean(lab: Lab) -> None:
+    lab.peer.create_publisher(Image, "/camera/color/image_raw", 1)
+    lab.start_active(image_topic="/camera/colour/image_raw", image_timeout=0.5)
+    lab.wait_for_log("no image for", "Did you mean /camera/color/image_raw?")
 
 
 def test_reliable_by_hand_on_a_best_effort_camera_names_the_remedy(lab: Lab) -> None:

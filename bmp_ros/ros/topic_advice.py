@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why no image comes, and what to do: said by looking at what other nodes publish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import ReliabilityPolicy
+
+IMAGE, COMPRESSED_IMAGE = "Image", "CompressedImage"
+COMPRESSED_SUFFIX = "/compressed"
+_PREFIX = "sensor_msgs/msg/"
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """A publisher of another node. kind: its type, without ``sensor_msgs/msg/``."""
+
+    topic: str
+    kind: str
+    best_effort: bool = False
+
+
+def publishers_of_others(
+    node: LifecycleNode, topic: str = "", kinds: Iterable[str] = (IMAGE, COMPRESSED_IMAGE)
+) -> list[Publisher]:
+    """All publishers of ``kinds``, and of any type on ``topic``, but for those of ``node``.
+
+    The node's own debug images are no camera, and a topic's list of types has that of the node's
+    own subscription as well: only what publishers publish counts.
+    """
+    ours = node.get_fully_qualified_name()
+    wanted = {_PREFIX + kind for kind in kinds}
+    found = []
+    for name, types in node.get_topic_names_and_types():
+        if name != topic and wanted.isdisjoint(types):
+            continue
+        for info in node.get_publishers_info_by_topic(name):
+            if f"{info.node_namespace.rstrip('/')}/{info.node_name}" != ours:
+                best_effort = info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+                kind = info.topic_type.removeprefix(_PREFIX)
+                found.append(Publisher(name, kind, best_effort))
+    return found
+
+
+def published_topics(node: LifecycleNode, kind: str) -> str:
+    """Name the topics of a type of sensor_msgs that other nodes publish, in words."""
+    return _named(publishers_of_others(node, kinds=[kind]), kind)
+
+
+def silence_advice(
+    topic: str, kind: str, *, best_effort: bool, publishers: Iterable[Publisher]
+) -> str:
+    """Say what is known about a subscription that receives nothing, and what would help.
+
+    topic, kind, best_effort: of the subscription; ``kind`` is `IMAGE` or `COMPRESSED_IMAGE`.
+    publishers: see `publishers_of_others`.
+    """
+    publishers = list(publishers)
+    on_topic = [each for each in publishers if each.topic == topic]
+    fitting = [each for each in on_topic if each.kind == kind]
+    if fitting:
+        return _of_fitting(fitting, best_effort)
+    if on_topic:
+        return _of_other_type(topic, kind, on_topic[0].kind)
+    return f"it has no publisher. {_other_topics(topic, kind, publishers)}"
+
+
+def _of_fitting(fitting: list[Publisher], best_effort: bool) -> str:
+    count = f"{len(fitting)} publisher{'s' * (len(fitting) != 1)}"
+    if not best_effort and all(each.best_effort for each in fitting):
+        return (
+            f"it has {count}, best effort only: a reliable subscription gets nothing from them; "
+            "set image_qos to auto"
+        )
+    if any(each.best_effort for each in fitting):
+        return (
+            f"it has {count}, best effort: they send nothing, or the middleware loses large "
+            "images (Fast DDS may: see config/fastdds.xml)"
+        )
+    return f"it has {count}, reliable, which send nothing: look at the camera's driver"
+
+
+def _of_other_type(topic: str, kind: str, published: str) -> str:
+    text = f"it is published as {published}, the node listens for {kind}"
+    if published == COMPRESSED_IMAGE:
+        if topic.endswith(COMPRESSED_SUFFIX):
+            return f"{text}; set image_transport to compressed"
+        return (
+            f"{text}; remap the publisher to a topic that ends in {COMPRESSED_SUFFIX}, and set "
+            "image_transport to compressed"
+        )
+    if published == IMAGE:
+        return f"{text}; set image_transport to raw and image_topic to {topic}"
+    return f"{text}; this node takes sensor_msgs/msg/Image and CompressedImage"
+
+
+def _other_topics(topic: str, kind: str, publishers: list[Publisher]) -> str:
+    twin = (
+        topic.removesuffix(COMPRESSED_SUFFIX)
+        if kind == COMPRESSED_IMAGE
+        else topic + COMPRESSED_SUFFIX
+    )
+    if any(each.topic == twin and each.kind in (IMAGE, COMPRESSED_IMAGE) for each in publishers):
+        transport = "raw" if kind == COMPRESSED_IMAGE else "compressed"
+        return f"{twin} has one: set image_transport to {transport}"
+    images = [each for each in publishers if each.kind in (IMAGE, COMPRESSED_IMAGE)]
+    if not images:
+        return (
+            "No node publishes images: is the camera's driver running, and in the same "
+            "ROS_DOMAIN_ID?"
+        )
+    bases = {each.topic.removesuffix(COMPRESSED_SUFFIX): each for each in images}
+    wanted = topic.removesuffix(COMPRESSED_SUFFIX)
+    near = get_close_matches(wanted, bases, n=1, cutoff=0.7)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    listed = "; ".join(_named(images, each) for each in (IMAGE, COMPRESSED_IMAGE))
+    return f"{hint}{listed}; set image_topic and image_transport"
+
+
+def _named(publishers: Iterable[Publisher], kind: str) -> str:
+    names = sorted({each.topic for each in publishers if each.kind == kind})
+    return f"{kind} topics there are: {', '.join(names) or 'none'}"
