@@ -13,6 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from bmp_ros.jpeg_data import decode_jpeg, jpeg_header, whole_jpeg
+
 _FORMATS = {
     ".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"),
     ".png": (".png", ".apng"),
@@ -30,6 +32,7 @@ IMAGE_SUFFIXES = tuple(
     for suffix in names
 )  # fmt: skip
 """Of the formats that this build of OpenCV decodes; it has a reader wherever it has a writer."""
+_MOST_PIXELS = 1 << 30  # that OpenCV decodes
 _COLORLESS = (".pgm", ".pbm")
 _LARGEST = {".jpg": 65500, ".webp": 16383}
 """Most pixels per side that the format, as OpenCV writes it, can hold."""
@@ -75,7 +78,7 @@ def read_image(path: Path) -> np.ndarray:
     PNG, WebP, TIFF and JPEG 2000.
     Raises OSError when the file cannot be opened, UnreadableImageError when it is no whole image.
     """
-    encoded = path.read_bytes()
+    encoded = _read(path)
     return turned(_decode(path, encoded), image_orientation(encoded))
 
 
@@ -87,7 +90,7 @@ def read_annotated_image(path: Path, width: int | None, height: int | None) -> n
     turned image and not the stored one.
     Raises ValueError naming file and sizes when they fit neither; else as `read_image`.
     """
-    encoded = path.read_bytes()
+    encoded = _read(path)
     image = _decode(path, encoded)
     stored = image.shape[1::-1]
     wanted = (stored[0] if width is None else width, stored[1] if height is None else height)
@@ -144,8 +147,26 @@ def _format_of(suffix: str) -> str | None:
     return next((known for known, names in _FORMATS.items() if suffix.lower() in names), None)
 
 
+def _read(path: Path) -> bytes:
+    """A file's bytes; of a JPEG without those around it, and with the end mark that it needs."""
+    encoded = path.read_bytes()
+    if not encoded.lstrip(b"\0").startswith(b"\xff\xd8\xff"):
+        return encoded
+    whole = whole_jpeg(encoded)
+    header = jpeg_header(whole)
+    # What is missing of one in several scans would not be seen.
+    return whole if header is not None and header.sequential else encoded
+
+
 def _decode(path: Path, encoded: bytes) -> np.ndarray:
     """The pixels as stored."""
+    header = jpeg_header(encoded)
+    if header is not None and header.sequential and header.width * header.height <= _MOST_PIXELS:
+        image, damage = decode_jpeg(encoded, header)
+        if damage:
+            raise UnreadableImageError(f"{shown_name(path)} is no whole image: {damage}")
+        if image is not None and image.dtype == np.uint8:
+            return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
     # Not cv2.imread, to which a missing file is the same as a broken one. OpenCV turns TIFF
     # whatever the flag says, and no WebP.
     data = np.frombuffer(encoded, np.uint8)

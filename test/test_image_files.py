@@ -271,3 +271,48 @@ def test_any_names_can_be_ordered(names: list[str]) -> None:
     assert sorted(sorted(paths, key=natural_key), key=natural_key) == sorted(
         paths, key=natural_key
     )
+
+
+PHOTO = cv2.GaussianBlur(
+    np.random.default_rng(1).integers(0, 255, (120, 160, 3), dtype=np.uint8), (0, 0), 2
+)
+
+
+@pytest.mark.parametrize("start", [b"", bytes(10)])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9", b"\xff\xd9" + bytes(30)])
+def test_a_jpeg_with_all_its_pixels_is_read(tmp_path: Path, start: bytes, end: bytes) -> None:
+    """Zeros around it, or no end mark."""
+    content = jpeg(PHOTO, tiff_block(6))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(start + content[:-2] + end)
+    read = read_image(path)
+    assert read.shape == (160, 120, 3)
+    assert np.abs(read.astype(int) - PHOTO[::-1].transpose(1, 0, 2)).mean() < 2
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_jpeg_that_lost_bytes_is_unreadable(tmp_path: Path, grey: bool) -> None:
+    image = cv2.cvtColor(PHOTO, cv2.COLOR_BGR2GRAY) if grey else PHOTO
+    content = cv2.imencode(".jpg", image)[1].tobytes()
+    middle = len(content) // 2
+    path = tmp_path / "a.jpg"
+    for damaged in (
+        content[:middle] + content[middle + 400 :], content[:middle],
+        content[:middle] + b"\xff\xd9", content[:middle] + bytes(30),
+    ):  # fmt: skip
+        path.write_bytes(damaged)
+        with pytest.raises(UnreadableImageError, match="a.jpg.* is no whole image"):
+            read_image(path)
+    path.write_bytes(content)
+    assert read_image(path).shape == (120, 160, 3)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_cut_progressive_jpegs_are_unreadable(tmp_path: Path, part: float) -> None:
+    content = cv2.imencode(".jpg", PHOTO, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    assert read_image(path).shape == PHOTO.shape
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(UnreadableImageError, match="a.jpg.* is no whole image"):
+        read_image(path)
