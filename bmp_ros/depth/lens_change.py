@@ -25,7 +25,8 @@ def seen_by(
     """Return ``image`` (h, w), taken by ``source``, in the pixels of ``target``: (H, W).
 
     The nearest pixel is taken, none is mixed; what ``source`` does not show becomes ``unknown``.
-    uint8, uint16, float32 or float64. The map is computed once for each pair of cameras.
+    uint8, uint16 or floating (float32 comes back for what is neither float32 nor 64). The map is
+    computed once for each pair of cameras.
     Raises ValueError for an image of another size than its calibration's, or of more than
     `LARGEST_SIDE` pixels per side.
     """
@@ -34,6 +35,8 @@ def seen_by(
             f"the image is {image.shape[1]}x{image.shape[0]} pixels, its calibration is of "
             f"{source.width}x{source.height}"
         )
+    if image.dtype.kind == "f" and image.dtype.itemsize not in (4, 8):
+        image = image.astype(np.float32)  # OpenCV knows no other
     if max(target.width, target.height, *image.shape) > LARGEST_SIDE:
         raise ValueError(f"images of more than {LARGEST_SIDE} pixels per side cannot be mapped")
     result: np.ndarray = cv2.remap(

@@ -181,6 +181,9 @@ def test_depth_of_the_rectified_view_meets_people_of_the_raw_one() -> None:
     # and what was mapped is the same as what would have been seen
     same = lift_people(people, seen_by(RAW, ramp, CAMERA, np.nan), RAW)
     assert np.allclose(found.keypoints, same.keypoints, equal_nan=True)
+    for kind in (np.float16, np.float64, np.longdouble):
+        other = lift_people(people, ramp.astype(kind), RAW, depth_camera=CAMERA)
+        assert np.allclose(other.keypoints, same.keypoints, atol=5e-3, equal_nan=True)
 
 
 def test_depth_without_people_of_another_lens() -> None:
