@@ -18,7 +18,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 from bmp_ros.ros.calibration import CalibrationInput, is_rectified
-from bmp_ros.ros.image_messages import ReceivedImage, read_image, stamp_ns, stamp_of
+from bmp_ros.ros.image_messages import ImageError, ReceivedImage, read_image, stamp_ns, stamp_of
 from bmp_ros.ros.image_subscription import (
     DEPTH_SUFFIX,
     ImageSubscription,
@@ -121,8 +121,12 @@ class DepthInput:
             )
         if found is None or not near:
             raise NoDepthError(self._too_far(wanted_ns, found, max_age_s), "too far")
-        serialised = found[1]
-        return read_image(serialised) if kind is Image else deserialize_message(serialised, kind)
+        if kind is Image:
+            return read_image(found[1])
+        try:
+            return deserialize_message(found[1], kind)
+        except Exception as error:  # rclpy has no class of its own for what it cannot read
+            raise ImageError(f"{len(found[1])} bytes are no {kind.__name__}: {error}") from error
 
     def drop_newer(self, stamp_ns: int) -> None:
         """Forget depth images with newer stamps than this one, after stamps have jumped back."""
