@@ -23,11 +23,11 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from bmp_ros.ros.launch_arguments import NODE_ARGUMENTS, YES_NO
 from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(get_package_share_directory("bmp_ros"))
 CAMERA_NAMESPACE = "camera"
-YES_NO = ["true", "false"]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -63,25 +63,19 @@ def generate_launch_description() -> LaunchDescription:
             description="Of the camera; sensor: best effort, as drivers publish.",
         ),
         DeclareLaunchArgument(
-            "namespace", default_value="bmp", description="Of the node and its topics."
-        ),
-        DeclareLaunchArgument(
-            "log_level",
-            default_value="info",
-            choices=["debug", "info", "warn", "error", "fatal"],
-            description="Least severe messages of the node that are logged.",
-        ),
-        DeclareLaunchArgument(
             "rviz",
             default_value="true",
-            choices=YES_NO,
+            choices=list(YES_NO),
             description="Also start rviz2, where it is installed.",
         ),
-        DeclareLaunchArgument(
-            "python",
-            default_value="",
-            description="Python that has the networks' packages, such as /path/venv/bin/python; "
-            "empty: python3 of this terminal (of a build with --symlink-install: the builder's).",
+        *(
+            DeclareLaunchArgument(
+                each.name,
+                default_value=each.default,
+                description=each.description,
+                choices=list(each.choices) or None,
+            )
+            for each in NODE_ARGUMENTS
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])

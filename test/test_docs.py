@@ -99,12 +99,16 @@ def test_commands_of_the_documents_are_accepted() -> None:
 
 def launch_arguments(name: str) -> set[str]:
     """Arguments that a launch file declares; read, because launch itself may be missing."""
-    tree = ast.parse((CHECKOUT / "launch" / name).read_text(encoding="utf-8"))
-    return {
+    from bmp_ros.ros.launch_arguments import NODE_ARGUMENTS, parameter_arguments
+
+    text = (CHECKOUT / "launch" / name).read_text(encoding="utf-8")
+    derived = [*NODE_ARGUMENTS] if "NODE_ARGUMENTS" in text else []
+    derived += parameter_arguments() if "parameter_arguments()" in text else []
+    return {each.name for each in derived} | {
         node.args[0].value
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") == "DeclareLaunchArgument"
+        and getattr(node.func, "id", "") in ("DeclareLaunchArgument", "Argument")
         and isinstance(node.args[0], ast.Constant)
     }
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of the launch files, from the one table of parameters; imports no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import Field
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from bmp_ros.ros.settings import (
+    CAMERAS,
+    CAMERAS_TEXT,
+    GROUPS,
+    allowed_parameter_values,
+    default_of,
+    text_of,
+    to_parameter,
+)
+
+TRUTH = {"true": True, "false": False}
+YES_NO = tuple(TRUTH)
+
+
+class Argument(NamedTuple):
+    """An argument of a launch file. choices: empty for any text."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+NODE_ARGUMENTS = (
+    Argument("namespace", "bmp", "Of the node and its topics."),
+    Argument(
+        "log_level", "info", "Least severe messages of the node that are logged.",
+        ("debug", "info", "warn", "error", "fatal"),
+    ),
+    Argument(
+        "python", "", "Python that has the networks' packages, such as /path/venv/bin/python; "
+        "empty: python3 of this terminal (of a build with --symlink-install: the builder's).",
+    ),
+)  # fmt: skip
+"""What all launch files have in common."""
+
+
+def parameter_arguments() -> list[Argument]:
+    """One argument per parameter of the node; empty leaves a parameter to the file."""
+    arguments = [Argument(CAMERAS, "", f"{CAMERAS_TEXT}, separated by commas.")]
+    for name, item in _fields().items():
+        default = to_parameter(item, default_of(item))
+        text = text_of(item)
+        limits = f"{_allowed(item)}; default: {_text(default)}"
+        description = f"{text[:1].upper()}{text[1:]} ({limits})."
+        arguments.append(Argument(name, "", description, _choices(item)))
+    return arguments
+
+
+def parameter_value(name: str, text: str) -> Any:
+    """The value of a parameter from the text of an argument; lists are separated by commas.
+
+    A text that is no such value stays one: the node refuses it with the reason.
+    """
+    kind = list if name == CAMERAS else _fields()[name].metadata["kind"]
+    if kind is list:
+        return split(text)
+    if kind is bool:
+        return TRUTH.get(text, text)
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+def unknown_arguments(given: Iterable[str], declared: Iterable[str]) -> list[str]:
+    """Arguments that no launch file declares but that are near to one, in words.
+
+    What is near to none may belong to a launch file that includes this one.
+    """
+    declared = list(declared)
+    found = []
+    for name in sorted(set(given) - set(declared)):
+        near = get_close_matches(name, declared, n=1, cutoff=0.75)
+        if near:
+            found.append(f"{name} is no argument, and ignored; did you mean {near[0]}?")
+    return found
+
+
+def split(names: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _fields() -> dict[str, Field[Any]]:
+    return {item.name: item for group in GROUPS for item in group.rows()}
+
+
+def _choices(item: Field[Any]) -> tuple[str, ...]:
+    kind = item.metadata["kind"]
+    if kind is bool:
+        return ("", *YES_NO)
+    return ("", *item.metadata["choices"]) if kind is str and "choices" in item.metadata else ()
+
+
+def _allowed(item: Field[Any]) -> str:
+    return allowed_parameter_values(item).replace("a list of", "separated by commas:")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value) or "empty"

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launch arguments follow the table of parameters; values and misspellings, without launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bmp_ros.ros.launch_arguments import (
+    NODE_ARGUMENTS,
+    parameter_arguments,
+    parameter_value,
+    unknown_arguments,
+)
+from bmp_ros.ros.settings import CAMERAS, GROUPS
+
+ARGUMENTS = {each.name: each for each in parameter_arguments()}
+
+
+def test_every_parameter_is_an_argument_with_a_description() -> None:
+    names = [item.name for group in GROUPS for item in group.rows()]
+    assert list(ARGUMENTS) == [CAMERAS, *names]
+    assert not {each.name for each in NODE_ARGUMENTS} & set(ARGUMENTS)
+    for each in ARGUMENTS.values():
+        assert each.default == "" and (not each.choices or "" in each.choices)
+        assert len(each.description) > 10 and each.description.endswith(".")
+    assert "from 0 to 1" in ARGUMENTS["detection_threshold"].description
+    assert ARGUMENTS["image_transport"].choices == ("", "raw", "compressed")
+    assert ARGUMENTS["autostart"].choices == ("", "true", "false")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("image_topic", "5", "5"),
+        ("autostart", "false", False),
+        ("iterations", "2", 2),
+        ("detection_threshold", "1e-1", 0.1),
+        ("detection_threshold", "high", "high"),  # the node refuses it with the reason
+        ("crowd_iou", "-1", -1.0),
+        ("accepted_licences", "Apache-2.0, GPL-3.0", ["Apache-2.0", "GPL-3.0"]),
+        (CAMERAS, "front,rear,", ["front", "rear"]),
+    ],
+)
+def test_values(name: str, text: str, value: Any) -> None:
+    found = parameter_value(name, text)
+    assert found == value and type(found) is type(value)
+
+
+def test_misspelt_arguments() -> None:
+    given = ["detection_treshold", "image_topic", "source", "rate", "qos", "rvis"]
+    found = unknown_arguments(given, [*ARGUMENTS, "rviz"])
+    assert len(found) == 2
+    assert "detection_treshold" in found[0] and "mean detection_threshold?" in found[0]
+    assert "rvis" in found[1] and "mean rviz?" in found[1]
