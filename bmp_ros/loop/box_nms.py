@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+_BLOCK = 32
+"""Boxes that are compared with all others at a time: fast for few, small for thousands."""
+
 
 def box_nms(
     boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, *, extra_pixel: float = 1.0
@@ -21,10 +24,15 @@ def box_nms(
     waiting = np.argsort(-np.asarray(scores), kind="stable")
     kept: list[int] = []
     while len(waiting):
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(int(best))
-        overlaps = box_iou(boxes[best], boxes[waiting], extra_pixel=extra_pixel)[0]
-        waiting = waiting[~(overlaps > iou_threshold)]
+        block, rest = waiting[:_BLOCK], waiting[_BLOCK:]
+        overlaps = box_iou(boxes[block], boxes[waiting], extra_pixel=extra_pixel)
+        spared = ~(overlaps > iou_threshold)
+        alive = np.ones(len(waiting), np.bool_)
+        for row, index in enumerate(block.tolist()):
+            if alive[row]:
+                kept.append(index)
+                alive &= spared[row]
+        waiting = rest[alive[_BLOCK:]]
     return np.array(kept, np.int64)
 
 

@@ -72,6 +72,20 @@ def test_overlap_of_exactly_the_threshold_survives() -> None:
     assert box_nms(boxes, np.array([0.8, 0.9]), 0.33).tolist() == [1]
 
 
+@given(st.integers(0, 150), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.317, 0.61]))
+def test_many_boxes_one_after_the_other(number: int, seed: int, threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 60, (number, 2))
+    boxes = np.hstack([corners, corners + rng.integers(1, 30, (number, 2))]).astype(np.float32)
+    scores = rng.choice([0.2, 0.4, 0.6, 0.8], number)
+    overlaps = box_iou(boxes, boxes)
+    expected: list[int] = []
+    for index in np.argsort(-scores, kind="stable").tolist():
+        if not (overlaps[index, expected] > threshold).any():
+            expected.append(index)
+    assert box_nms(boxes, scores, threshold, extra_pixel=0.0).tolist() == expected
+
+
 def test_nan_overlaps_nothing_and_comes_last() -> None:
     boxes = np.array([[0, 0, 9, 9], [0, 0, np.nan, 9], [0, 0, 9, 9], [0, 0, 9, 8]], np.float32)
     kept = box_nms(boxes, np.array([0.9, 0.8, np.nan, 0.7]), 0.3, extra_pixel=0.0)
