@@ -32,7 +32,7 @@ class CameraStatistics:
         self.discarded = 0
         self.refused = 0
         self.failed = 0
-        self.damaged = 0  # and processed all the same
+        self.damaged = 0  # but processed
         self.error = ""  # what the last frame failed with; empty after a good one
         self.refusal = ""
         self._remarks: dict[str, str] = {}

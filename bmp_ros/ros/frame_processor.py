@@ -117,7 +117,7 @@ class FrameProcessor:
         if pixels.damage:
             self._warn(
                 f"{camera.name} damaged",
-                f"{_source(camera)}: image damaged, and processed all the same: {pixels.damage}",
+                f"{_source(camera)}: image damaged, but processed: {pixels.damage}",
             )
         return pixels.image
 
@@ -221,7 +221,7 @@ class FrameProcessor:
         elif back > 0 and self._throttle.due(f"{camera.name} step", math.inf):
             self._log.info(
                 f"{camera.name}: stamps step back by {back / 1e6:.1f} ms; steps of up to "
-                f"{_JUMP_NS / 1e9:.0f} s are ignored"
+                f"{_JUMP_NS / 1e9:.0f} s change nothing"
             )
         camera.last_stamp = stamp
 

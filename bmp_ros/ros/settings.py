@@ -29,7 +29,7 @@ class StartSettings:
     """Read once, when the node starts."""
 
     autostart: bool = bool_field(
-        True, text="configure and activate by itself; false leaves both to a lifecycle manager"
+        True, text="configure and activate at start; false: a lifecycle manager does both"
     )
 
 
@@ -46,7 +46,7 @@ class EngineSettings:
         "fp32", choices=("fp32", "fp16", "bf16"), text="number format of the networks"
     )
     compile: bool = bool_field(
-        False, text="run the networks through torch.compile: faster, minutes to configure"
+        False, text="use torch.compile: faster inference, minutes to configure"
     )
     auto_download: bool = bool_field(
         True, text="download missing weights in configure, if accepted_licences has their licences"
@@ -68,7 +68,7 @@ class CameraSettings:
     )  # fmt: skip
     image_qos: str = choice_field(
         "auto", choices=("auto", "reliable", "best_effort"),
-        text="reliability to subscribe with; auto follows the publishers",
+        text="reliability of the subscription; auto: as the publishers offer",
     )  # fmt: skip
     camera_info_topic: str = str_field(
         "", text="calibration, for markers and depth; empty: camera_info beside image_topic"
@@ -99,31 +99,36 @@ class RunSettings:
     """How the node behaves: may change at any time, applied to the next frame."""
 
     max_rate: float = number_field(
-        0.0, low=0.0, high=1000.0, text="frames per second and camera at most; 0: all it can"
+        0.0, low=0.0, high=1000.0, text="maximum rate per camera in Hz; 0: unlimited"
     )
     image_timeout: float = number_field(
-        5.0, low=0.1, high=3600.0, text="seconds without an image until the log and the "
-        "diagnostics say so",
-    )  # fmt: skip
+        5.0, low=0.1, high=3600.0, text="seconds without an image before a warning"
+    )
     latency_budget_ms: float = number_field(
-        500.0, low=0.0, high=1e6, text="age of the images when their result is published (95th "
-        "percentile) above which the diagnostics warn; 0: never",
+        500.0, low=0.0, high=1e6, text="maximum age of an image when its result is published "
+        "(95th percentile); above it the diagnostics warn; 0: never",
     )  # fmt: skip
     marker_distance: float = number_field(
-        2.0, low=0.1, high=100.0, text="metres in front of the camera at which markers are drawn"
+        2.0,
+        low=0.1,
+        high=100.0,
+        text="distance in metres at which markers are drawn",
     )
     depth_max_age: float = number_field(
-        0.05, low=0.0, high=10.0, text="seconds that image and depth image may be apart"
+        0.05,
+        low=0.0,
+        high=10.0,
+        text="maximum seconds between image and depth image",
     )
     joint_inset: bool = bool_field(
-        False, text="keypoints of poses_3d inside the body instead of on its surface"
+        False, text="move the keypoints of poses_3d from the surface of the body into it"
     )
     people_margin: int = number_field(
-        8, low=0, high=200, integer=True, text="pixels by which people are grown before they are "
-        "taken out of depth_without_people",
+        8, low=0, high=200, integer=True, text="margin in pixels around people when they are "
+        "removed from depth_without_people",
     )  # fmt: skip
     jpeg_quality: int = number_field(
-        80, low=1, high=100, integer=True, text="of debug_image/compressed"
+        80, low=1, high=100, integer=True, text="JPEG quality of debug_image/compressed"
     )
 
 
