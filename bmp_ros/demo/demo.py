@@ -6,8 +6,9 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ from bmp_ros.evaluation.clip_truth import clip_annotations
 from bmp_ros.evaluation.coco_results import CollectedResults
 from bmp_ros.evaluation.ground_truth import CATEGORY
 from bmp_ros.evaluation.scores import ResultScores, score_results
+from bmp_ros.image_files import shown_name
 from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.machine import machine, machine_line
+from bmp_ros.offline.video import utf8_path
 from bmp_ros.ros.person_messages import people_from_message
 
 _SCENE_IMAGES = 200
@@ -83,8 +86,9 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None] = print) -> Summ
         old.unlink()
     with ros_of_its_own(settings.domain):
         recorder = Recorder(image_topic=IMAGE_TOPIC, namespace=NAMESPACE, node_name=NODE)
-        _record(settings, recorder)
-    summary = summarize(recorder, settings.preset, settings.source)
+        with _source_for_ros(settings.source) as source:
+            _record(replace(settings, source=source), recorder)
+    summary = summarize(recorder, settings.preset, shown_name(settings.source))
     results = recorder.results()
     files = [write_summary(settings.output, summary)]
     files += write_pictures(settings.output, results)
@@ -99,6 +103,17 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None] = print) -> Summ
             f"{settings.output / 'node.log'}"
         )
     return summary
+
+
+@contextmanager
+def _source_for_ros(source: str) -> Iterator[str]:
+    """The source as a parameter can hold it: a path that is not UTF-8 by way of a link."""
+    path = Path(source).expanduser()
+    if source in (CLIP, SCENES) or not path.exists():
+        yield shown_name(source)
+        return
+    with utf8_path(path) as text:
+        yield text
 
 
 def _record(settings: DemoSettings, recorder: Recorder) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -163,7 +164,8 @@ def _ros_arguments(namespace: str, parameters: dict[str, object]) -> list[str]:
 
 
 def _as_yaml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Texts in quotes, as JSON has them: a path may look like a number or a mapping."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @contextmanager
@@ -174,7 +176,7 @@ def ros_of_its_own(domain: int | None = None) -> Iterator[None]:
     """
     with private_domain(domain) as number:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        rclpy.init(domain_id=number, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=[], domain_id=number, signal_handler_options=SignalHandlerOptions.NO)
         try:
             yield
         finally:

@@ -85,7 +85,7 @@ class VideoFrames:
         else:
             size = source.stat().st_size  # raises OSError before OpenCV hides the reason
             source.open("rb").close()
-            text = self._resources.enter_context(path_for_opencv(source))
+            text = self._resources.enter_context(utf8_path(source))
             self._capture = cv2.VideoCapture(text, _file_backend())
             self._orientation = video_orientation(source, self._capture)
             problem = (
@@ -214,7 +214,7 @@ class VideoFile:
         self._start: float | None = None
         self._last: np.ndarray | None = None
         self._resources = ExitStack()
-        text = self._resources.enter_context(path_for_opencv(path))
+        text = self._resources.enter_context(utf8_path(path))
         code = cv2.VideoWriter_fourcc(*_CODEC)
         self._writer = cv2.VideoWriter(text, _file_backend(), code, fps, self.written_size)
         self._resources.callback(self._writer.release)
@@ -264,8 +264,8 @@ class VideoFile:
 
 
 @contextmanager
-def path_for_opencv(path: Path) -> Iterator[str]:
-    """A path as text that OpenCV and FFmpeg take: absolute, so that nothing in it is taken for a
+def utf8_path(path: Path) -> Iterator[str]:
+    """A path as text that OpenCV, FFmpeg and ROS take: absolute, so that nothing looks like a
     protocol, and UTF-8: for names that are not (OpenCV would crash), that of a temporary link."""
     absolute = path.absolute()
     if _is_utf8(absolute):

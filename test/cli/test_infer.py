@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,6 +80,35 @@ def test_unreadable_files_make_the_exit_code_1(
     assert printed.err.startswith("bmp infer: ") and printed.err.count("\n") == 1
     assert "broken.jpg (1 bytes) is no whole image" in printed.err
     assert [path.name for path in output.iterdir()] == ["Bild 人.png"]
+
+
+def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose output takes nothing but ASCII."""
+    folder = tmp_path / os.fsdecode(b"in\xfc")
+    image.parent.rename(folder)
+    (folder / os.fsdecode(b"kaputt\xe9.jpg")).write_bytes(b"x")
+    (folder / os.fsdecode(b"notes.t\xe9xt")).write_bytes(b"x")
+    output = tmp_path / os.fsdecode(b"out\xfc")
+    code = (
+        "import sys; sys.path[:0] = " + repr(sys.path) + "\n"
+        "import bmp_ros.engines as engines\n"
+        "from numbered import numbered_loop\n"
+        "engines.build_loop = lambda *_, **__: numbered_loop({120: [[]]})\n"
+        "from bmp_ros.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    given = ["infer", "--source", str(folder), "--output", str(output), "--json"]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *given],
+        env=os.environ | {"PYTHONIOENCODING": "ascii:strict"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1 and b"Traceback" not in ended.stderr, ended.stderr
+    assert ended.stdout.endswith(
+        b"1 images and 0 video frames, 0 people: " + (str(tmp_path).encode() + b"/out\\xfc\n")
+    )
+    assert b"kaputt\\xe9.jpg (1 bytes) is no whole image" in ended.stderr
+    assert b"in\\xfc: left out 1 *.t\\xe9xt" in ended.stderr
+    document = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    assert document["info"]["source"].endswith("in\\xfc")
 
 
 @pytest.mark.parametrize(

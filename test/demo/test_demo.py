@@ -18,6 +18,7 @@ from node_harness import LIMIT_S, wait_for
 from bmp_ros.cli.main import main
 from bmp_ros.demo.demo import DemoSettings, run_demo
 from bmp_ros.demo.processes import ProcessError
+from bmp_ros.image_files import shown_name
 
 PRESET = "bmp_j1"  # named in the node's log only: the networks are scripted
 BY_HEART = (str(Path(__file__).with_name("truth_node.py")),)
@@ -101,6 +102,19 @@ def test_source_without_truth(tmp_path: Path) -> None:
     assert summary.results_received > 0 == summary.frames_scored
     assert summary.box_ap50 is summary.mask_ap50 is summary.keypoint_ap is None
     assert list((tmp_path / "out").glob("debug_*_closest.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [b"a: b #1.mp4", b"caf\xe9.mp4"])
+def test_a_name_may_look_like_a_mapping_or_be_no_text(
+    tmp_path: Path, name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = tmp_path / os.fsdecode(name)
+    video.write_bytes(demo_clip())
+    monkeypatch.setattr(sys, "argv", ["bmp", "demo", "--source", str(video)])
+    summary = run_demo(settings(tmp_path / "out", source=str(video), images=20))
+    assert summary.frames_sent == 20
+    assert summary.source == shown_name(video)
 
 
 def demo_clip() -> bytes:
