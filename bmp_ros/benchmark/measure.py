@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
-
 from bmp_ros.benchmark.published_dimming import FullImageDimmingEstimator
 from bmp_ros.benchmark.published_schedule import (
     FullSizeMasksDetector,
+    OneByOneEstimator,
     OneByOneSegmenter,
     PublishedLoop,
 )
@@ -19,52 +18,62 @@ from bmp_ros.benchmark.scripted import (
     ScriptedDetector,
     ScriptedPoseEstimator,
     ScriptedSegmenter,
+    score_thresholds,
 )
-from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
+from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator
 from bmp_ros.loop.bmp_loop import BMPLoop
 
 
 def competitors(loop: BMPLoop, scene: Scene) -> tuple[Schedule, Schedule]:
     """Our schedule and the published one around the engines of ``loop``.
 
-    Raises ValueError when the pose estimator is not native or there is no segmenter: the published
-    order of work is that of ViTs and SAM.
+    Raises ValueError when the detector finds nobody at all in the scene.
     """
-    estimator = loop.pose_estimator
-    if not isinstance(estimator, HeatmapEstimator) or loop.segmenter is None:
-        raise ValueError(
-            "the published schedule needs a preset with a vit_pose estimator and a segmenter, "
-            "such as bmp_d3 or bmp_v2"
-        )
+    thresholds = score_thresholds(loop.detector, scene)
+    estimator, segmenter = loop.pose_estimator, loop.segmenter
+    published_estimator = (
+        FullImageDimmingEstimator(estimator)
+        if isinstance(estimator, HeatmapPoseEstimator)
+        else OneByOneEstimator(estimator)
+    )
+    scripted = None if segmenter is None else ScriptedSegmenter(segmenter, scene)
     ours = BMPLoop(
-        ScriptedDetector(loop.detector, scene),
+        ScriptedDetector(loop.detector, scene, thresholds),
         ScriptedPoseEstimator(estimator, scene),
-        ScriptedSegmenter(loop.segmenter, scene),
+        scripted,
         loop.settings,
     )
     published = PublishedLoop(
-        ScriptedDetector(FullSizeMasksDetector(loop.detector), scene),
-        ScriptedPoseEstimator(FullImageDimmingEstimator(estimator), scene),
-        OneByOneSegmenter(ScriptedSegmenter(loop.segmenter, scene)),
+        ScriptedDetector(FullSizeMasksDetector(loop.detector), scene, thresholds),
+        ScriptedPoseEstimator(published_estimator, scene),
+        None if scripted is None else OneByOneSegmenter(scripted),
         loop.settings,
     )
     return Schedule("ours", ours.run), Schedule("published", published.run)
 
 
-def measure(loop: BMPLoop, scene: Scene, frames: int, warm_up: int) -> dict[str, Any]:
+def measure(
+    loop: BMPLoop, scene: Scene, frames: int, warm_up: int, *, count: bool
+) -> dict[str, Any]:
     """Run both schedules in turn and return everything that `bmp bench` prints and writes.
 
-    ``gflop``: floating-point operations of the networks in one frame, in units of 10^9 (a
-    multiplication with its addition counts as two).
+    count: for networks in PyTorch. ``gflop``: floating-point operations of the networks in one
+    frame, in units of 10^9 (a multiplication with its addition counts as two).
     """
     ours, published = competitors(loop, scene)
-    gflop = {}
-    for schedule in (ours, published):
-        with FlopCounterMode(display=False) as counter:
-            schedule.run(scene.image)
-        gflop[schedule.name] = counter.get_total_flops() / 1e9
-    result = alternate(ours, published, scene, frames, warm_up - 1)  # counting warmed it up
+    gflop = {each.name: _gflop(each, scene) for each in (ours, published)} if count else {}
+    result = alternate(ours, published, scene, frames, warm_up - 1 if count else warm_up)
     for name, operations in gflop.items():
         result[name]["gflop"] = operations
-    result["arithmetic_bound"] = gflop["published"] / gflop["ours"]
+    if gflop:
+        result["arithmetic_bound"] = gflop["published"] / gflop["ours"]
     return result
+
+
+def _gflop(schedule: Schedule, scene: Scene) -> float:
+    """Operations of one frame, which warms the schedule up, too."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        schedule.run(scene.image)
+    return counter.get_total_flops() / 1e9

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.masks import paint_out
 from bmp_ros.loop.protocols import (
     Detections,
     Detector,
@@ -67,22 +68,48 @@ def crowd(people: int, width: int, height: int, *, later: int = 0, seed: int = 0
     return Scene(image, boxes, masks, keypoints, np.arange(people) >= people - later)
 
 
-class ScriptedDetector:
-    """Runs a detector on everything, then reports the scene's people of this iteration."""
+def score_thresholds(detector: Detector, scene: Scene) -> tuple[float, float]:
+    """Scores above which a detector finds as many people as the script says, by iteration.
 
-    def __init__(self, detector: Detector, scene: Scene) -> None:
+    With them it has the candidates, the NMS and the masks of a real frame to work on, whatever
+    its weights make of the picture. Raises ValueError when it finds nobody at any score.
+    """
+    first = ~scene.later
+    painted_out = paint_out(scene.image, scene.masks[first])
+    wanted = ((scene.image, int(first.sum())), (painted_out, int(scene.later.sum())))
+    thresholds = []
+    for image, people in wanted:
+        scores = detector.detect(Frame(image), score_threshold=0.0).scores
+        scores = np.sort(scores[np.isfinite(scores)])[::-1]
+        if people and not len(scores):
+            raise ValueError(
+                "the detector finds nobody in the benchmark's picture at any score, so masks "
+                "cannot be timed; use weights that find people"
+            )
+        thresholds.append(float(scores[people]) if people < len(scores) else 0.0)
+    return thresholds[0], thresholds[1]
+
+
+class ScriptedDetector:
+    """Runs a detector on everything, then reports the scene's people of this iteration.
+
+    thresholds: what the detector is asked with, see `score_thresholds`.
+    """
+
+    def __init__(self, detector: Detector, scene: Scene, thresholds: tuple[float, float]) -> None:
         self._detector = detector
         self._scene = scene
+        self._thresholds = thresholds
 
     def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
-        # A threshold of 0 keeps enough detections of an untrained network to decode masks of.
-        found = self._detector.detect(frame, score_threshold=0.0)
         painted_out = frame.image is not self._scene.image
+        found = self._detector.detect(frame, score_threshold=self._thresholds[painted_out])
         rows = np.flatnonzero(self._scene.later == painted_out)
 
         def masks(indices: np.ndarray) -> np.ndarray:
-            if found.masks is not None:
-                found.masks(np.arange(min(len(indices), len(found.scores))))
+            if found.masks is not None and len(found.scores):
+                # Where equal scores leave too few, some are decoded twice.
+                found.masks(np.resize(np.arange(len(found.scores)), len(indices)))
             return self._scene.masks[rows[indices]]
 
         return Detections(self._scene.boxes[rows], np.full(len(rows), _SCORE, np.float32), masks)

@@ -69,11 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         cv2.setNumThreads(args.threads)
     preset = load_preset(args.preset)
-    engines = preset.engines.values()
-    through_onnxruntime = all(choice.engine == "onnx" for choice in engines)
     scene = crowd(args.people, width, height, later=args.later)
-    time_it = _time_onnx if through_onnxruntime else _time_torch
-    result = time_it(args, preset, scene)
+    result = _time(args, preset, scene)
     result["preset"] = args.preset
     result["weights"] = "untrained" if args.random_weights else "as in the preset"
     result["precision"] = args.precision
@@ -83,56 +80,44 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _time_torch(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, Any]:
-    import torch
-
+def _time(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, Any]:
     from bmp_ros.benchmark.measure import measure
-    from bmp_ros.benchmark.untrained import untrained_loop
-    from bmp_ros.engines import build_loop
-    from bmp_ros.engines.torch.devices import torch_device
-
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = str(torch_device(args.device))
-    # fp32 means fp32 for both sides: by default PyTorch lets convolutions use TF32, products not.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    if args.random_weights:
-        loop = untrained_loop(preset, device, args.precision, args.compile)
-    else:
-        loop = build_loop(args.preset, device, precision=args.precision, compile=args.compile)
-    result = measure(loop, scene, args.frames, args.warm_up)
-    threads = f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}"
-    return {**result, "device": device, "backend": threads}
-
-
-def _time_onnx(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, Any]:
-    from bmp_ros.benchmark.onnx_loop import measure_onnx
     from bmp_ros.engines import build_loop
     from bmp_ros.engines.onnx.target import available_threads
 
-    if args.random_weights or args.compile:
-        raise ValueError(
-            f"preset {preset.name} runs ONNX files: --random-weights and --compile are for "
-            "presets of native engines"
-        )
+    engines = preset.engines
+    libraries = {choice.declaration.runtime for choice in engines.values()} - {"none"}
     threads = args.threads or available_threads()
-    each = {"threads": threads}
-    loop = build_loop(
-        args.preset,
-        args.device,
-        precision=args.precision,
-        detector=each,
-        pose_estimator=each,
-        segmenter=each if preset.segmenter is not None else None,
-    )
-    result = measure_onnx(loop, scene, args.frames, args.warm_up)
-    import onnxruntime
+    versions = []
+    if "torch" in libraries:
+        import torch
 
-    backend = f"{threads} CPU threads, onnxruntime {onnxruntime.__version__}"
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        # fp32 means fp32 for both sides: by default PyTorch lets convolutions use TF32.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        versions.append(f"torch {torch.__version__}")
+    if "onnxruntime" in libraries:
+        import onnxruntime
+
+        versions.append(f"onnxruntime {onnxruntime.__version__}")
+    how = {"precision": args.precision, "compile": args.compile}
+    if args.random_weights:
+        from bmp_ros.benchmark.untrained import untrained_loop
+
+        loop = untrained_loop(preset, args.device, **how)
+    else:
+        with_threads: dict[str, Any] = {
+            role: {"threads": threads}
+            for role, choice in engines.items()
+            if hasattr(choice.settings, "threads")
+        }
+        loop = build_loop(args.preset, args.device, **how, **with_threads)
+    result = measure(loop, scene, args.frames, args.warm_up, count="torch" in libraries)
     return {
         **result,
         "device": str(getattr(loop.detector, "device", args.device)),
-        "backend": backend,
+        "backend": ", ".join([f"{threads} CPU threads", *versions]),
     }
 
 

@@ -165,6 +165,11 @@ def pose_inputs(
         inputs *= background_weights(masks, geometry, background_factor)[:, None]
         # Whole grey levels, halves to even: so was the background dimmed in training.
         np.rint(inputs, out=inputs)
+    return normalised(inputs)
+
+
+def normalised(inputs: np.ndarray) -> np.ndarray:
+    """Normalise RGB grey levels (N, 3, h, w) float32 in place, as for ImageNet; return them."""
     inputs -= RGB_MEAN[:, None, None]
     inputs /= RGB_STD[:, None, None]
     return inputs

@@ -3,24 +3,20 @@
 
 Each person brings 169 parameters of three 1x1 layers, 10 -> 8 -> 8 -> 1 channels, ReLU between.
 The input are two coordinates relative to the person's prior and the eight prototypes of the image.
-``bmp_ros.engines.torch.dynamic_masks`` holds the same formulas for tensors.
+`bmp_ros.networks.rtmdet_ins.mask_logits` holds the same formulas for tensors, for training.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bmp_ros.engines.letterbox import STRIDES
-
-PROTOTYPES = 8
-LAYER_WIDTHS = (PROTOTYPES + 2, 8, 8, 1)
-"""Channels before and after the three layers."""
-WEIGHTS = tuple(
-    after * before for before, after in zip(LAYER_WIDTHS[:-1], LAYER_WIDTHS[1:], strict=True)
+from bmp_ros.networks.rtmdet_ins_layout import (
+    BIASES,
+    LAYER_WIDTHS,
+    PROTOTYPES,
+    STRIDES,
+    WEIGHTS,
 )
-BIASES = LAYER_WIDTHS[1:]
-KERNEL_PARAMETERS = sum(WEIGHTS) + sum(BIASES)
-"""169: the weights of the three layers (80, 64, 8), then their biases (8, 8, 1)."""
 
 
 def mask_logits(prototypes: np.ndarray, kernels: np.ndarray, priors: np.ndarray) -> np.ndarray:

@@ -3,8 +3,7 @@
 
 DARK (Zhang et al., "Distribution-Aware Coordinate Representation", CVPR 2020) takes the logarithm
 of a blurred heatmap as a parabola around the maximum and moves to its vertex; UDP does so with
-coordinates that have no half-pixel shift. ``bmp_ros.engines.torch.heatmaps`` holds the same
-formulas for tensors.
+coordinates that have no half-pixel shift.
 """
 
 from __future__ import annotations

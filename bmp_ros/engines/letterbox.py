@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
+from bmp_ros.networks.rtmdet_ins_layout import STRIDES
 
 PADDING_VALUE = 114
 """Grey level of the padding, all three channels; the networks were trained with it."""
@@ -23,9 +24,6 @@ PADDING_VALUE = 114
 BGR_MEAN = tuple(RGB_MEAN[::-1].tolist())
 BGR_STD = tuple(RGB_STD[::-1].tolist())
 """Normalisation of the canvas, (value - mean) / std in BGR order."""
-
-STRIDES = (8, 16, 32)
-"""Pixels of the canvas per cell of the three feature maps."""
 
 
 def canvas_size(input_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ loader. What is done with the outputs (boxes, NMS, masks) lies in `bmp_ros.engin
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping
@@ -18,8 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bmp_ros.engines.dynamic_masks import KERNEL_PARAMETERS, PROTOTYPES
-from bmp_ros.engines.letterbox import STRIDES
+from bmp_ros.networks.rtmdet_ins_layout import (
+    BIASES,
+    KERNEL_PARAMETERS,
+    LAYER_WIDTHS,
+    PROTOTYPES,
+    STRIDES,
+    WEIGHTS,
+)
 
 PUBLISHED_SIZES = {
     "tiny": (0.375, 0.167),
@@ -35,6 +42,9 @@ DROPPED_PREFIXES = ("data_preprocessor.", "ema_")
 constant, and the second copy of all weights that averaging them in training leaves behind."""
 
 Features = tuple[Tensor, Tensor, Tensor]
+
+PERSON = 0
+"""Class index of people, in the 80 classes of COCO as in networks with one class."""
 
 UNTRAINED_SCORE = 0.01
 """What an untrained network scores everywhere (the prior of focal losses)."""
@@ -291,42 +301,43 @@ class RTMDetInsHead(nn.Module):
         return torch.cat(kernels, dim=1)
 
     def kernels_at(self, features: Features, locations: Tensor) -> Tensor:
-        """Return the mask kernels (n, 169) of n locations of one image (B = 1).
+        """Return the mask kernels (n, 169) float32 of n locations of one image (B = 1).
 
-        locations: (n,) int64 on the CPU, in [0, P). Equal to ``kernels(features)[0, locations]``
-        up to rounding, for a tenth of the network's work less: the tower sees just the patch of
-        its input on which each answer depends.
+        locations: (n,) int64 in [0, P). Equal to ``kernels(features)[0, locations]`` up to
+        rounding, for a tenth of the network's work less: the towers see just the patches of their
+        inputs on which each answer depends. Every level answers for everybody, so that no shape
+        depends on a value: the graph can be exported, and the device never waits for the host.
         """
-        kernels = features[0].new_empty(len(locations), KERNEL_PARAMETERS, dtype=torch.float32)
+        kernels = torch.zeros(1, KERNEL_PARAMETERS, device=locations.device)
         first = 0
         for level, x in enumerate(features):
-            cells = x.shape[-2] * x.shape[-1]
-            rows = torch.nonzero((locations >= first) & (locations < first + cells))[:, 0]
-            if len(rows):
-                kernels[rows.to(x.device)] = self._kernels_of_level(
-                    level, x[0], locations[rows] - first
-                ).float()
+            cells = int(x.shape[-2]) * int(x.shape[-1])
+            rows = locations - first
+            here = (rows >= 0) & (rows < cells)
+            answers = self._kernels_of_level(level, x[0], rows.clamp(0, cells - 1)).float()
+            kernels = torch.where(here[:, None], answers, kernels)
             first += cells
         return kernels
 
     def _kernels_of_level(self, level: int, x: Tensor, cells: Tensor) -> Tensor:
-        """x: (C, h, w), cells: (n,) int64 on the CPU, row by row -> (n, 169)."""
-        height, width = x.shape[-2:]
+        """x: (C, h, w), cells: (n,) int64, row by row -> (n, 169)."""
+        height, width = int(x.shape[-2]), int(x.shape[-1])
         tower = cast(nn.Sequential, self.kernel_convs[level])
         radius = len(tower)  # of the patch: each 3x3 convolution sees one cell further
-        reach = torch.arange(-radius, radius + 1)
-        rows = (cells // width)[:, None] + reach
+        side = 2 * radius + 1
+        reach = torch.arange(-radius, radius + 1, device=x.device)
+        rows = torch.div(cells, width, rounding_mode="floor")[:, None] + reach
         columns = (cells % width)[:, None] + reach
         # Cells beyond the map: the padding of the convolutions, zero before every layer.
-        inside = ((rows >= 0) & (rows < height))[:, :, None]
-        inside = inside & ((columns >= 0) & (columns < width))[:, None, :]
-        inside = inside[:, None].to(x.device)
-        rows = rows.clamp(0, height - 1).to(x.device)
-        columns = columns.clamp(0, width - 1).to(x.device)
-
-        patches = x[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
+        inside_rows = ((rows >= 0) & (rows < height)).to(x.dtype)
+        inside_columns = ((columns >= 0) & (columns < width)).to(x.dtype)
+        inside = inside_rows[:, None, :, None] * inside_columns[:, None, None, :]
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+        places = (rows[:, :, None] * width + columns[:, None, :]).flatten()
+        patches = x.flatten(1).index_select(1, places)  # (C, n * side * side)
+        patches = patches.unflatten(1, (-1, side, side)).transpose(0, 1)
         for layer in tower:
-            patches = layer(torch.where(inside, patches, 0))[:, :, 1:-1, 1:-1]
+            patches = layer(patches * inside)[:, :, 1:-1, 1:-1]
             inside = inside[:, :, 1:-1, 1:-1]
         kernels: Tensor = self.rtm_kernel[level](patches)
         return kernels.flatten(1)
@@ -476,3 +487,54 @@ def _check_shared_weights(weights: Mapping[str, Tensor]) -> None:
                 "for classes and boxes, one convolution for all levels); checkpoints of networks "
                 "with separate towers run through the OpenMMLab detector"
             )
+
+
+def prepare_for_inference(network: RTMDetIns, dtype: torch.dtype) -> RTMDetIns:
+    """Return a copy for inference: norms folded, people only, in ``dtype``.
+
+    Folding a batch norm into its convolution changes results by rounding alone. The convolutions
+    that levels share become one per level, since their norms are. The last layer of each branch
+    stays in float32 (see ``OutputConv``).
+    """
+    network = copy.deepcopy(network).eval().float().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, ConvNormAct) and isinstance(module.bn, nn.BatchNorm2d):
+            module.conv = nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()
+    for classifier in network.bbox_head.rtm_cls:
+        cast(OutputConv, classifier).keep_channel(PERSON)
+    network.to(dtype)
+    for module in network.modules():
+        if isinstance(module, OutputConv):
+            module.float()
+    return network
+
+
+def mask_logits(prototypes: Tensor, kernels: Tensor, priors: Tensor) -> Tensor:
+    """Return mask logits (n, h, w) float32 on the stride-8 grid of the canvas (CondInst style).
+
+    Each person brings three 1x1 layers, 10 -> 8 -> 8 -> 1 channels, ReLU between. Their input are
+    two coordinates relative to the person's prior and the eight prototypes of the image.
+
+    prototypes: (8, h, w), the grid or its upper left part. kernels: (n, 169). priors: (n, 3),
+    x and y in canvas pixels and stride.
+    """
+    height, width = prototypes.shape[-2:]
+    stride = STRIDES[0]
+    x, y, scale = priors.to(prototypes.device, torch.float32)[:, :, None].unbind(1)
+    columns = torch.arange(width, device=prototypes.device) * stride
+    rows = torch.arange(height, device=prototypes.device) * stride
+    # 8 x the prior's stride is the unit of length in which the networks were trained.
+    relative_x = ((x - columns) / (8 * scale))[:, None, :].expand(-1, height, -1)
+    relative_y = ((y - rows) / (8 * scale))[:, :, None].expand(-1, -1, width)
+    shared = prototypes.float().expand(len(kernels), -1, -1, -1)
+    values = torch.cat([torch.stack([relative_x, relative_y], dim=1), shared], dim=1).flatten(2)
+
+    parts = kernels.float().split([*WEIGHTS, *BIASES], dim=1)
+    layers = len(WEIGHTS)
+    for layer in range(layers):
+        weights = parts[layer].unflatten(1, (LAYER_WIDTHS[layer + 1], LAYER_WIDTHS[layer]))
+        values = torch.baddbmm(parts[layers + layer][:, :, None], weights, values)
+        if layer < layers - 1:
+            values = values.relu()
+    return values.unflatten(2, (height, width))[:, 0]

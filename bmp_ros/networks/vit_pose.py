@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from bmp_ros.engines.torch.heatmaps import sparsemax2d
-
 PATCH_PADDING = 2
 VIT_SIZES = {"s": (384, 12, 12), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}
 """Embedding width, layers and attention heads of the published sizes."""
@@ -172,6 +170,22 @@ class PMPoseHead(HeatmapHead):
             self.visibility_layers(features).flatten(1).float(),
             self.oks_layers(features).flatten(1).float(),
         )
+
+
+def sparsemax2d(maps: Tensor) -> Tensor:
+    """Project each (h, w) map onto the probability simplex; most cells become exactly zero.
+
+    Martins and Astudillo, "From Softmax to Sparsemax" (ICML 2016), equation 3. maps: (N, K, h, w)
+    float32. Returns the same shape, values in [0, 1] that sum to 1 per map.
+    """
+    values = maps.flatten(2)
+    values = values - values.amax(dim=-1, keepdim=True)
+    ordered = values.sort(dim=-1, descending=True).values
+    partial_sums = ordered.cumsum(dim=-1) - 1
+    rank = torch.arange(1, values.shape[-1] + 1, device=maps.device, dtype=maps.dtype)
+    support = (rank * ordered > partial_sums).sum(dim=-1, keepdim=True)
+    threshold = partial_sums.gather(-1, support - 1) / support
+    return (values - threshold).clamp(0, 1).view_as(maps)
 
 
 def _keypoint_tower(width: int, num_keypoints: int) -> nn.Sequential:

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
-from bmp_ros.engines.torch.dynamic_masks import mask_logits
-from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput
+from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput, mask_logits
 
 CANDIDATES = 13
 """Best overlaps whose sum says how many locations a person gets."""

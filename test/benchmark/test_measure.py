@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("sam2", reason="the sam2 package is not installed")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "engines" / "torch"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
 
 from random_sam2 import SMALL as SMALL_HIERA  # noqa: E402
 from random_sam2 import SMALL_IMAGE_SIZE  # noqa: E402
@@ -22,12 +24,14 @@ from random_vit import random_state_dict  # noqa: E402
 from bmp_ros.benchmark.measure import competitors, measure  # noqa: E402
 from bmp_ros.benchmark.scripted import crowd  # noqa: E402
 from bmp_ros.benchmark.untrained import untrained_loop  # noqa: E402
+from bmp_ros.engines import build_loop, rtmdet_ins  # noqa: E402
+from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator  # noqa: E402
 from bmp_ros.engines.presets import load_preset  # noqa: E402
-from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
-from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector  # noqa: E402
-from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter  # noqa: E402
+from bmp_ros.engines.registry import Runtime, find_engine  # noqa: E402
+from bmp_ros.engines.sam2 import Sam2Segmenter  # noqa: E402
 from bmp_ros.loop import BMPLoop  # noqa: E402
-from bmp_ros.networks.rtmdet_ins import RTMDetIns, RTMDetInsSize  # noqa: E402
+from bmp_ros.loop.frame import Frame  # noqa: E402
+from bmp_ros.loop.protocols import Detections, Poses  # noqa: E402
 from bmp_ros.networks.sam2 import Sam2Network  # noqa: E402
 from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
 
@@ -35,51 +39,69 @@ from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
 @pytest.fixture(scope="module", params=["heatmap", "pmpose"])
 def loop(request: pytest.FixtureRequest) -> BMPLoop:
     torch.manual_seed(0)
-    detector = RTMDetIns(RTMDetInsSize.scaled(0.25, 0.167), 1).eval()
+    declared = find_engine("detector", "rtmdet_ins")
+    assert declared.random_weights is not None
+    detector = declared.options("rtmdet-ins-tiny-x", input_size=128)
     pose = VitPose.from_state_dict(
         random_state_dict(head=request.param), head=request.param, num_heads=4
     )
     return BMPLoop(
-        RTMDetInsDetector(detector, input_size=128),
-        HeatmapEstimator(pose),
-        Sam2Segmenter(Sam2Network(SMALL_HIERA, SMALL_IMAGE_SIZE)),
+        declared.build(detector, declared.random_weights(detector), Runtime("cpu")),
+        HeatmapPoseEstimator.from_network(pose),
+        Sam2Segmenter.from_network(Sam2Network(SMALL_HIERA, SMALL_IMAGE_SIZE)),
     )
 
 
 class Calls:
-    """How often the networks of a loop were asked, and with how many rows."""
+    """How often the graphs of a loop were asked, and with how many rows.
 
-    def __init__(self, loop: BMPLoop) -> None:
+    candidates: what a detector's NMS had to choose from.
+    """
+
+    def __init__(self, loop: BMPLoop, monkeypatch: pytest.MonkeyPatch) -> None:
         self.forget()
-        network = loop.segmenter.network
-        network.image_encoder.register_forward_hook(self._on_embedding)
-        network.sam_prompt_encoder.register_forward_hook(self._on_prompts)
-        loop.pose_estimator.network.register_forward_hook(self._on_crops)
+
+        def count(graph: Any, note: Callable[[dict[str, Any]], Any]) -> None:
+            run = graph.run
+            monkeypatch.setattr(
+                graph, "run", lambda given, *keep: note(given) or run(given, *keep)
+            )
+
+        detector, estimator, segmenter = loop.detector, loop.pose_estimator, loop.segmenter
+        count(detector.graphs["masks"], lambda given: self.masks.append(len(given["locations"])))
+        count(estimator.graph, lambda given: self.posed.append(len(given["crops"])))
+        count(segmenter.graphs["encoder"], lambda given: self.embedded.append(1))
+        count(segmenter.graphs["decoder"], lambda given: self.decoded.append(len(given["points"])))
+        select = rtmdet_ins.select_people
+
+        def select_people(boxes: np.ndarray, *given: Any, **limits: Any) -> Any:
+            self.candidates.append(len(boxes))
+            return select(boxes, *given, **limits)
+
+        monkeypatch.setattr(rtmdet_ins, "select_people", select_people)
 
     def forget(self) -> None:
-        self.embedded, self.decoded, self.posed = 0, [], []
-
-    def _on_embedding(self, *_: object) -> None:
-        self.embedded += 1
-
-    def _on_prompts(self, _module: object, _arguments: object, output: tuple) -> None:
-        self.decoded.append(len(output[0]))
-
-    def _on_crops(self, _module: object, arguments: tuple, _output: object) -> None:
-        self.posed.append(len(arguments[0]))
+        self.embedded, self.decoded, self.posed = [], [], []
+        self.masks, self.candidates = [], []
 
 
-def test_both_schedules_process_the_same_people_in_different_portions(loop: BMPLoop) -> None:
+def test_both_schedules_process_the_same_people_in_different_portions(
+    loop: BMPLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene = crowd(5, 320, 240, later=1)
     ours, published = competitors(loop, scene)
-    calls = Calls(loop)
+    calls = Calls(loop, monkeypatch)
     ours.run(scene.image)
-    assert (calls.embedded, calls.decoded, calls.posed) == (1, [4, 1], [8, 2])
+    assert (calls.embedded, calls.decoded, calls.posed) == ([1], [4, 1], [8, 2])
+    assert calls.masks == [4, 1], "masks of as many people as are scripted"
+    candidates = calls.candidates
+    assert 4 <= candidates[0] <= 100 and 1 <= candidates[1] <= 100, "as in a real frame"
     calls.forget()
     published.run(scene.image)
-    assert calls.embedded == 2
+    assert calls.embedded == [1, 1]
     assert calls.decoded == [1] * 5
     assert calls.posed == [4, 4, 1, 1], "mirrored crops in a pass of their own"
+    assert calls.masks == [4, 1] and calls.candidates == candidates
 
     (own, _), (other, _) = ours.process(scene.image), published.process(scene.image)
     assert own.iterations.tolist() == other.iterations.tolist() == [1, 1, 1, 1, 2]
@@ -87,8 +109,32 @@ def test_both_schedules_process_the_same_people_in_different_portions(loop: BMPL
     np.testing.assert_array_equal(own.boxes, other.boxes)
 
 
+def test_trained_networks_do_the_work_of_a_real_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny networks, which find nobody in a picture of noise by their preset's threshold."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    tiny = build_loop("tiny", "cpu")
+    scene = crowd(6, 320, 240, later=2)
+    ours, published = competitors(tiny, scene)
+    calls = Calls(tiny, monkeypatch)
+    for schedule in (ours, published):
+        calls.forget()
+        schedule.run(scene.image)
+        assert calls.masks == [4, 2] and sum(calls.decoded) == 6
+        assert calls.posed == [4, 2], "no mirrored crops: the preset has none"
+        assert all(count <= 100 for count in calls.candidates)
+
+
+def test_a_detector_that_finds_nobody_at_all(loop: BMPLoop) -> None:
+    class Blind:
+        def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+            return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+    with pytest.raises(ValueError, match="finds nobody in the benchmark's picture at any score"):
+        competitors(BMPLoop(Blind(), loop.pose_estimator, None), crowd(1, 64, 48))
+
+
 def test_result_names_everything_it_depends_on(loop: BMPLoop) -> None:
-    result = measure(loop, crowd(3, 160, 120, later=1), frames=2, warm_up=1)
+    result = measure(loop, crowd(3, 160, 120, later=1), frames=2, warm_up=1, count=True)
     assert result["input"]["people"] == [3, 3] and len(result["input"]["sha256"]) == 64
     assert result["ratio"] == pytest.approx(
         result["published"]["median_ms"]["total"] / result["ours"]["median_ms"]["total"]
@@ -98,10 +144,21 @@ def test_result_names_everything_it_depends_on(loop: BMPLoop) -> None:
     json.dumps(result)
 
 
-def test_presets_without_a_published_schedule_are_refused(loop: BMPLoop) -> None:
-    bare = BMPLoop(loop.detector, loop.pose_estimator, None, loop.settings)
-    with pytest.raises(ValueError, match="bmp_d3"):
-        competitors(bare, crowd(1, 64, 48))
+def test_engines_of_ones_own_and_presets_without_a_segmenter(loop: BMPLoop) -> None:
+    class Plain:
+        """A pose estimator that is no heatmap network: asked person by person."""
+
+        skeleton = loop.pose_estimator.skeleton
+        asked: list[int] = []
+
+        def estimate(self, frame: Frame, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
+            self.asked.append(len(boxes))
+            return loop.pose_estimator.estimate(frame, boxes, masks)
+
+    scene = crowd(3, 160, 120)
+    result = measure(BMPLoop(loop.detector, Plain(), None), scene, 1, 1, count=False)
+    assert result["input"]["people"] == [3, 3] and "gflop" not in result["ours"]
+    assert Plain.asked.count(1) >= 3 and 3 in Plain.asked
 
 
 def test_untrained_networks_of_unknown_size_are_refused() -> None:
@@ -113,9 +170,9 @@ def test_untrained_networks_of_unknown_size_are_refused() -> None:
 @pytest.mark.parametrize("preset", ["bmp_d3", "bmp_v2", "bmp_apache"])
 def test_untrained_networks_have_the_published_sizes(preset: str) -> None:
     loop = untrained_loop(load_preset(preset), "cpu", "fp32", False)
-    millions = sum(p.numel() for p in loop.pose_estimator.network.parameters()) / 1e6
+    millions = sum(p.numel() for p in loop.pose_estimator.graph.network.parameters()) / 1e6
     # 85.79 M of the backbone and 4.20 M of the heatmap head; PMPose adds three towers of 16 M.
     assert millions == pytest.approx(138 if preset == "bmp_v2" else 90.0, abs=1)
-    assert sum(p.numel() for p in loop.segmenter.network.parameters()) / 1e6 == pytest.approx(
-        73.3, abs=0.3
-    )
+    assert sum(
+        p.numel() for p in loop.segmenter.graphs["encoder"].network.parameters()
+    ) / 1e6 == pytest.approx(73.3, abs=0.3)

@@ -17,7 +17,10 @@ from bmp_ros.cli.main import main
         (["--later", "5"], "needs 0 <= later < people"),
         (["--threads", "-2"], "--threads is -2, needs at least 1"),
         (["--threads", "0"], "--threads is 0, needs at least 1"),
-        (["--preset", "tiny", "--compile"], "preset tiny runs ONNX files"),
+        (
+            ["--preset", "tiny", "--compile"],
+            "engine onnx (detector) runs in fp32 or fp16 without compilation",
+        ),
     ],
 )
 def test_failures_are_one_line(

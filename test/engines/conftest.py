@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent / "torch"))  # random networks, golden vectors
+sys.path.insert(0, str(Path(__file__).parent))  # random networks, golden vectors
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bmp_ros.engines.heatmaps import blur_matrix, decode_udp_dark, parabola_vertex
+from bmp_ros.engines.heatmaps import (
+    blur_matrix,
+    decode_udp_dark,
+    merge_flipped,
+    parabola_vertex,
+)
+from bmp_ros.loop.skeletons import COCO_17
 
 
 def gaussian(x: float, y: float, sigma: float = 2.0, amplitude: float = 1.0) -> np.ndarray:
@@ -115,3 +121,28 @@ def test_people_and_joints_are_decoded_independently():
     alone, alone_peak = decode_udp_dark(heatmaps[1:2, 3:4])
     np.testing.assert_allclose(points[1, 3], alone[0, 0], atol=1e-4)
     assert peaks[1, 3] == alone_peak[0, 0]
+
+
+def test_flip_merge_averages_each_joint_with_its_mirrored_partner():
+    outputs = np.random.default_rng(0).random((6, 17, 8, 6), dtype=np.float32)
+    merged = merge_flipped(outputs, COCO_17.flip_indices)
+    left_ankle, right_ankle = 15, 16
+    expected = (outputs[1, left_ankle] + outputs[4, right_ankle][:, ::-1]) / 2
+    np.testing.assert_allclose(merged[1, left_ankle], expected)
+    expected = (outputs[2, 0] + outputs[5, 0][:, ::-1]) / 2
+    np.testing.assert_allclose(merged[2, 0], expected)
+
+
+def test_flip_merge_of_values_swaps_partners_only():
+    outputs = np.arange(2.0 * 17).reshape(2, 17)
+    merged = merge_flipped(outputs, COCO_17.flip_indices)
+    assert merged.shape == (1, 17)
+    assert merged[0, 5] == (outputs[0, 5] + outputs[1, 6]) / 2
+
+
+@given(st.integers(0, 1000))
+def test_merging_an_image_with_itself_mirrored_is_symmetric(seed):
+    straight, mirrored = np.random.default_rng(seed).random((2, 1, 17, 8, 6), dtype=np.float32)
+    one = merge_flipped(np.concatenate([straight, mirrored]), COCO_17.flip_indices)
+    other = merge_flipped(np.concatenate([mirrored, straight]), COCO_17.flip_indices)
+    np.testing.assert_allclose(one, other[:, COCO_17.flip_indices][..., ::-1])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
-from bmp_ros.engines.sam2_image import masks_of_size, points_to_input, sam2_input
+from bmp_ros.engines.sam2 import masks_of_size, points_to_input, sam2_input
 
 SIZES = [(64, 64), (48, 80), (200, 90), (65, 129), (300, 301), (1, 1), (3, 500)]
 

@@ -79,17 +79,19 @@ def test_defect_07_text_is_not_burned_into_the_detector_input() -> None:
 
 def test_defect_08_segmenter_sees_red_as_red() -> None:
     torch = pytest.importorskip("torch")
-    from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
+    from bmp_ros.engines.sam2 import Sam2Segmenter
+    from bmp_ros.networks.sam2 import Sam2Embedding
 
     class Recorder(torch.nn.Module):
         """Takes the place of SAM 2's network and keeps what its image encoder is given."""
 
         image_size = 64
 
-        def embed(self, images: Any) -> None:
+        def embed(self, images: Any) -> Any:
             self.images = images
+            return Sam2Embedding(images, [images, images])
 
-        def decode(self, embedding: None, points: Any, labels: Any, **_: Any) -> Any:
+        def decode(self, embedding: Any, points: Any, labels: Any, **_: Any) -> Any:
             return torch.ones(len(points), 256, 256), torch.full((len(points),), 0.9)
 
     red = np.zeros((H, W, 3), np.uint8)
@@ -97,7 +99,7 @@ def test_defect_08_segmenter_sees_red_as_red() -> None:
     mean, spread = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of RGB
     published = (red[0, 0] / 255 - mean) / spread  # channels as they come
     play, network = stage([LEFT]), Recorder()
-    loop = BMPLoop(play.detector, play.pose_estimator, Sam2Segmenter(network))
+    loop = BMPLoop(play.detector, play.pose_estimator, Sam2Segmenter.from_network(network))
     assert len(loop(red)) == 1
     ours = network.images[0].mean(dim=(1, 2)).numpy()
     np.testing.assert_allclose(ours, (np.array([1, 0, 0]) - mean) / spread, atol=1e-4)

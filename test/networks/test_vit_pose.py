@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building pose networks from state dicts: sizes, strictness, precision."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from random_vit import random_state_dict
 
-from bmp_ros.networks.vit_pose import PMPoseOutput, VitPose
+from bmp_ros.networks.vit_pose import PMPoseOutput, VitPose, sparsemax2d
+
+SMALL_MAPS = arrays(np.float32, (1, 2, 4, 3), elements=st.floats(-20, 20, width=32))
 
 
 @pytest.mark.parametrize("num_keypoints", [17, 21, 23])
@@ -125,3 +131,21 @@ def test_a_large_residual_stream_stays_finite_in_half_precision():
         heatmaps = network(torch.zeros(1, 3, 256, 192))
     assert seen[0].dtype == torch.float32 and seen[0].max() > 9e4
     assert torch.isfinite(heatmaps).all()
+
+
+@given(SMALL_MAPS)
+def test_sparsemax_is_the_projection_onto_the_simplex(maps):
+    projected = sparsemax2d(torch.from_numpy(maps)).numpy().astype(np.float64)
+    assert (projected >= 0).all() and (projected <= 1).all()
+    np.testing.assert_allclose(projected.sum(axis=(2, 3)), 1, atol=1e-5)
+    # Optimality: the same threshold was taken from every cell in the support, and no cell
+    # outside of it exceeds that threshold.
+    for values, result in zip(maps.reshape(2, -1), projected.reshape(2, -1), strict=True):
+        thresholds = (values - result)[result > 0]
+        assert np.ptp(thresholds) <= 1e-4
+        assert values[result == 0].max(initial=-np.inf) <= thresholds.mean() + 1e-4
+
+
+def test_sparsemax_of_large_values_keeps_its_precision():
+    maps = torch.tensor([[[[1e4, 1e4 + 0.5], [0.0, -1e4]]]])
+    torch.testing.assert_close(sparsemax2d(maps), torch.tensor([[[[0.25, 0.75], [0, 0]]]]))

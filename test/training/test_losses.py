@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bmp_ros.engines.dynamic_masks import KERNEL_PARAMETERS
 from bmp_ros.engines.letterbox import grid_priors
 from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput
+from bmp_ros.networks.rtmdet_ins_layout import KERNEL_PARAMETERS
 from bmp_ros.training.detector_loss import (
     assign,
     detector_loss,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,19 @@ import torch
 from torch import Tensor, nn
 
 Inputs = dict[str, Tensor]
+
+
+class Call(nn.Module):
+    """A function of a network's tensors as the module that is traced."""
+
+    def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network = network
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        output = self.function(*inputs)
+        return output if isinstance(output, Tensor) else tuple(output)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from bmp_ros.loop.skeletons import SKELETONS
 
 METADATA_KEY = "bmp_ros"
 FORMAT = 2
-"""1: the point segmenter took no masks."""
+"""Of the card. What changes in one kind of network is counted by its `Kind.version`."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,16 @@ class Sam2Facts:
 
 @dataclass(frozen=True)
 class Kind:
-    """role: the section of a preset. facts: what its files tell. parts: its graphs, in order."""
+    """role: the section of a preset. facts: what its files tell. parts: its graphs, in order.
+
+    version: of what the graphs take and return; counted up when files of before cannot be run any
+    more. Files of other kinds stay valid.
+    """
 
     role: str
     facts: type
     parts: tuple[str, ...]
+    version: int = 1
 
 
 KINDS = {
@@ -117,6 +122,7 @@ class Card:
         """Return the metadata to store in the ONNX model."""
         values = {
             "format": FORMAT,
+            "version": KINDS[self.network].version,
             "network": self.network,
             "part": self.part,
             "weights": self.weights,
@@ -145,6 +151,12 @@ class Card:
                 f"{', '.join(KINDS)}; export it again with this version of bmp_ros"
             )
         network = values["network"]
+        version = values.get("version", 1)  # the first files did not say it
+        if version != KINDS[network].version:
+            raise ValueError(
+                f"{path} has version {version} of {network}, this bmp_ros runs version "
+                f"{KINDS[network].version}; export it again with this version of bmp_ros"
+            )
         facts: Any = settings_from_mapping(KINDS[network].facts, values["facts"], str(path))
         return cls(network, values["part"], values["weights"], facts)
 

@@ -53,17 +53,28 @@ class OnnxSegmenterOptions:
 
 
 def _detector(settings: OnnxDetectorOptions, path: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.onnx.rtmdet_ins_detector import OnnxDetector
+    from bmp_ros.engines.onnx.graph import load_network
+    from bmp_ros.engines.rtmdet_ins import RTMDetInsDetector
 
-    return OnnxDetector(path, _target(settings, runtime), nms_iou=settings.nms_iou)
+    graphs = load_network(path, "detector", _target(settings, runtime))
+    size = graphs["boxes"].card.facts.input_size
+    return RTMDetInsDetector(graphs, size, runtime.device, nms_iou=settings.nms_iou)
 
 
 def _pose_estimator(settings: OnnxPoseOptions, path: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.onnx.pose_estimator import OnnxPoseEstimator
+    from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator
+    from bmp_ros.engines.onnx.graph import load_network
+    from bmp_ros.loop.skeletons import SKELETONS
 
-    return OnnxPoseEstimator(
-        path,
-        _target(settings, runtime),
+    graph = load_network(path, "pose_estimator", _target(settings, runtime))["heatmaps"]
+    facts = graph.card.facts
+    side = facts.input_size
+    return HeatmapPoseEstimator(
+        graph,
+        (side, side) if isinstance(side, int) else side,
+        SKELETONS[facts.skeleton],
+        runtime.device,
+        background_factor=facts.background_factor,
         flip_test=settings.flip_test,
         extra_keypoints=settings.extra_keypoints,
     )
@@ -71,17 +82,16 @@ def _pose_estimator(settings: OnnxPoseOptions, path: Path, runtime: Runtime) -> 
 
 def _segmenter(settings: OnnxSegmenterOptions, path: Path, runtime: Runtime) -> Any:
     from bmp_ros.engines.onnx.graph import load_network
-    from bmp_ros.engines.onnx.point_segmenter import OnnxPointSegmenter
-    from bmp_ros.engines.onnx.sam2_segmenter import OnnxSam2Segmenter
+    from bmp_ros.engines.point_segmenter import PointPromptSegmenter
+    from bmp_ros.engines.sam2 import Sam2Segmenter
 
     graphs = load_network(path, "segmenter", _target(settings, runtime))
-    engines: dict[str, Any] = {"point_segmenter": OnnxPointSegmenter, "sam2": OnnxSam2Segmenter}
-    return engines[graphs["encoder"].card.network](
-        graphs,
-        runtime.device,
-        max_hole_area=settings.max_hole_area,
-        max_sprinkle_area=settings.max_sprinkle_area,
-    )
+    card = graphs["encoder"].card
+    areas = {"max_hole_area": settings.max_hole_area,
+             "max_sprinkle_area": settings.max_sprinkle_area}  # fmt: skip
+    if card.network == "sam2":
+        return Sam2Segmenter(graphs, card.facts.image_size, runtime.device, **areas)
+    return PointPromptSegmenter(graphs, card.facts.side, runtime.device, **areas)
 
 
 def _target(settings: Any, runtime: Runtime) -> Any:

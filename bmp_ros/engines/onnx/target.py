@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+from bmp_ros.engines.auto_preset import cuda_devices
 
 INSTALL = (
     "networks in ONNX files need onnxruntime: `pip install onnxruntime`, with an NVIDIA GPU "
@@ -36,7 +37,7 @@ def onnx_device(device: str = "auto") -> str:
     Raises ValueError when the device is unknown or cannot be had; there is no fallback.
     """
     provided = "CUDAExecutionProvider" in _available_providers()
-    count = _cuda_devices()
+    count = cuda_devices()
     if device == "auto":
         return "cuda:0" if provided and count else "cpu"
     if device == "cpu":
@@ -129,18 +130,3 @@ def import_onnxruntime() -> ModuleType:
 def _available_providers() -> list[str]:
     available: list[str] = import_onnxruntime().get_available_providers()
     return available
-
-
-def _cuda_devices() -> int:
-    """Return how many GPUs the CUDA driver sees; 0 where there is no driver.
-
-    onnxruntime itself tells only what it was built with.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

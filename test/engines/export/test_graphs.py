@@ -9,9 +9,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="exports come from torch")
 from random_weights import SMALL, random_rtmdet_ins  # noqa: E402
 
-from bmp_ros.engines.export.rtmdet_ins import rtmdet_ins_source  # noqa: E402
 from bmp_ros.engines.letterbox import grid_priors  # noqa: E402
-from bmp_ros.engines.rtmdet_ins import RTMDetInsOptions  # noqa: E402
+from bmp_ros.engines.rtmdet_ins import (  # noqa: E402
+    RTMDetInsOptions,
+    export_source,
+)
 from bmp_ros.networks.rtmdet_ins import RTMDetIns  # noqa: E402
 
 
@@ -19,7 +21,7 @@ from bmp_ros.networks.rtmdet_ins import RTMDetIns  # noqa: E402
 def test_boxes_and_mask_kernels_of_every_location() -> None:
     canvas = (128, 64)
     weights = random_rtmdet_ins(SMALL, 3, seed=2, input_size=canvas)
-    source = rtmdet_ins_source(RTMDetInsOptions("x.pth", input_size=canvas), weights)
+    source = export_source(RTMDetInsOptions("x.pth", input_size=canvas), weights)
     boxes_graph, masks_graph = (graph.module for graph in source.graphs)
     image = source.graphs[0].samples[0]["canvas"]
     output = RTMDetIns.from_state_dict(weights)(image)
@@ -39,13 +41,13 @@ def test_boxes_and_mask_kernels_of_every_location() -> None:
 def test_facts_and_options_are_those_of_the_preset() -> None:
     weights = random_rtmdet_ins(SMALL, 1, seed=2, input_size=64)
     settings = RTMDetInsOptions("x.pth", input_size=64, nms_iou=0.4)
-    source = rtmdet_ins_source(settings, weights)
+    source = export_source(settings, weights)
     assert source.facts.input_size == (64, 64) and source.options == {"nms_iou": 0.4}
-    again = rtmdet_ins_source(settings, weights)
+    again = export_source(settings, weights)
     assert again.weights == source.weights
     name = "bbox_head.rtm_reg.0.bias"
-    other = rtmdet_ins_source(settings, {**weights, name: weights[name] + 1})
+    other = export_source(settings, {**weights, name: weights[name] + 1})
     assert other.weights != source.weights
-    wider = rtmdet_ins_source(RTMDetInsOptions("x.pth", input_size=[96, 64]), weights)
+    wider = export_source(RTMDetInsOptions("x.pth", input_size=[96, 64]), weights)
     assert wider.weights != source.weights
     assert np.isfinite(source.graphs[0].samples[0]["canvas"].numpy()).all()

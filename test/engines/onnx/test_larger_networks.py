@@ -17,10 +17,10 @@ from random_weights import drawn_image  # noqa: E402
 from bmp_ros.engines.export.check import compare  # noqa: E402
 from bmp_ros.engines.export.source import NetworkSource  # noqa: E402
 from bmp_ros.engines.export.write import write_graph  # noqa: E402
+from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator  # noqa: E402
 from bmp_ros.engines.onnx.card import Card, part_path  # noqa: E402
 from bmp_ros.engines.registry import Runtime, find_engine  # noqa: E402
 from bmp_ros.engines.sam2 import Sam2Options  # noqa: E402
-from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23  # noqa: E402
 from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
@@ -62,7 +62,7 @@ def test_vit_pose(head: str, extra_keypoints: bool, tmp_path: Path) -> None:
     estimator = onnx.build(options, path, Runtime("cpu"))
     found = estimator.estimate(frame, boxes, masks)
     network = VitPose.from_state_dict(weights, head=head)
-    wanted = HeatmapEstimator(network, extra_keypoints=extra_keypoints).estimate(
+    wanted = HeatmapPoseEstimator.from_network(network, extra_keypoints=extra_keypoints).estimate(
         frame, boxes, masks
     )
 
@@ -95,16 +95,15 @@ def sam2_network():
 
 @pytest.mark.parametrize("dynamic_multimask", [False, True])
 def test_sam2(sam2_network, dynamic_multimask: bool, tmp_path: Path) -> None:
-    from bmp_ros.engines.export.sam2 import network_source
-    from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
+    from bmp_ros.engines.sam2 import Sam2Segmenter, export_source
 
     path = tmp_path / "segmenter.onnx"
     settings = Sam2Options("x.pt", dynamic_multimask=dynamic_multimask)
-    write(network_source(sam2_network, settings), path)
+    write(export_source(sam2_network, settings), path)
     onnx = find_engine("segmenter", "onnx")
     options = onnx.options("x.onnx", max_hole_area=10, max_sprinkle_area=50)
     exported = onnx.build(options, path, Runtime("cpu"))
-    native = Sam2Segmenter(sam2_network, dynamic_multimask=dynamic_multimask)
+    native = Sam2Segmenter.from_network(sam2_network, dynamic_multimask=dynamic_multimask)
     rng = np.random.default_rng(1)
     for shape in ((90, 160), (400, 300)):
         image = drawn_image(*shape, seed=4)
@@ -122,9 +121,9 @@ def test_sam2(sam2_network, dynamic_multimask: bool, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sam2_in_half_precision_passes_the_gate(sam2_network, tmp_path: Path) -> None:
-    from bmp_ros.engines.export.sam2 import network_source
+    from bmp_ros.engines.sam2 import export_source
 
-    source = network_source(sam2_network, Sam2Options("x.pt"))
+    source = export_source(sam2_network, Sam2Options("x.pt"))
     write(source, tmp_path / "half.onnx", half_weights=True)
     write(source, tmp_path / "full.onnx")
     half, full = ((tmp_path / f"{name}.onnx").stat().st_size for name in ("half", "full"))

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from bmp_ros.engines import build_loop
 from bmp_ros.engines.onnx.card import (
+    KINDS,
     METADATA_KEY,
     Card,
     HeatmapFacts,
@@ -53,6 +56,26 @@ def test_a_card_survives_the_file(card: Card) -> None:
 def test_a_file_of_others_is_refused(metadata: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Card.from_metadata(metadata, Path("x.onnx"))
+
+
+def test_one_networks_change_leaves_the_files_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = [card.to_metadata() for card in CARDS]
+    assert all(Card.from_metadata(file, Path("x.onnx")) for file in files)
+    changed = replace(KINDS["point_segmenter"], version=7)
+    monkeypatch.setitem(KINDS, "point_segmenter", changed)
+    *others, segmenter = files
+    for file, card in zip(others, CARDS, strict=False):
+        assert Card.from_metadata(file, Path("x.onnx")) == card
+    with pytest.raises(ValueError, match="x.onnx has version 1 of point_segmenter.*version 7"):
+        Card.from_metadata(segmenter, Path("x.onnx"))
+
+
+def test_files_that_do_not_say_their_version_are_of_the_first() -> None:
+    values = json.loads(CARDS[0].to_metadata()[METADATA_KEY])
+    assert values.pop("version") == 1
+    assert Card.from_metadata({METADATA_KEY: json.dumps(values)}, Path("x.onnx")) == CARDS[0]
 
 
 def test_a_fact_out_of_range_is_refused() -> None:

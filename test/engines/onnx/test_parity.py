@@ -96,18 +96,16 @@ def test_pose_estimator(loops: tuple[BMPLoop, BMPLoop], people: int, with_masks:
 
 
 def test_pose_passes_of_any_size(exported: Path) -> None:
-    from bmp_ros.engines.onnx.pose_estimator import OnnxPoseEstimator
-    from bmp_ros.engines.onnx.target import Target
-
-    path = exported.with_name("pose_estimator.onnx")
+    estimator = build_loop(exported, "cpu").pose_estimator
     frame = Frame(drawn_image(120, 160, seed=3))
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 80, (7, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(10, 60, (7, 2))], axis=1)
-    once, often = (
-        OnnxPoseEstimator(path, Target(), max_batch=size).estimate(frame, boxes, None)
-        for size in (100, 4)
-    )
+    answers = []
+    for size in (100, 4):
+        estimator.max_batch = size  # type: ignore[attr-defined]
+        answers.append(estimator.estimate(frame, boxes, None))
+    once, often = answers
     np.testing.assert_allclose(often.scores, once.scores, atol=1e-4)
 
 
@@ -138,7 +136,7 @@ def test_the_image_is_encoded_once_per_frame(
 ) -> None:
     segmenter = build_loop(exported, "cpu").segmenter
     assert segmenter is not None
-    encoder = segmenter._encoder  # type: ignore[attr-defined]
+    encoder = segmenter.graphs["encoder"]  # type: ignore[attr-defined]
     runs = []
     run = encoder.run
     monkeypatch.setattr(encoder, "run", lambda *given: runs.append(1) or run(*given))

@@ -23,7 +23,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 
     def describe(available: list[str], gpus: int) -> None:
         monkeypatch.setattr(target, "_available_providers", lambda: available)
-        monkeypatch.setattr(target, "_cuda_devices", lambda: gpus)
+        monkeypatch.setattr(target, "cuda_devices", lambda: gpus)
 
     return describe
 

@@ -16,7 +16,7 @@ pytest.importorskip("mmcv.ops", reason="mmcv is installed without its operators"
 pytest.importorskip("sam2", reason="the sam2 package is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from random_sam2 import random_sam2_checkpoint  # noqa: E402
 from random_vit import random_state_dict  # noqa: E402

@@ -24,7 +24,7 @@ from mmengine.registry import DefaultScope  # noqa: E402
 from random_weights import drawn_image, random_rtmdet_ins  # noqa: E402
 
 from bmp_ros.engines.openmmlab.configs import load_config  # noqa: E402
-from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector  # noqa: E402
+from bmp_ros.engines.rtmdet_ins import RTMDetInsDetector  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.networks.rtmdet_ins import RTMDetIns  # noqa: E402
 
@@ -70,7 +70,8 @@ def test_boxes_scores_and_masks(size: str, classes: int, shape: tuple[int, int])
     assert (scores < 0.95).all() and len(np.unique(scores)) >= 20, "the weights find too little"
     assert theirs.masks[people].any(axis=(1, 2)).sum() >= 10, "the weights draw too few masks"
 
-    detector = RTMDetInsDetector(RTMDetIns.from_state_dict(model.state_dict()), max_people=300)
+    detector = RTMDetInsDetector.from_network(RTMDetIns.from_state_dict(model.state_dict()))
+    detector.max_people = 300
     ours = detector.detect(Frame(image), score_threshold=THRESHOLD)
     assert len(ours.scores) == len(people)
     distances = np.abs(ours.boxes[:, None] - boxes[people][None]).max(axis=2)

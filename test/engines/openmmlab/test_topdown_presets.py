@@ -14,7 +14,7 @@ pytest.importorskip("mmpose", reason="MMPose is not installed")
 pytest.importorskip("mmcv.ops", reason="mmcv is installed without its operators")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from random_weights import SMALL, random_rtmdet_ins  # noqa: E402
 

@@ -17,15 +17,15 @@ pytest.importorskip("mmcv.ops", reason="mmcv is installed without its operators"
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from bmp_ros.engines.crops import crop_geometry, pose_inputs  # noqa: E402
+from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator  # noqa: E402
+from bmp_ros.engines.heatmaps import merge_flipped  # noqa: E402
 from bmp_ros.engines.openmmlab.mmpose_estimator import MMPoseEstimator  # noqa: E402
 from bmp_ros.engines.openmmlab.vit_configs import vit_config  # noqa: E402
-from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator  # noqa: E402
-from bmp_ros.engines.torch.heatmaps import merge_flipped  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, skeleton_of_size  # noqa: E402
 from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "torch"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from random_vit import GREY, colour_finder, draw_spot, joint_colours  # noqa: E402
 
 WIDTHS = {"s": 384, "b": 768}
@@ -90,7 +90,9 @@ def test_poses_in_a_frame_are_equal(origin_and_native):
     smooth = cv2.GaussianBlur(noise, (0, 0), 3)
     frame = Frame(cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX))
     expected = origin.estimate(frame, BOXES, None)
-    estimator = HeatmapEstimator(native, background_factor=None, extra_keypoints=True)
+    estimator = HeatmapPoseEstimator.from_network(
+        native, background_factor=None, extra_keypoints=True
+    )
     poses = estimator.estimate(frame, BOXES, None)
 
     assert estimator.skeleton.names == origin.skeleton.names
@@ -101,7 +103,7 @@ def test_poses_in_a_frame_are_equal(origin_and_native):
     crops = torch.from_numpy(pose_inputs(frame.image, geometry))
     with torch.inference_mode():
         outputs = native(torch.cat([crops, crops.flip(3)]))
-    heatmaps = merge_flipped(outputs, torch.from_numpy(estimator.skeleton.flip_indices)).numpy()
+    heatmaps = merge_flipped(outputs.numpy(), estimator.skeleton.flip_indices)
     y, x = np.divmod(heatmaps.reshape(*heatmaps.shape[:2], -1).argmax(axis=2), 48)
     cells = (expected.keypoints - geometry.origin[:, None]) / geometry.extent[:, None] * (47, 63)
     peaks = np.abs(cells - np.stack([x, y], axis=2)).max(axis=2) <= 1
@@ -132,7 +134,7 @@ def test_every_keypoint_is_equal_where_all_heatmaps_have_a_peak():
     frame = Frame(image.round().astype(np.uint8))
 
     expected = origin.estimate(frame, box, None)
-    estimator = HeatmapEstimator(native, background_factor=None, flip_test=False)
+    estimator = HeatmapPoseEstimator.from_network(native, background_factor=None, flip_test=False)
     poses = estimator.estimate(frame, box, None)
     assert np.abs(expected.keypoints[0] - places).max() < 5
     np.testing.assert_allclose(poses.keypoints, expected.keypoints, rtol=0, atol=0.02)

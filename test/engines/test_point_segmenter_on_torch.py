@@ -7,13 +7,13 @@ import torch
 from random_tiny import random_point_segmenter
 from random_weights import drawn_image
 
-from bmp_ros.engines.point_canvas import (
+from bmp_ros.engines.point_segmenter import (
+    PointPromptSegmenter,
     masks_to_canvas,
     point_letterbox,
     points_to_canvas,
     segmenter_input,
 )
-from bmp_ros.engines.torch.point_segmenter_engine import PointSegmenterEngine
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.protocols import Segmenter
 from bmp_ros.networks.point_segmenter import PointSegmenter
@@ -27,8 +27,10 @@ def network() -> PointSegmenter:
 
 
 @pytest.fixture
-def engine(network: PointSegmenter) -> PointSegmenterEngine:
-    return PointSegmenterEngine(network, max_hole_area=0, max_sprinkle_area=0, side=128)
+def engine(network: PointSegmenter) -> PointPromptSegmenter:
+    return PointPromptSegmenter.from_network(
+        network, max_hole_area=0, max_sprinkle_area=0, side=128
+    )
 
 
 def prompts(people: int, points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +42,7 @@ def prompts(people: int, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_it_is_canvas_network_upsampling(
-    network: PointSegmenter, engine: PointSegmenterEngine
+    network: PointSegmenter, engine: PointPromptSegmenter
 ) -> None:
     assert isinstance(engine, Segmenter)
     points, labels = prompts(5, 4)
@@ -68,7 +70,7 @@ def test_it_is_canvas_network_upsampling(
     assert np.unique(found.scores).size == 5
 
 
-def test_a_mask_without_a_pixel_is_none_at_all(engine: PointSegmenterEngine) -> None:
+def test_a_mask_without_a_pixel_is_none_at_all(engine: PointPromptSegmenter) -> None:
     points, labels = prompts(3, 4)
     empty = np.zeros((3, 90, 160), np.bool_)
     found = engine.segment(Frame(IMAGE), points, labels, empty)
@@ -82,13 +84,13 @@ def test_a_mask_without_a_pixel_is_none_at_all(engine: PointSegmenterEngine) -> 
 @pytest.mark.parametrize(
     "masks", [np.zeros((2, 90, 160), bool), np.zeros((3, 90, 161), bool), np.zeros((3, 90, 160))]
 )
-def test_wrong_masks_are_refused(engine: PointSegmenterEngine, masks: np.ndarray) -> None:
+def test_wrong_masks_are_refused(engine: PointPromptSegmenter, masks: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"masks must be bool \(3, 90, 160\)"):
         engine.segment(Frame(IMAGE), *prompts(3, 2), masks)
 
 
 def test_the_image_is_encoded_once_per_frame(
-    network: PointSegmenter, engine: PointSegmenterEngine
+    network: PointSegmenter, engine: PointPromptSegmenter
 ) -> None:
     calls: list[int] = []
     hook = network.pyramid.register_forward_hook(lambda *_: calls.append(1))
@@ -103,7 +105,7 @@ def test_the_image_is_encoded_once_per_frame(
         hook.remove()
 
 
-def test_people_do_not_depend_on_each_other(engine: PointSegmenterEngine) -> None:
+def test_people_do_not_depend_on_each_other(engine: PointPromptSegmenter) -> None:
     points, labels = prompts(4, 3)
     together = engine.segment(Frame(IMAGE), points, labels)
     alone = engine.segment(Frame(IMAGE), points[2:3], labels[2:3])
@@ -111,10 +113,12 @@ def test_people_do_not_depend_on_each_other(engine: PointSegmenterEngine) -> Non
     np.testing.assert_allclose(together.scores[2], alone.scores[0], atol=1e-5)
 
 
-def test_holes_and_sprinkles_go(network: PointSegmenter, engine: PointSegmenterEngine) -> None:
+def test_holes_and_sprinkles_go(network: PointSegmenter, engine: PointPromptSegmenter) -> None:
     points, labels = prompts(6, 2)
     raw = engine.segment(Frame(IMAGE), points, labels).masks
-    tidy = PointSegmenterEngine(network, max_hole_area=50, max_sprinkle_area=50, side=128)
+    tidy = PointPromptSegmenter.from_network(
+        network, max_hole_area=50, max_sprinkle_area=50, side=128
+    )
     cleaned = tidy.segment(Frame(IMAGE), points, labels).masks
     import cv2
 
@@ -125,14 +129,14 @@ def test_holes_and_sprinkles_go(network: PointSegmenter, engine: PointSegmenterE
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (257, 3)])
-def test_any_image_size(engine: PointSegmenterEngine, height: int, width: int) -> None:
+def test_any_image_size(engine: PointPromptSegmenter, height: int, width: int) -> None:
     found = engine.segment(Frame(drawn_image(height, width, seed=2)), *prompts(2, 3))
     assert found.masks.shape == (2, height, width)
     assert np.isfinite(found.scores).all()
 
 
-def test_bf16_agrees_roughly(network: PointSegmenter, engine: PointSegmenterEngine) -> None:
-    rough = PointSegmenterEngine(
+def test_bf16_agrees_roughly(network: PointSegmenter, engine: PointPromptSegmenter) -> None:
+    rough = PointPromptSegmenter.from_network(
         network, max_hole_area=0, max_sprinkle_area=0, side=128, precision="bf16"
     )
     points, labels = prompts(4, 3)
@@ -151,10 +155,10 @@ def test_bf16_agrees_roughly(network: PointSegmenter, engine: PointSegmenterEngi
 )
 def test_wrong_options_are_refused(network: PointSegmenter, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PointSegmenterEngine(network, **options)
+        PointPromptSegmenter.from_network(network, **options)
 
 
-def test_wrong_prompts_are_refused(engine: PointSegmenterEngine) -> None:
+def test_wrong_prompts_are_refused(engine: PointPromptSegmenter) -> None:
     with pytest.raises(ValueError, match="finite"):
         engine.segment(Frame(IMAGE), np.full((1, 1, 2), np.nan, "f4"), np.ones((1, 1), "i4"))
     with pytest.raises(ValueError, match=r"labels must be int32 \(1, 2\)"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``HeatmapEstimator``: from a frame, boxes and masks to keypoints in the frame."""
+"""``HeatmapPoseEstimator`` on torch: from a frame, boxes and masks to keypoints in the frame."""
 
 from functools import lru_cache
 
@@ -15,11 +15,10 @@ from random_vit import (
     random_state_dict,
     unpaired_skeleton,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry, pose_inputs
-from bmp_ros.engines.torch.heatmap_estimator import HeatmapEstimator
-from bmp_ros.engines.torch.heatmaps import decode_udp_dark, merge_flipped
+from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator
+from bmp_ros.engines.heatmaps import decode_udp_dark, merge_flipped
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.protocols import PoseEstimator
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23
@@ -74,18 +73,17 @@ def colour_state_dict() -> dict[str, torch.Tensor]:
     return colour_finder().state_dict()
 
 
-def colour_estimator(**options) -> HeatmapEstimator:
+def colour_estimator(**options) -> HeatmapPoseEstimator:
     network = VitPose.from_state_dict(colour_state_dict(), head="heatmap", num_heads=4)
-    return HeatmapEstimator(
+    return HeatmapPoseEstimator.from_network(
         network, skeleton=unpaired_skeleton(17), extra_keypoints=True, **options
     )
 
 
 @pytest.mark.parametrize("flip_test", [False, True])
-@pytest.mark.parametrize("crop_on_device", [False, True])
-def test_keypoints_are_where_the_picture_shows_them(flip_test, crop_on_device):
+def test_keypoints_are_where_the_picture_shows_them(flip_test):
     frame, seen = coloured_people()
-    estimator = colour_estimator(flip_test=flip_test, crop_on_device=crop_on_device)
+    estimator = colour_estimator(flip_test=flip_test)
     poses = estimator.estimate(frame, BOXES, box_masks(BOXES, margin=60))
     pixel = crop_geometry(BOXES).extent[:, 0].max() / 47
     assert np.abs(poses.keypoints - seen).max() <= 0.15 * pixel
@@ -94,22 +92,7 @@ def test_keypoints_are_where_the_picture_shows_them(flip_test, crop_on_device):
     assert poses.visibility is None and poses.presence is None
 
 
-@pytest.mark.parametrize("flip_test", [False, True])
-@pytest.mark.parametrize("masks", [None, box_masks(BOXES, margin=60)], ids=["boxes", "masks"])
-def test_crops_by_opencv_and_on_the_device_give_the_same_keypoints(flip_test, masks):
-    frame, _ = coloured_people()
-    host, device = (
-        colour_estimator(flip_test=flip_test, crop_on_device=on_device).estimate(
-            frame, BOXES, masks
-        )
-        for on_device in (False, True)
-    )
-    assert np.abs(host.keypoints - device.keypoints).max() <= 0.02
-    assert np.abs(host.scores - device.scores).max() <= 0.005
-
-
-@pytest.mark.parametrize("crop_on_device", [False, True])
-def test_the_mask_tells_which_of_two_people_in_a_box_is_meant(crop_on_device):
+def test_the_mask_tells_which_of_two_people_in_a_box_is_meant():
     image = np.full((480, 640, 3), GREY)
     masked_person, brighter_person = np.array([110.0, 240.0]), np.array([210.0, 240.0])
     draw_spot(image, masked_person, joint_colours(17)[0], sigma=12, strength=0.8)
@@ -117,7 +100,7 @@ def test_the_mask_tells_which_of_two_people_in_a_box_is_meant(crop_on_device):
     frame = Frame(image.round().astype(np.uint8))
     mask = np.zeros((1, 480, 640), dtype=bool)
     mask[:, :, :160] = True
-    estimator = colour_estimator(crop_on_device=crop_on_device)
+    estimator = colour_estimator()
     by_box = estimator.estimate(frame, BOXES[:1], None).keypoints[0, 0]
     by_mask = estimator.estimate(frame, BOXES[:1], mask).keypoints[0, 0]
     assert np.abs(by_box - brighter_person).max() < 3
@@ -126,7 +109,7 @@ def test_the_mask_tells_which_of_two_people_in_a_box_is_meant(crop_on_device):
 
 def test_an_empty_mask_is_no_mask():
     frame = random_frame()
-    estimator = HeatmapEstimator(random_network())
+    estimator = HeatmapPoseEstimator.from_network(random_network())
     masks = box_masks(BOXES)
     masks[1] = False
     mixed = estimator.estimate(frame, BOXES, masks)
@@ -137,7 +120,7 @@ def test_an_empty_mask_is_no_mask():
 
 def test_without_a_background_factor_masks_are_ignored():
     frame = random_frame()
-    estimator = HeatmapEstimator(random_network(), background_factor=None)
+    estimator = HeatmapPoseEstimator.from_network(random_network(), background_factor=None)
     with_masks = estimator.estimate(frame, BOXES, box_masks(BOXES))
     without = estimator.estimate(frame, BOXES, None)
     np.testing.assert_array_equal(with_masks.keypoints, without.keypoints)
@@ -148,19 +131,20 @@ def test_it_is_crop_network_merge_decode(head):
     frame, network = random_frame(), random_network(head)
     geometry = crop_geometry(BOXES)
     crops = torch.from_numpy(pose_inputs(frame.image, geometry, box_masks(BOXES), 0.75))
-    flip_indices = torch.from_numpy(MULTI_23.flip_indices)
     with torch.inference_mode():
         straight, mirrored = network(crops), network(crops.flip(3))
     outputs = [straight, mirrored] if head == "heatmap" else zip(straight, mirrored, strict=True)
     pairs = [outputs] if head == "heatmap" else outputs
-    heatmaps, *towers = (merge_flipped(torch.cat(list(pair)), flip_indices) for pair in pairs)
+    heatmaps, *towers = (
+        merge_flipped(torch.cat(list(pair)).numpy(), MULTI_23.flip_indices) for pair in pairs
+    )
     points, peaks = decode_udp_dark(heatmaps)
 
-    estimator = HeatmapEstimator(network, extra_keypoints=True)
+    estimator = HeatmapPoseEstimator.from_network(network, extra_keypoints=True)
     poses = estimator.estimate(frame, BOXES, box_masks(BOXES))
     assert isinstance(estimator, PoseEstimator)
     assert estimator.skeleton is MULTI_23
-    expected = geometry.points_to_image(points.numpy(), (48, 64))
+    expected = geometry.points_to_image(points, (48, 64))
     # Batches of another size change the last digits, and ill-conditioned joints much more.
     equal = np.abs(expected - poses.keypoints).max(axis=2) <= 0.02
     assert equal.mean() > 0.9
@@ -176,9 +160,11 @@ def test_it_is_crop_network_merge_decode(head):
 @pytest.mark.parametrize("head", ["heatmap", "pmpose"])
 def test_only_the_keypoints_of_coco_are_returned_unless_asked(head):
     frame, network = random_frame(), random_network(head)
-    few = HeatmapEstimator(network)
+    few = HeatmapPoseEstimator.from_network(network)
     poses = few.estimate(frame, BOXES, None)
-    every = HeatmapEstimator(network, extra_keypoints=True).estimate(frame, BOXES, None)
+    every = HeatmapPoseEstimator.from_network(network, extra_keypoints=True).estimate(
+        frame, BOXES, None
+    )
     assert few.skeleton is COCO_17
     assert poses.keypoints.shape == (2, 17, 2) and every.keypoints.shape == (2, 23, 2)
     np.testing.assert_allclose(poses.keypoints, every.keypoints[:, :17], atol=1e-3)
@@ -193,7 +179,7 @@ def mirrored(frame: Frame, boxes: np.ndarray) -> tuple[Frame, np.ndarray]:
 
 def test_a_mirrored_frame_gives_left_the_scores_of_right():
     frame = random_frame()
-    estimator = HeatmapEstimator(random_network(), crop_on_device=True)
+    estimator = HeatmapPoseEstimator.from_network(random_network())
     straight = estimator.estimate(frame, BOXES, None).scores
     swapped = estimator.estimate(*mirrored(frame, BOXES), None).scores
     np.testing.assert_allclose(swapped[:, COCO_17.flip_indices], straight, atol=5e-3)
@@ -202,7 +188,7 @@ def test_a_mirrored_frame_gives_left_the_scores_of_right():
 
 def test_a_mirrored_frame_gives_mirrored_keypoints():
     frame, _ = coloured_people()
-    estimator = colour_estimator(crop_on_device=True)
+    estimator = colour_estimator()
     straight = estimator.estimate(frame, BOXES, None).keypoints
     back = estimator.estimate(*mirrored(frame, BOXES), None).keypoints * (-1, 1) + (639, 0)
     np.testing.assert_allclose(back, straight, atol=0.05)
@@ -217,10 +203,13 @@ def test_the_size_of_a_pass_changes_nothing(people, head):
     network = random_network(head, width=16, depth=1, hidden=16, channels=8)
     sizes = []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    once = HeatmapEstimator(network, max_batch=100).estimate(random_frame(), boxes, None)
+    estimator = HeatmapPoseEstimator.from_network(network)
+    estimator.max_batch = 100
+    once = estimator.estimate(random_frame(), boxes, None)
     assert sizes == [2 * people]
     sizes.clear()
-    often = HeatmapEstimator(network, max_batch=16).estimate(random_frame(), boxes, None)
+    estimator.max_batch = 16
+    often = estimator.estimate(random_frame(), boxes, None)
     assert max(sizes) <= 16 and sum(sizes) == 2 * people
     assert max(sizes) - min(sizes) <= 14
     assert often.keypoints.shape == (people, 17, 2)
@@ -231,21 +220,22 @@ def test_without_flip_test_each_crop_passes_once():
     network = random_network()
     sizes = []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    HeatmapEstimator(network, flip_test=False).estimate(random_frame(), BOXES, None)
+    HeatmapPoseEstimator.from_network(network, flip_test=False).estimate(
+        random_frame(), BOXES, None
+    )
     assert sizes == [2]
 
 
-@pytest.mark.parametrize("crop_on_device", [False, True])
 @pytest.mark.parametrize("box", [[100, 50, 100, 50], [5, 5, 5, 300], [900, 700, 950, 800]])
-def test_degenerate_boxes_and_boxes_outside_give_finite_poses(box, crop_on_device):
-    estimator = HeatmapEstimator(random_network(), crop_on_device=crop_on_device)
+def test_degenerate_boxes_and_boxes_outside_give_finite_poses(box):
+    estimator = HeatmapPoseEstimator.from_network(random_network())
     masks = np.ones((1, 480, 640), dtype=bool)
     poses = estimator.estimate(random_frame(), np.array([box]), masks)
     assert np.isfinite(poses.keypoints).all() and np.isfinite(poses.scores).all()
 
 
 def test_wrong_boxes_and_masks_are_refused():
-    estimator = HeatmapEstimator(random_network())
+    estimator = HeatmapPoseEstimator.from_network(random_network())
     with pytest.raises(ValueError, match="box 0 is not finite"):
         estimator.estimate(random_frame(), np.full((1, 4), np.inf), None)
     with pytest.raises(ValueError, match=r"\(2, 480, 640\).*\(1, 480, 640\)"):
@@ -258,49 +248,47 @@ def test_wrong_boxes_and_masks_are_refused():
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"precision": "int4"}, "int4.*fp32, fp16, bf16"),
         ({"background_factor": 1.5}, r"\[0, 1\].*1.5"),
-        ({"max_batch": 1}, "at least 2 crops.*got 1"),
         ({"skeleton": COCO_17}, "coco_17 has 17 joints.*23"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        HeatmapEstimator(random_network(), **options)
+        HeatmapPoseEstimator.from_network(random_network(), **options)
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
-def test_other_formats_give_nearly_the_same_poses(options):
+def test_bf16_gives_nearly_the_same_poses():
     frame, seen = coloured_people()
     expected = colour_estimator().estimate(frame, BOXES, None)
-    poses = colour_estimator(**options).estimate(frame, BOXES, None)
+    poses = colour_estimator(precision="bf16").estimate(frame, BOXES, None)
     assert np.abs(poses.keypoints - expected.keypoints).max() <= 1.0
     assert np.abs(poses.scores - expected.scores).max() <= 0.05
 
 
-class HostReads(TorchDispatchMode):
-    """Notes operations that wait for the device: reading a value or a size that depends on it."""
+class Bare(torch.nn.Module):
+    """A network as somebody writes it: no ``set_precision``, no more than `HeatmapNetwork`."""
 
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
+    input_size, heatmap_size, num_keypoints = (48, 64), (12, 16), 17
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.only = torch.nn.Conv2d(3, 17, 4, stride=4)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name.startswith(self.WAITING):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        return self.only(crops)
 
 
-@pytest.mark.parametrize("head", ["heatmap", "pmpose"])
-def test_no_value_is_read_before_the_end(head):
-    estimator = HeatmapEstimator(random_network(head), crop_on_device=True, max_batch=2)
-    with HostReads() as reads:
-        estimator.estimate(random_frame(), BOXES, box_masks(BOXES))
-    assert reads.found == []
-    with HostReads() as reads:
-        torch.ones(3).nonzero()
-    assert reads.found == ["nonzero"]
+def test_a_network_without_set_precision_runs_under_autocast():
+    network, seen = Bare(), []
+    network.only.register_forward_hook(lambda *called: seen.append(called[2].dtype))
+    exact, rough = (
+        HeatmapPoseEstimator.from_network(network, precision=precision).estimate(
+            random_frame(), BOXES, None
+        )
+        for precision in ("fp32", "bf16")
+    )
+    assert seen == [torch.float32, torch.bfloat16]
+    np.testing.assert_allclose(rough.scores, exact.scores, atol=0.05)
+    assert rough.scores.dtype == np.float32
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -324,7 +312,7 @@ def test_the_published_keypoints_from_frame_boxes_and_masks(name):
     level_shift = torch.from_numpy(gains * RGB_MEAN[:, None, None] + shifts)
     network.register_forward_pre_hook(lambda _, args: (args[0] * level_gain + level_shift,))
 
-    estimator = HeatmapEstimator(network, extra_keypoints=True)
+    estimator = HeatmapPoseEstimator.from_network(network, extra_keypoints=True)
     poses = estimator.estimate(Frame(golden["image_bgr"]), boxes, masks)
     assert poses.keypoints.shape == golden["keypoints"].shape
     assert np.abs(poses.scores - golden["keypoint_scores"]).max() <= 0.1

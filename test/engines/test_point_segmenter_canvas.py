@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
-from bmp_ros.engines.point_canvas import (
+from bmp_ros.engines.point_segmenter import (
     masks_on_image,
     masks_to_canvas,
     point_letterbox,

@@ -15,8 +15,8 @@ from random_sam2 import (
 )
 from torch.nn import functional
 
-from bmp_ros.engines.torch import sam2_segmenter
-from bmp_ros.engines.torch.sam2_segmenter import Sam2Segmenter
+from bmp_ros.engines.registry import Runtime, find_engine
+from bmp_ros.engines.sam2 import Sam2Segmenter
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import remove_holes_and_sprinkles
 from bmp_ros.loop.protocols import Segmenter
@@ -38,7 +38,7 @@ def network():
 
 @pytest.fixture
 def segmenter(network):
-    return Sam2Segmenter(network)
+    return Sam2Segmenter.from_network(network)
 
 
 def prompts(people: int, points: int, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -88,17 +88,6 @@ def test_any_image_size(segmenter, height, width):
     assert np.isfinite(segments.scores).all()
 
 
-def test_many_people_in_a_large_image_come_in_parts(segmenter, monkeypatch):
-    frame = Frame(patchwork(160, 90))
-    xy, labels = prompts(7, 2, frame)
-    whole = segmenter.segment(frame, xy, labels).masks
-    assert 0 < whole.mean() < 1
-    monkeypatch.setattr(sam2_segmenter, "_PIXELS_AT_A_TIME", 3 * frame.width * frame.height)
-    np.testing.assert_array_equal(segmenter.segment(frame, xy, labels).masks, whole)
-    monkeypatch.setattr(sam2_segmenter, "_PIXELS_AT_A_TIME", 1)
-    np.testing.assert_array_equal(segmenter.segment(frame, xy, labels).masks, whole)
-
-
 def test_twelve_megapixels(segmenter):
     frame = Frame(patchwork(4000, 3000))
     segments = segmenter.segment(frame, *prompts(2, 4, frame))
@@ -130,25 +119,20 @@ def test_holes_and_sprinkles_are_removed_before_upsampling(network):
     frame = Frame(patchwork(160, 90))
     xy, labels = prompts(4, 2, frame)
     areas = {"max_hole_area": 200, "max_sprinkle_area": 400}
-    plain = Sam2Segmenter(network, max_hole_area=0, max_sprinkle_area=0)
-    cleaning = Sam2Segmenter(network, **areas)
+    plain = Sam2Segmenter.from_network(network, max_hole_area=0, max_sprinkle_area=0)
+    cleaning = Sam2Segmenter.from_network(network, **areas)
 
     logits, _ = plain.decode(frame, xy, labels)
-    cleaned = remove_holes_and_sprinkles(logits.numpy(), **areas)
+    cleaned = remove_holes_and_sprinkles(logits, **areas)
 
-    assert (cleaned != logits.numpy()).any(), "nothing to remove in this test"
-    for segmenter, low in ((plain, logits), (cleaning, torch.from_numpy(cleaned))):
-        full = functional.interpolate(low[:, None], (90, 160), mode="bilinear")[:, 0] > 0
-        np.testing.assert_array_equal(segmenter.segment(frame, xy, labels).masks, full.numpy())
-
-
-def test_without_cleaning_the_logits_stay_on_the_device(network, monkeypatch):
-    monkeypatch.setattr(
-        sam2_segmenter, "remove_holes_and_sprinkles", lambda *_, **__: pytest.fail()
-    )
-    frame = Frame(patchwork(160, 90))
-    segmenter = Sam2Segmenter(network, max_hole_area=0, max_sprinkle_area=0)
-    assert segmenter.segment(frame, *prompts(1, 1, frame)).masks.any()
+    assert (cleaned != logits).any(), "nothing to remove in this test"
+    for segmenter, low in ((plain, logits), (cleaning, cleaned)):
+        tensor = torch.from_numpy(low)[:, None]
+        full = functional.interpolate(tensor, (90, 160), mode="bilinear")[:, 0].numpy()
+        clear = np.abs(full) > 1e-3
+        masks = segmenter.segment(frame, xy, labels).masks
+        assert clear.mean() > 0.99
+        np.testing.assert_array_equal(masks[clear], (full > 0)[clear])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +167,7 @@ def test_wrong_prompts_are_refused(segmenter, points, labels, message):
 )
 def test_wrong_options_are_refused(network, options, message):
     with pytest.raises(ValueError, match=message):
-        Sam2Segmenter(network, **options)
+        Sam2Segmenter.from_network(network, **options)
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> float:
@@ -195,7 +179,7 @@ def test_bfloat16_agrees_roughly(network, segmenter):
     frame = Frame(patchwork(160, 90))
     xy, labels = prompts(4, 3, frame)
     exact = segmenter.segment(frame, xy, labels)
-    rough = Sam2Segmenter(network, precision="bf16").segment(frame, xy, labels)
+    rough = Sam2Segmenter.from_network(network, precision="bf16").segment(frame, xy, labels)
     assert rough.scores.dtype == np.float32
     assert not np.array_equal(rough.scores, exact.scores), "bf16 was not used"
     assert agreement(rough.masks, exact.masks) > 0.9
@@ -207,7 +191,7 @@ def test_bfloat16_agrees_roughly(network, segmenter):
 def test_the_gpu_agrees_with_the_cpu(segmenter, precision, least):
     frame = Frame(patchwork(160, 90))
     xy, labels = prompts(4, 3, frame)
-    on_gpu = Sam2Segmenter(small_network(), device="cuda", precision=precision)
+    on_gpu = Sam2Segmenter.from_network(small_network(), device="cuda", precision=precision)
     got = on_gpu.segment(frame, xy, labels)
     assert agreement(got.masks, segmenter.segment(frame, xy, labels).masks) > least
 
@@ -220,24 +204,23 @@ def test_the_encoder_compiles_in_one_graph(segmenter, monkeypatch):
         graphs.append(graph)
         return graph.forward
 
-    compile_module = torch.nn.Module.compile
+    compile_function = torch.compile
     monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda module: compile_module(module, backend=run_as_traced)
+        torch, "compile", lambda function: compile_function(function, backend=run_as_traced)
     )
     frame = Frame(patchwork(160, 90))
     xy, labels = prompts(4, 3, frame)
-    compiled = Sam2Segmenter(small_network(), compile=True)
+    compiled = Sam2Segmenter.from_network(small_network(), compile=True)
     logits, _ = compiled.decode(frame, xy, labels)
     wanted, _ = segmenter.decode(frame, xy, labels)
     assert len(graphs) == 1
-    torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-4)
 
 
 def test_built_from_a_published_file(tmp_path):
     path = tmp_path / "sam2.1_hiera_tiny.pt"
     torch.save(random_sam2_checkpoint("t"), path)
-    from bmp_ros.weights.checkpoint import load_state_dict
-
-    segmenter = Sam2Segmenter.from_state_dict(load_state_dict(path), dynamic_multimask=True)
-    assert segmenter.dynamic_multimask
-    assert segmenter.network.image_size == 1024
+    declared = find_engine("segmenter", "sam2")
+    segmenter = declared.build(declared.options("x.pt"), path, Runtime("cpu"))
+    assert isinstance(segmenter, Sam2Segmenter)
+    assert segmenter.graphs["encoder"].network.image_size == 1024

@@ -17,11 +17,10 @@ from bmp_ros.engines.letterbox import (
     grid_priors,
     mask_resampling,
 )
-from bmp_ros.engines.torch.dynamic_masks import mask_logits
-from bmp_ros.engines.torch.rtmdet_ins_detector import RTMDetInsDetector
+from bmp_ros.engines.rtmdet_ins import RTMDetInsDetector
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.protocols import Detections, Detector
-from bmp_ros.networks.rtmdet_ins import RTMDetIns
+from bmp_ros.networks.rtmdet_ins import RTMDetIns, mask_logits
 
 CANVAS = 160
 IMAGE = drawn_image(180, 320, seed=5)  # exactly twice the size it has on the canvas
@@ -44,7 +43,7 @@ def network() -> RTMDetIns:
 
 @pytest.fixture(scope="module")
 def detector(network: RTMDetIns) -> RTMDetInsDetector:
-    return RTMDetInsDetector(network, input_size=CANVAS)
+    return RTMDetInsDetector.from_network(network, input_size=CANVAS)
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +131,15 @@ def test_masks_outlive_the_next_detection(
 
 
 def test_max_people_keeps_the_best(network: RTMDetIns, detections: Detections) -> None:
-    few = RTMDetInsDetector(network, input_size=CANVAS, max_people=6)
+    few = RTMDetInsDetector.from_network(network, input_size=CANVAS)
+    few.max_people = 6
     found = few.detect(Frame(IMAGE), score_threshold=0.3)
     np.testing.assert_array_equal(found.boxes, detections.boxes[:6])
 
 
 def test_candidates_limit_what_reaches_the_nms(network: RTMDetIns, detections: Detections) -> None:
-    few = RTMDetInsDetector(network, input_size=CANVAS, candidates=20)
+    few = RTMDetInsDetector.from_network(network, input_size=CANVAS)
+    few.candidates = 20
     found = few.detect(Frame(IMAGE), score_threshold=0.3)
     assert 0 < len(found.boxes) < len(detections.boxes)
     np.testing.assert_array_equal(found.boxes, detections.boxes[: len(found.boxes)])
@@ -161,16 +162,8 @@ def test_extreme_image_sizes(detector: RTMDetInsDetector, shape: tuple[int, int]
     assert found.masks(np.array([0])).shape == (1, height, width)
 
 
-def test_channels_last_changes_nothing_but_rounding(
-    network: RTMDetIns, detections: Detections
-) -> None:
-    other = RTMDetInsDetector(network, input_size=CANVAS, channels_last=True)
-    found = other.detect(Frame(IMAGE), score_threshold=0.3)
-    np.testing.assert_allclose(found.boxes, detections.boxes, atol=0.01)
-
-
 def test_bf16_finds_roughly_the_same_people(network: RTMDetIns, detections: Detections) -> None:
-    rough = RTMDetInsDetector(network, input_size=CANVAS, precision="bf16")
+    rough = RTMDetInsDetector.from_network(network, input_size=CANVAS, precision="bf16")
     found = rough.detect(Frame(IMAGE), score_threshold=0.3)
     best = detections.boxes[:10]
     overlaps = [max(box_iou(box, other) for other in found.boxes) for box in best]
@@ -190,14 +183,15 @@ def test_bf16_finds_roughly_the_same_people(network: RTMDetIns, detections: Dete
 )
 def test_refusals(network: RTMDetIns, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RTMDetInsDetector(network, device="cpu", **options)
+        RTMDetInsDetector.from_network(network, device="cpu", **options)
 
 
 @pytest.mark.parametrize("shape", [(180, 320), (180, 200), (320, 180)])
 def test_a_canvas_that_is_no_square(network: RTMDetIns, shape: tuple[int, int]) -> None:
     """The best person of the detector is the one that the plain network finds."""
     image = IMAGE if shape == (180, 320) else drawn_image(*shape, seed=6)
-    lean = RTMDetInsDetector(network, input_size=(320, 192), max_people=1000)
+    lean = RTMDetInsDetector.from_network(network, input_size=(320, 192))
+    lean.max_people = 1000
     found = lean.detect(Frame(image), score_threshold=0.3)
     letterbox = Letterbox.fit(*shape, (320, 192))
     canvas = (letterbox.apply(image) - np.array(BGR_MEAN)) / np.array(BGR_STD)
@@ -220,7 +214,7 @@ def test_a_canvas_that_is_no_square(network: RTMDetIns, shape: tuple[int, int]) 
 
 def test_network_given_is_left_alone(network: RTMDetIns) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    RTMDetInsDetector(network, precision="bf16", input_size=CANVAS)
+    RTMDetInsDetector.from_network(network, precision="bf16", input_size=CANVAS)
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -235,9 +229,11 @@ def test_broken_output_is_visible(network: RTMDetIns, branch: str, value: float)
     weights = dict(network.state_dict())
     name = f"bbox_head.{branch}.0.bias"
     weights[name] = torch.full_like(weights[name], value)
-    broken = RTMDetInsDetector(
-        RTMDetIns.from_state_dict(weights), input_size=CANVAS, max_people=1000
-    ).detect(Frame(IMAGE), score_threshold=0.3)
+    detector = RTMDetInsDetector.from_network(
+        RTMDetIns.from_state_dict(weights), input_size=CANVAS
+    )
+    detector.max_people = 1000
+    broken = detector.detect(Frame(IMAGE), score_threshold=0.3)
 
     finite = np.isfinite(np.column_stack([broken.boxes, broken.scores])).all(axis=1)
     assert (~finite).sum() > 10
