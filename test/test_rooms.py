@@ -15,9 +15,6 @@ PACKAGE = CHECKOUT / "bmp_ros"
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 ROS = re.compile(r"(rclpy|cv_bridge|message_filters|tf2_\w+|\w+_msgs|builtin_interfaces)(\.|$)")
 
-# Documented arrows that are still to be turned; empty when the picture is true.
-NETWORKS_USE_CONSTANTS_OF_ENGINES = {("networks", "engines")}
-
 
 def module_of(path: Path) -> str:
     parts = path.relative_to(CHECKOUT).with_suffix("").parts
@@ -99,8 +96,7 @@ def test_every_room_is_documented() -> None:
 def test_imports_are_the_documented_ones(room: str) -> None:
     found = rooms_of(of_room(room)) - {room}
     expected = documented()[room]
-    undone = {target for source, target in NETWORKS_USE_CONSTANTS_OF_ENGINES if source == room}
-    assert found - undone == expected
+    assert found == expected
 
 
 def test_no_two_rooms_import_each_other() -> None:

@@ -263,3 +263,13 @@ def test_what_comes_with_the_package() -> None:
     assert exported == {"rtmdet_ins", "vit_pose", "conv_pose", "sam2", "point_segmenter"}
     for engine in engines:
         assert isinstance(engine, Engine) and engine.options.__doc__
+
+
+def test_the_documented_table_follows_from_the_declarations() -> None:
+    page = Path(__file__).parents[2] / "docs" / "adding_a_network.md"
+    rows = [
+        f"| `{engine.name}` | {engine.role} | {engine.runtime} "
+        f"| {'yes' if engine.export else '-'} | {engine.needs or '-'} |"
+        for engine in (found.engine for found in built_in())
+    ]
+    assert "\n".join(["|---|---|---|---|---|", *rows]) + "\n\n" in page.read_text("utf-8")
