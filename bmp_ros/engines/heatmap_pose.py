@@ -137,7 +137,14 @@ class HeatmapPoseEstimator:
         if hasattr(network, "set_precision"):
             network.set_precision(dtype)
             autocast = torch.float32
-        graph = TorchGraph(module, module, OUTPUTS, device, autocast=autocast, compile=compile)
+        graph = TorchGraph(
+            module,
+            lambda crops: module(crops),
+            OUTPUTS,
+            device,
+            autocast=autocast,
+            compile=compile,
+        )
         return cls(graph, network.input_size, skeleton, device, **settings)
 
     @property

@@ -213,28 +213,43 @@ def _build(settings: RTMDetInsOptions, weights: Any, runtime: Runtime) -> RTMDet
 
 
 def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
-    """Random weights that find some dozens of "people" in a picture.
+    """Random weights that find some dozens of "people" in any picture.
 
-    Fresh ones answer the same everywhere, and their boxes have no area.
+    Fresh ones answer the same everywhere, and their boxes have no area. Here every norm and every
+    last layer is adjusted to what it sees of a few pictures.
     """
     import torch
+    from torch import Tensor, nn
 
     from bmp_ros.engines.torch_graph import size_by_name
     from bmp_ros.networks.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetInsSize
 
     size = size_by_name(settings.weights, r"rtmdet-ins-(tiny|s|m|l|x)\b")
     classes = 80  # of COCO
-    network = RTMDetIns(RTMDetInsSize.scaled(*PUBLISHED_SIZES[size]), classes)
+    network = RTMDetIns(RTMDetInsSize.scaled(*PUBLISHED_SIZES[size]), classes).requires_grad_(
+        False
+    )
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0  # the next pass sets the statistics
-    canvas = torch.randn(1, 3, 320, 320)
-    with torch.no_grad():
-        network.train()(canvas)
-        spread = network.eval()(canvas).class_logits[..., 0].std()
-        for level in range(3):
-            network.bbox_head.rtm_cls[level].weight.mul_(1.5 / spread)
-            network.bbox_head.rtm_reg[level].bias.fill_(3.0)  # in cells
+    # Noise from fine to coarse: a network adjusted to one of them bursts on the others.
+    noise = [torch.randn(1, 3, 224 // step, 224 // step) for step in (1, 2, 4, 16)]
+    pictures = torch.cat(
+        [nn.functional.interpolate(part, (224, 224), mode="bilinear") for part in noise]
+    )
+    network.train()(pictures)
+    head = network.bbox_head
+    # Logits spread by 1.5 about -4.6, sides of half boxes by 0.5 about 3 cells of their level.
+    for layers, spread in ((head.rtm_cls, 1.5), (head.rtm_reg, 0.5)):
+
+        def adjust(layer: nn.Module, _: Any, output: Tensor, spread: float = spread) -> None:
+            layer.weight.mul_(spread / output.std())
+
+        for layer in layers:
+            layer.register_forward_hook(adjust)
+    for layer in head.rtm_reg:
+        layer.bias.fill_(3.0)
+    network.eval()(pictures)
     return network.state_dict()
 
 

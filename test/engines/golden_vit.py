@@ -10,7 +10,7 @@ import torch
 
 from bmp_ros.networks.vit_pose import VitPose
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[1] / "data"
 HEADS = {"maskpose_tiny": "heatmap", "pmpose_tiny": "pmpose"}
 
 
