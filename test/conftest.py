@@ -10,6 +10,14 @@ from pathlib import Path
 
 import pytest
 
+try:  # a loaded machine may take any time for an example
+    from hypothesis import settings
+except ImportError:
+    pass
+else:
+    settings.register_profile("no_deadline", deadline=None)
+    settings.load_profile("no_deadline")
+
 # Before torch, OpenCV or onnxruntime are imported: more threads than cores only slow them down,
 # and several test processes may share a machine.
 os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))

@@ -86,7 +86,9 @@ def score_thresholds(detector: Detector, scene: Scene) -> tuple[float, float]:
                 "the detector finds nobody in the benchmark's picture at any score, so masks "
                 "cannot be timed; use weights that find people"
             )
-        thresholds.append(float(scores[people]) if people < len(scores) else 0.0)
+        # Just below the last one who is wanted: whoever has an equal score is found as well.
+        last = scores[min(people, len(scores)) - 1] if people else np.float32(1)
+        thresholds.append(float(np.nextafter(last, np.float32(0))))
     return thresholds[0], thresholds[1]
 
 
@@ -107,8 +109,8 @@ class ScriptedDetector:
         rows = np.flatnonzero(self._scene.later == painted_out)
 
         def masks(indices: np.ndarray) -> np.ndarray:
-            if found.masks is not None and len(found.scores):
-                # Where equal scores leave too few, some are decoded twice.
+            if found.masks is not None:
+                # A detector that finds too few decodes some twice.
                 found.masks(np.resize(np.arange(len(found.scores)), len(indices)))
             return self._scene.masks[rows[indices]]
 
