@@ -21,7 +21,7 @@ demo:
 	@scripts/with_ros python -m bmp_ros demo $(ARGS)
 
 test:
-	@$(SET_UP) base ros torch synthetic dev
+	@$(SET_UP) base ros torch synthetic dev evaluate-tracking
 	@scripts/with_ros python -m pytest -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
 
 test-openmmlab:

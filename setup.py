@@ -54,7 +54,7 @@ setup(
     package_data={NAME: ["py.typed", "synthetic/data/*.npz"]},
     data_files=data_files(),
     zip_safe=False,
-    install_requires=["numpy", "opencv-python-headless", "PyYAML"],
+    install_requires=["numpy", "opencv-python-headless", "PyYAML", "scipy"],
     extras_require={
         "onnx": ["onnxruntime", "tqdm"],
         "export": ["onnx", "onnxruntime", "torch"],

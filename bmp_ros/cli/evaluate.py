@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score boxes, masks and keypoints against ground truth (COCO's average precision)."""
+"""Score boxes, masks, keypoints (COCO's average precision) and ids (HOTA) against ground truth."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Runs the loop on pictures with ground truth and prints COCO's average precision and "
         "recall of boxes, masks and keypoints, false positives and milliseconds per frame, for "
-        "every combination of --iterations and --box-nms."
+        "every combination of --iterations and --box-nms. With --tracks: runs loop and tracker on "
+        "sequences and prints HOTA, DetA, AssA, IDF1, MOTA and identity switches."
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--tracks",
+        type=Path,
+        metavar="FOLDER",
+        help="sequences with identities: MOTChallenge folders, or rendered clips (python -m "
+        "bmp_ros.synthetic.tracking_clips)",
+    )
+    source.add_argument(
         "--dataset",
-        required=True,
         help="easy, crowded, heavy, train (rendered people), demo (the demo clip), or a folder "
         "with images and annotations.json in COCO's format",
     )
@@ -43,10 +51,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=folder, metavar="DIR", help="keep rendered pictures here, or use those"
     )
+    parser.add_argument(
+        "--rates",
+        metavar="HZ",
+        help="of --tracks: images per second to use, for instance 30,15,7.5,5; default: all",
+    )
+    parser.add_argument(
+        "--drop",
+        type=float,
+        metavar="SHARE",
+        help="of --tracks: each rate once more with this share of images dropped at random",
+    )
+    parser.add_argument(
+        "--from-truth",
+        action="store_true",
+        help="of --tracks: take people from the ground truth of rendered clips, not from the loop",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
+    return _run_dataset(args) if args.tracks is None else _run_tracks(args)
+
+
+def _run_tracks(args: argparse.Namespace) -> int:
+    from bmp_ros.engines import build_loop
+    from bmp_ros.evaluation.evaluate_tracks import (
+        Timing,
+        evaluate_tracks,
+        report_lines,
+        true_people,
+    )
+    from bmp_ros.evaluation.sequences import open_sequences
+    from bmp_ros.evaluation.tracking_scores import import_trackeval
+    from bmp_ros.machine import machine_line
+
+    for option in (
+        "count",
+        "iterations",
+        "box_nms",
+        "detection_threshold",
+        "annotations",
+        "cache",
+    ):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option.replace('_', '-')} is for --dataset, not for --tracks")
+    import_trackeval()
+    rates: list[float | None] = [*(_numbers(args.rates, "--rates", float) or [None])]
+    timings = [Timing(rate) for rate in rates]
+    if args.drop is not None:
+        timings += [Timing(rate, args.drop) for rate in rates]
+    sequences = open_sequences(args.tracks.expanduser())
+    if args.json:  # found out now rather than after the work
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+    if args.from_truth:
+        results = evaluate_tracks(lambda _, frame: true_people(frame), sequences, timings)
+        print(f"people from the ground truth; {machine_line()}")
+    else:
+        loop = build_loop(args.preset, args.device, precision=args.precision)
+        results = evaluate_tracks(lambda _, frame: loop(frame.image), sequences, timings)
+        print(f"preset {args.preset}, device {args.device}, {args.precision}; {machine_line()}")
+    names = ", ".join(sequence.name for sequence in sequences)
+    print(f"{sum(map(len, sequences))} images of {len(sequences)} sequences: {names}")
+    print("\n".join(report_lines(results)))
+    if args.json:
+        document = {
+            "preset": None if args.from_truth else args.preset,
+            "timings": [result.to_dict() for result in results],
+        }
+        args.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _run_dataset(args: argparse.Namespace) -> int:
     from bmp_ros.engines import build_loop
     from bmp_ros.evaluation.datasets import open_dataset
     from bmp_ros.evaluation.evaluate_loop import evaluate
@@ -57,6 +134,11 @@ def run(args: argparse.Namespace) -> int:
     iterations = _numbers(args.iterations, "--iterations", int)
     box_nms = _numbers(args.box_nms, "--box-nms", float)
     import_pycocotools()
+    for option in ("rates", "drop"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} is for --tracks, not for --dataset")
+    if args.from_truth:
+        raise ValueError("--from-truth is for --tracks, not for --dataset")
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)
     # The loop first: it is built in seconds, and pictures may take minutes to render.

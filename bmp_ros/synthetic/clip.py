@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -114,6 +114,10 @@ class Meeting:
     start: float
     end: float
 
+    @property
+    def actors(self) -> tuple[Actor, Actor]:
+        return self.first, self.second
+
     def bodies(self, time: float) -> list[PosedPerson]:
         """Both at ``time``, arms closing around each other while they meet."""
         attention = _ramp(time, self.start - 0.8, self.end + 0.4, 0.8)
@@ -145,8 +149,31 @@ def render_clip(
     assets: "train" or "test" people, clothes and textures.
     """
     random = np.random.default_rng((CLIP_CODE, seed))
-    actors, meeting = _cast(random, assets, seconds)
-    everyone = [*actors, meeting.first, meeting.second]
+    actors, meeting = meeting_cast(random, assets, seconds)
+    if times is None:
+        times = [number / fps for number in range(round(seconds * fps))]
+
+    def panning() -> Callable[[float], Camera]:
+        pan = random.uniform(0.0, 0.05)
+        return lambda time: standing_camera(width, height, pan * np.sin(time * 0.5))
+
+    yield from film(random, seed, actors, [meeting], panning, times, assets)
+
+
+def film(
+    random: np.random.Generator,
+    seed: int,
+    actors: Sequence[Actor],
+    meetings: Sequence[Meeting],
+    camera_path: Callable[[], Callable[[float], Camera]],
+    times: Sequence[float],
+    assets: str,
+) -> Iterator[Sample]:
+    """Frames at ``times`` of actors, and of those who meet, in a place of ``assets``.
+
+    camera_path: called once, after the place is drawn from ``random``; gives the camera by time.
+    """
+    everyone = [*actors, *(actor for meeting in meetings for actor in meeting.actors)]
     taken = np.concatenate([actor.track.points for actor in everyone])
     things = ThingBuilder()
     light = build_place(random, assets, things, taken[np.abs(taken[:, 0]) < 0.9 * taken[:, 1]])
@@ -155,13 +182,11 @@ def render_clip(
         optics, motion=(0.0, 0.0), noise=min(optics.noise, 2.5), small=1.0, jpeg_quality=92
     )
     drawn, materials = things.finish(), tuple(things.materials)
-    pan = random.uniform(0.0, 0.05)
-    if times is None:
-        times = [number / fps for number in range(round(seconds * fps))]
+    camera_at = camera_path()
     for number, time in enumerate(times):
         bodies = [pose_person(actor.person, actor.stance(time)) for actor in actors]
-        bodies += meeting.bodies(time)
-        camera = _camera(width, height, pan * np.sin(time * 0.5))
+        bodies += [body for meeting in meetings for body in meeting.bodies(time)]
+        camera = camera_at(time)
         scene = Scene(tuple(bodies), drawn, materials, light, camera, optics)
         raster = draw_scene(shared_renderer(), scene)
         noise = np.random.default_rng((CLIP_CODE, seed, number))
@@ -170,14 +195,17 @@ def render_clip(
         yield Sample(image, truth, raster.depth, camera, assets, seed, time)
 
 
-def _camera(width: int, height: int, heading: float) -> Camera:
+def standing_camera(width: int, height: int, heading: float) -> Camera:
+    """A camera 1.15 m above the origin; ``heading`` to the left, radians."""
     return look_camera(
         width, height, field_of_view=np.radians(75), position=np.array([0, 0, 1.15]),
         heading=heading, tilt=np.radians(-3),
     )  # fmt: skip
 
 
-def _cast(random: np.random.Generator, assets: str, seconds: float) -> tuple[list[Actor], Meeting]:
+def meeting_cast(
+    random: np.random.Generator, assets: str, seconds: float
+) -> tuple[list[Actor], Meeting]:
     """Who is there and where they go: a meeting in the middle, two who cross, one who stands."""
     hug = (0.3 * seconds, 0.3 * seconds + max(2.5, 0.2 * seconds))
     middle = np.array([random.uniform(-0.5, 0.5), random.uniform(2.8, 3.6)])
@@ -194,7 +222,7 @@ def _cast(random: np.random.Generator, assets: str, seconds: float) -> tuple[lis
     others = []
     for number in range(int(random.integers(2, 4))):
         person = make_person(3 + number, random, assets)
-        others.append(Actor(person, _crossing(random, number, seconds), (Pose(),), 3.0))
+        others.append(Actor(person, crossing_track(random, number, seconds), (Pose(),), 3.0))
     person = make_person(3 + len(others), random, assets, (14, 90))
     spot = np.array([random.choice([-1.6, 1.6]), random.uniform(3.8, 4.8)])
     postures: list[Pose] = []
@@ -207,7 +235,7 @@ def _cast(random: np.random.Generator, assets: str, seconds: float) -> tuple[lis
     return others, Meeting(actors[0], actors[1], *hug)
 
 
-def _crossing(random: np.random.Generator, number: int, seconds: float) -> Track:
+def crossing_track(random: np.random.Generator, number: int, seconds: float) -> Track:
     """To and fro across the view, at another distance each way."""
     speed = random.uniform(0.8, 1.3)
     side = float(random.choice([-1.0, 1.0]))

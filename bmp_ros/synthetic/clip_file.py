@@ -15,9 +15,10 @@ import argparse
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -25,6 +26,9 @@ import numpy as np
 from bmp_ros.loop.masks import decode_runs, encode_runs
 from bmp_ros.resources import resource_root
 from bmp_ros.synthetic.ground_truth import PeopleTruth
+
+if TYPE_CHECKING:
+    from bmp_ros.synthetic.generator import Sample  # needs the renderer
 
 DEMO_SEED, DEMO_SECONDS, DEMO_FPS = 35, 20.0, 12.0
 """The demo clip is rendered from the test assets, which training never sees."""
@@ -63,6 +67,11 @@ class Clip:
     def fps(self) -> float:
         """Frames per second."""
         return float((len(self) - 1) / (self.stamps[-1] - self.stamps[0]))
+
+    @property
+    def camera_rotations(self) -> np.ndarray | None:
+        """(F, 3, 3) world to camera; None where the clip does not tell."""
+        return self._truth.get("camera_rotations")
 
     def people(self, number: int) -> PeopleTruth:
         """What is true of frame ``number``. Raises IndexError beyond the last frame."""
@@ -151,15 +160,24 @@ def write_clip(
 
     from bmp_ros.synthetic.clip import render_clip
 
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "people.mp4"
+    samples = render_clip(seed, seconds, fps, assets="test")
+    bar = tqdm(
+        samples, "rendering", round(seconds * fps), unit="frame", disable=not sys.stderr.isatty()
+    )
+    return save_clip(folder / "people.mp4", bar, fps)
+
+
+def save_clip(path: Path, samples: Iterable[Sample], fps: float) -> Path:
+    """Write rendered frames, evenly spaced at ``fps``, to the video ``path`` and a .npz beside it.
+
+    Returns the video. Raises OSError when OpenCV cannot write MPEG-4, ValueError without a frame.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     stamps: list[float] = []
+    rotations: list[np.ndarray] = []
     people: list[PeopleTruth] = []
-    samples = render_clip(seed, seconds, fps, assets="test")
-    for sample in tqdm(
-        samples, "rendering", round(seconds * fps), unit="frame", disable=not sys.stderr.isatty()
-    ):
+    for sample in samples:
         height, width = sample.image.shape[:2]
         if writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
@@ -168,10 +186,11 @@ def write_clip(
                 raise OSError(f"OpenCV {cv2.__version__} cannot write MPEG-4 to {path}")
         writer.write(sample.image)
         stamps.append(sample.stamp)
+        rotations.append(sample.camera.rotation)
         people.append(sample.people)
-        camera = sample.camera.matrix
+        camera, seed = sample.camera.matrix, sample.seed
     if writer is None:
-        raise ValueError(f"{seconds} s at {fps} frames per second have no frame")
+        raise ValueError(f"{path} would have no frame")
     writer.release()
     np.savez_compressed(
         path.with_suffix(".npz"),
@@ -181,6 +200,7 @@ def write_clip(
         size=np.array([width, height]),
         stamps=np.array(stamps),
         camera_matrix=camera,
+        camera_rotations=np.array(rotations),
         **_packed(people),
     )
     return path

@@ -64,14 +64,19 @@ def make_person(
     random: np.random.Generator,
     split: str,
     age_range: tuple[float, float] = (0, 99),
+    look: Look | None = None,
 ) -> Person:
-    """A random person of ``split`` whose age in years lies in ``age_range`` if there is one."""
+    """A random person of ``split`` whose age in years lies in ``age_range`` if there is one.
+
+    look: what they wear, for people in the same clothes; sampled by default.
+    """
     templates = body_templates()
     numbers = templates.people_of(split)
     years = templates.years[numbers]
     fitting = numbers[(years >= age_range[0]) & (years <= age_range[1])]
     shape = _shape(int(random.choice(fitting if len(fitting) else numbers)))
-    look = sample_look(random, split, shape.female, shape.years)
+    if look is None:
+        look = sample_look(random, split, shape.female, shape.years)
     mesh = dressed_mesh(templates, shape, look)
     return Person(identity, shape, look, mesh, Skeleton(templates, shape))
 

@@ -57,6 +57,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
     "export": (Install("export.txt"),),
     "synthetic": (Install("synthetic.txt"),),
     "evaluate": (Install("evaluate.txt"),),
+    "evaluate-tracking": (Install("evaluate-tracking.txt", ("--no-deps",)),),
     "dev": (Install("dev.txt"),),
     "openmmlab": (
         Install("openmmlab.txt"),
@@ -75,6 +76,7 @@ NEEDS = {
     "export": ("base", "torch"),
     "synthetic": ("base",),
     "evaluate": ("base",),
+    "evaluate-tracking": ("base", "evaluate"),
     "dev": ("base",),
     "openmmlab": ("base", "torch"),
 }

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sequences of images in which everybody has an identity: MOTChallenge folders and our clips."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bmp_ros.evaluation.clip_truth import LEAST_AREA
+from bmp_ros.image_files import read_image
+from bmp_ros.synthetic.clip_file import Clip, open_clip
+from bmp_ros.synthetic.ground_truth import PeopleTruth
+
+
+@dataclass(frozen=True)
+class FrameTruth:
+    """Who is in one image.
+
+    identities: (N,) int64. boxes: (N, 4) float32 xyxy. masks: (N, H, W) bool, or None where the
+    sequence has none. ignored: (N,) bool, people who count neither way.
+    """
+
+    identities: np.ndarray
+    boxes: np.ndarray
+    masks: np.ndarray | None
+    ignored: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+
+@dataclass(frozen=True)
+class SequenceFrame:
+    """image: BGR uint8 (H, W, 3). stamp: seconds. number: from 0. people: all that a rendered clip
+    knows, None elsewhere."""
+
+    image: np.ndarray
+    truth: FrameTruth
+    stamp: float
+    number: int
+    people: PeopleTruth | None = None
+
+
+@dataclass(frozen=True)
+class ClipSequence:
+    """A rendered clip (`bmp_ros.synthetic.clip_file`); slivers of people are ignored."""
+
+    name: str
+    clip: Clip
+
+    @property
+    def has_masks(self) -> bool:
+        return True
+
+    @property
+    def stamps(self) -> np.ndarray:
+        """(F,) seconds."""
+        return self.clip.stamps
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    def truth(self, number: int) -> FrameTruth:
+        return clip_truth(self.clip.people(number))
+
+    def __iter__(self) -> Iterator[SequenceFrame]:
+        for frame in self.clip:
+            yield SequenceFrame(
+                frame.image, clip_truth(frame.people), frame.stamp, frame.number, frame.people
+            )
+
+
+def clip_truth(people: PeopleTruth) -> FrameTruth:
+    """The identities of a rendered frame; who shows less than `LEAST_AREA` is ignored."""
+    height, width = people.masks.shape[1:]
+    least = LEAST_AREA * width * height / (640 * 480)
+    areas = np.count_nonzero(people.masks, axis=(1, 2))
+    return FrameTruth(people.identities, people.boxes, people.masks, areas < least)
+
+
+@dataclass(frozen=True)
+class MotSequence:
+    """A MOTChallenge folder: ``seqinfo.ini``, the images in ``imDir``, ``gt/gt.txt``.
+
+    Rows of gt.txt: frame (from 1), id, left, top, width, height, confidence; those of confidence 0
+    and, where a class column says so, of other classes than pedestrians are ignored.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    rate: float
+    rows: np.ndarray
+
+    @property
+    def has_masks(self) -> bool:
+        return False
+
+    @property
+    def stamps(self) -> np.ndarray:
+        """(F,) seconds."""
+        return np.arange(len(self.images)) / self.rate
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def truth(self, number: int) -> FrameTruth:
+        rows = self.rows[self.rows[:, 0] == number + 1]
+        boxes = np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], axis=1)
+        ignored = rows[:, 6] == 0
+        return FrameTruth(rows[:, 1].astype(np.int64), boxes.astype(np.float32), None, ignored)
+
+    def __iter__(self) -> Iterator[SequenceFrame]:
+        for number, path in enumerate(self.images):
+            image = read_image(path)
+            yield SequenceFrame(image, self.truth(number), number / self.rate, number)
+
+
+Sequence = ClipSequence | MotSequence
+
+
+def open_sequences(folder: Path) -> list[Sequence]:
+    """The sequences in ``folder``, by name: itself one, or one per subfolder or clip.
+
+    Raises FileNotFoundError, or ValueError naming the file, where there is none or it is broken.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder with sequences")
+    if (folder / "seqinfo.ini").is_file():
+        return [open_mot_folder(folder)]
+    found: list[Sequence] = []
+    for path in sorted(folder.iterdir()):
+        if (path / "seqinfo.ini").is_file():
+            found.append(open_mot_folder(path))
+        elif path.suffix == ".mp4" and path.with_suffix(".npz").is_file():
+            found.append(ClipSequence(path.stem, open_clip(path)))
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} has neither MOTChallenge sequences (folders with seqinfo.ini, gt/gt.txt "
+            "and images) nor rendered clips (NAME.mp4 with NAME.npz)"
+        )
+    return found
+
+
+def open_mot_folder(folder: Path) -> MotSequence:
+    """Open one sequence in MOTChallenge's layout. Raises as `open_sequences`."""
+    info = configparser.ConfigParser()
+    file = folder / "seqinfo.ini"
+    try:
+        info.read_string(file.read_text(encoding="utf-8"))
+        section = info["Sequence"]
+        rate = section.getfloat("frameRate", fallback=0.0)
+        count = section.getint("seqLength", fallback=0)
+        image_folder = folder / section.get("imDir", "img1")
+        suffix = section.get("imExt", ".jpg")
+    except (configparser.Error, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{file} is no description of a MOTChallenge sequence: {error}"
+        ) from error
+    if not rate > 0 or count < 1:
+        raise ValueError(f"{file}: frameRate is {rate:g} and seqLength {count}, must be above 0")
+    images = tuple(sorted(image_folder.glob(f"*{suffix}")))[:count]
+    if len(images) < count:
+        raise FileNotFoundError(
+            f"{image_folder} has {len(images)} images {suffix}, {file} says {count}"
+        )
+    truth = folder / "gt" / "gt.txt"
+    if not truth.is_file():
+        raise FileNotFoundError(f"{truth} is missing: without it nothing says who is who")
+    try:
+        rows = np.loadtxt(truth, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{truth} is not in MOTChallenge's format: {error}") from error
+    if rows.size and rows.shape[1] < 7:
+        raise ValueError(f"{truth} has {rows.shape[1]} columns, MOTChallenge's format at least 7")
+    if rows.size == 0:
+        rows = np.zeros((0, 7))
+    if rows.shape[1] == 9:  # MOT16 and later: the class; 1 are pedestrians. MOT15 has 10 columns
+        rows = rows.copy()
+        rows[rows[:, 7] != 1, 6] = 0
+    return MotSequence(section.get("name", folder.name), images, rate, rows)

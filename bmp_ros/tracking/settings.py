@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``TrackerSettings``: what the tracker takes for the same person, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bmp_ros.fields import bool_field, number_field
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Settings of `PersonTracker`; the values were chosen on rendered clips (docs/tracking.md)."""
+
+    high_score: float = number_field(
+        0.5, low=0, high=1, text="detector score from which people are matched first"
+    )
+    birth_score: float = number_field(
+        0.5, low=0, high=1, text="least detector score of a person who gets a new track"
+    )
+    match_threshold: float = number_field(
+        0.2, low=0, high=1, text="least similarity of a match with a high score"
+    )
+    low_match_threshold: float = number_field(
+        0.3, low=0, high=1, text="the same for people with a low score"
+    )
+    mask_weight: float = number_field(0.45, low=0, high=1, text="of the overlap of masks")
+    pose_weight: float = number_field(0.35, low=0, high=1, text="of the similarity of poses")
+    box_weight: float = number_field(0.2, low=0, high=1, text="of the overlap of boxes")
+    appearance_weight: float = number_field(0.3, low=0, high=1, text="of the colours of clothes")
+    box_buffer: float = number_field(
+        0.3, low=0, high=2, text="how much boxes grow, of their size, before they are compared"
+    )
+    birth_overlap: float = number_field(
+        0.7, low=0, high=1,
+        text="share of a new person's mask on a tracked person's place that makes it a part of "
+        "that person",
+    )  # fmt: skip
+    confirm_hits: int = number_field(
+        2, low=1, high=10, integer=True, text="images with the person before the track gets an id"
+    )
+    confirm_s: float = number_field(
+        0.5, low=0, high=5, text="seconds within which these images must come"
+    )
+    lost_s: float = number_field(
+        1.0, low=0, high=10, text="seconds for which somebody out of sight is expected by motion"
+    )
+    occluded_s: float = number_field(
+        3.0, low=0, high=20, text="the same for somebody who is hidden by another person"
+    )
+    memory_s: float = number_field(
+        10.0, low=0, high=600, text="seconds for which somebody can be recognised by appearance"
+    )
+    appearance_threshold: float = number_field(
+        0.6, low=0, high=1, text="least similarity of the colours to recognise somebody"
+    )
+    velocity_noise: float = number_field(
+        1.0, low=0.01, high=50,
+        text="variance that a velocity gains per second, in body heights per second squared",
+    )  # fmt: skip
+    swap_guard: bool = bool_field(
+        True, text="after two people met, exchange their ids if they look exchanged"
+    )

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-euro filter of everybody's joints (Casiez et al., CHI 2012), all people at once.
+
+Still joints are smoothed much, fast ones little: the cut-off frequency rises with the speed.
+Speeds are in body scales per second (of the square root of the box's area, or metres), so that one
+setting suits people near and far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bmp_ros.fields import number_field
+
+
+@dataclass(frozen=True)
+class SmoothingSettings:
+    """Settings of `JointSmoother`, chosen on rendered clips (docs/tracking.md)."""
+
+    min_cutoff: float = number_field(
+        0.6, low=0.01, high=50, text="cut-off frequency of still joints, hertz"
+    )
+    beta: float = number_field(
+        12.0, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
+    )
+    speed_cutoff: float = number_field(
+        1.0, low=0.01, high=50, text="cut-off frequency of the speed itself, hertz"
+    )
+    forget_s: float = number_field(
+        0.5, low=0.01, high=10, text="seconds without the person after which smoothing begins anew"
+    )
+    jump: float = number_field(
+        0.5,
+        low=0.01,
+        high=100,
+        text="body scales that a sure joint must jump to be taken as it is",
+    )
+
+
+SURE = 0.6
+LEAST_CONFIDENCE = 0.3
+
+
+class JointSmoother:
+    """Smoothed joints of tracked people, by their ids; of 2D joints or of 3D joints.
+
+    People with the id -1 are passed through. Not for several threads at once.
+    """
+
+    def __init__(self, settings: SmoothingSettings | None = None) -> None:
+        self.settings = settings or SmoothingSettings()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everybody."""
+        self._ids = np.zeros(0, np.int64)
+        self._seen_s = np.zeros(0)
+        self._raw = self._joints = self._speeds = np.zeros((0, 0, 0))
+
+    def update(
+        self,
+        ids: np.ndarray,
+        joints: np.ndarray,
+        scores: np.ndarray,
+        scales: np.ndarray,
+        stamp_s: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Smoothed joints (N, K, D), and their velocities (N, K, D) per second.
+
+        ids: (N,) track ids, each once; -1 for people who are not tracked. joints: (N, K, D), NaN
+        where unknown. scores: (N, K); unsure joints are smoothed more. scales: (N,) length of a
+        body scale, such as the square root of the box's area in pixels, or 1 for metres.
+        stamp_s: seconds; at the same or an earlier stamp than the last smoothing begins anew.
+
+        Velocities are NaN where they are not known yet.
+        """
+        ids = np.asarray(ids)
+        joints = np.asarray(joints, np.float64)
+        result, speeds = joints.copy(), np.full(joints.shape, np.nan)
+        tracked = np.flatnonzero(ids >= 0)
+        if self._joints.shape[1:] != joints.shape[1:]:
+            self.reset()
+            self._raw = self._joints = self._speeds = np.zeros((0, *joints.shape[1:]))
+        rows = _rows_of(self._ids, ids[tracked])
+        dt = np.where(rows >= 0, stamp_s - np.append(self._seen_s, np.nan)[rows], np.nan)
+        known = (dt > 0) & (dt <= self.settings.forget_s)
+        old, columns = rows[known], tracked[known]
+        if len(columns):
+            result[columns], speeds[columns] = self._filtered(
+                old, joints[columns], np.asarray(scores)[columns],
+                np.asarray(scales, np.float64)[columns], dt[known],
+            )  # fmt: skip
+        self._remember(ids[tracked], joints[tracked], result[tracked], speeds[tracked], stamp_s)
+        return result, speeds
+
+    def _filtered(
+        self,
+        old: np.ndarray,
+        joints: np.ndarray,
+        scores: np.ndarray,
+        scales: np.ndarray,
+        dt: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        settings = self.settings
+        before = self._joints[old]
+        dt, scale = dt[:, None, None], np.maximum(scales, 1e-6)[:, None, None]
+        raw_speed = (joints - self._raw[old]) / dt
+        last_speed = self._speeds[old]
+        last_speed = np.where(np.isfinite(last_speed), last_speed, 0.0)
+        speed = last_speed + _share(settings.speed_cutoff, dt) * (raw_speed - last_speed)
+        pace = np.linalg.norm(speed, axis=2, keepdims=True) / scale
+        confidence = np.clip(scores / 0.5, LEAST_CONFIDENCE, 1.0)[:, :, None]
+        cutoff = (settings.min_cutoff + settings.beta * pace) * confidence
+        smooth = before + _share(cutoff, dt) * (joints - before)
+        # A joint seen for the first time, or one that surely is elsewhere, is taken as it is.
+        far = np.linalg.norm(joints - before, axis=2, keepdims=True) > settings.jump * scale
+        fresh = ~np.isfinite(smooth) | (far & (scores[:, :, None] > SURE))
+        return np.where(fresh, joints, smooth), np.where(fresh, np.nan, speed)
+
+    def _remember(
+        self,
+        ids: np.ndarray,
+        raw: np.ndarray,
+        joints: np.ndarray,
+        speeds: np.ndarray,
+        stamp_s: float,
+    ) -> None:
+        age = stamp_s - self._seen_s
+        stay = ~np.isin(self._ids, ids) & (age >= 0) & (age <= self.settings.forget_s)
+        self._ids = np.concatenate([self._ids[stay], ids])
+        self._seen_s = np.concatenate([self._seen_s[stay], np.full(len(ids), stamp_s)])
+        self._raw = np.concatenate([self._raw[stay], raw])
+        self._joints = np.concatenate([self._joints[stay], joints])
+        self._speeds = np.concatenate([self._speeds[stay], speeds])
+
+
+def _share(cutoff: np.ndarray | float, dt: np.ndarray) -> np.ndarray:
+    """How much of a new value a first-order low-pass of ``cutoff`` hertz takes after ``dt``."""
+    return np.asarray(1 / (1 + 1 / (2 * np.pi * cutoff * dt)))
+
+
+def _rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(N,) index of each wanted id among the known ones, -1 for none."""
+    if not len(known):
+        return np.full(len(wanted), -1)
+    order = np.argsort(known)
+    place = np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)
+    rows = order[place]
+    return np.where(known[rows] == wanted, rows, -1)

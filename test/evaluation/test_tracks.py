@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sequences with identities, and their scores by TrackEval."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("trackeval", reason="TrackEval is not installed")
+sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
+
+from walkers import HEIGHT, WIDTH, walkers  # noqa: E402
+
+import bmp_ros.engines  # noqa: E402
+from bmp_ros.cli.main import main  # noqa: E402
+from bmp_ros.evaluation.evaluate_tracks import Timing, evaluate_tracks, true_people  # noqa: E402
+from bmp_ros.evaluation.people_file import load_people, save_people  # noqa: E402
+from bmp_ros.evaluation.sequences import FrameTruth, SequenceFrame, open_sequences  # noqa: E402
+from bmp_ros.evaluation.tracking_scores import (  # noqa: E402
+    FrameTracks,
+    TrackScorer,
+    compare,
+    recognised,
+)
+from bmp_ros.fields import SettingsError  # noqa: E402
+from bmp_ros.loop.people import People  # noqa: E402
+
+FRAMES, RATE = 20, 10
+
+
+def places(number: int) -> list[tuple[float, float]]:
+    return [(60 + 3.0 * number, 120), (260 - 3.0 * number, 122)]
+
+
+def truth_of(people: People, ids: list[int], ignored: list[bool] | None = None) -> FrameTruth:
+    none = np.zeros(len(people), np.bool_)
+    return FrameTruth(
+        np.array(ids), people.boxes, people.masks, none if ignored is None else np.array(ignored)
+    )
+
+
+def tracks_of(people: People, ids: list[int]) -> FrameTracks:
+    return FrameTracks(np.array(ids), people.boxes, people.masks)
+
+
+@pytest.fixture
+def mot_folder(tmp_path: Path) -> Path:
+    """Two sequences in MOTChallenge's layout, 20 images of two people who cross."""
+    for name in ("A-01", "B-02"):
+        folder = tmp_path / "Spuren" / name
+        (folder / "img1").mkdir(parents=True)
+        (folder / "gt").mkdir()
+        rows = []
+        for number in range(FRAMES):
+            image = np.full((HEIGHT, WIDTH, 3), number, np.uint8)
+            cv2.imwrite(str(folder / "img1" / f"{number + 1:06d}.png"), image)
+            for identity, (x0, y0, x1, y1) in enumerate(walkers(places(number)).boxes, start=1):
+                rows.append(f"{number + 1},{identity},{x0},{y0},{x1 - x0},{y1 - y0},1,-1,-1,-1")
+            rows.append(f"{number + 1},9,1,1,20,20,0,-1,-1,-1")  # counts neither way
+        (folder / "gt" / "gt.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        (folder / "seqinfo.ini").write_text(
+            f"[Sequence]\nname={name}\nimDir=img1\nframeRate={RATE}\nseqLength={FRAMES}\n"
+            f"imWidth={WIDTH}\nimHeight={HEIGHT}\nimExt=.png\n",
+            encoding="utf-8",
+        )
+    return tmp_path / "Spuren"
+
+
+def find(name: str, frame: SequenceFrame) -> People:
+    """What a perfect network would find; the picture's grey value says which frame it is."""
+    return walkers(places(int(frame.image[0, 0, 0])))
+
+
+def test_perfect_ids_and_a_swap_in_the_middle() -> None:
+    """By hand: in each half a track fits one identity, so IDF1 and AssA at every IoU are a half
+    of what they could be (AssA: 10 of 30 images in which either is there)."""
+    frames = [walkers([(60, 120), (200, 120)]) for _ in range(20)]
+    truth = [truth_of(people, [4, 8]) for people in frames]
+    right = TrackScorer().add(
+        "a", [compare(t, tracks_of(p, [1, 2])) for t, p in zip(truth, frames, strict=True)]
+    )
+    assert (right.hota, right.deta, right.assa, right.idf1, right.mota) == (1, 1, 1, 1, 1)
+    assert right.switches == 0
+    swapped = TrackScorer().add(
+        "a",
+        [
+            compare(t, tracks_of(p, [1, 2] if i < 10 else [2, 1]))
+            for i, (t, p) in enumerate(zip(truth, frames, strict=True))
+        ],
+    )
+    assert swapped.deta == 1 and swapped.idf1 == pytest.approx(0.5)
+    assert swapped.assa == pytest.approx(1 / 3) and swapped.hota == pytest.approx(3**-0.5)
+    assert swapped.switches == 2 and swapped.mota == pytest.approx(1 - 2 / 40)
+
+
+def test_tracks_on_ignored_people_count_neither_way() -> None:
+    people = walkers([(60, 120), (200, 120)])
+    comparison = compare(truth_of(people, [1, 2], [False, True]), tracks_of(people, [5, 6]))
+    assert comparison.true_ids.tolist() == [1] and comparison.track_ids.tolist() == [5]
+    elsewhere = walkers([(60, 120), (280, 120)])
+    comparison = compare(truth_of(people, [1, 2], [False, True]), tracks_of(elsewhere, [5, 6]))
+    assert comparison.track_ids.tolist() == [5, 6], "a false track stays one"
+
+
+def test_masks_tell_apart_what_boxes_do_not() -> None:
+    near, far = (150.0, 120.0), (165.0, 120.0)
+    truth = truth_of(walkers([near, far]), [1, 2])
+    wrong = walkers([far, near])[[1, 0]]
+    assert compare(truth, tracks_of(wrong, [1, 2])).iou[1, 1] > 0.5
+    assert compare(truth, tracks_of(wrong, [1, 2]), masks=True).iou[1, 1] < 0.5
+
+
+def test_nobody_in_a_sequence() -> None:
+    nobody = walkers([])
+    scores = TrackScorer().add("a", [compare(truth_of(nobody, []), tracks_of(nobody, []))])
+    assert scores.switches == 0
+
+
+def test_recognised_after_an_absence() -> None:
+    both, one = walkers([(60, 120), (200, 120)]), walkers([(60, 120)])
+
+    def frames(after: list[int]) -> list:
+        early = [compare(truth_of(both, [1, 2]), tracks_of(both, [5, 6]))] * 3
+        gone = [compare(truth_of(one, [1]), tracks_of(one, [5]))] * 4
+        return early + gone + [compare(truth_of(both, [1, 2]), tracks_of(both, after))] * 2
+
+    stamps = (np.arange(9) / 2).tolist()
+    assert recognised(frames([5, 6]), stamps, 1.0) == (1, 1)
+    assert recognised(frames([5, 7]), stamps, 1.0) == (1, 0)
+    assert recognised(frames([5, 6]), stamps, 5.0) == (0, 0)
+
+
+def test_sequences_of_a_folder(mot_folder: Path) -> None:
+    results = evaluate_tracks(find, open_sequences(mot_folder), [Timing(), Timing(5, 0.2)])
+    for result in results:
+        assert result.boxes.hota > 0.9 and result.boxes.switches == 0
+        assert result.masks is None, "MOTChallenge's boxes have no masks"
+        assert sorted(result.sequences) == ["A-01", "B-02"]
+
+
+def test_one_sequence_by_its_own_folder(mot_folder: Path) -> None:
+    (sequence,) = open_sequences(mot_folder / "A-01")
+    assert len(sequence) == FRAMES and sequence.stamps[1] == pytest.approx(1 / RATE)
+    assert sequence.truth(0).ignored.tolist() == [False, False, True]
+
+
+def test_timings() -> None:
+    stamps = np.arange(60) / 30
+    assert Timing().choose(stamps).all()
+    assert np.flatnonzero(Timing(7.5).choose(stamps)).tolist() == list(range(0, 60, 4))
+    dropped = Timing(15, 0.2).choose(stamps)
+    assert np.array_equal(dropped, Timing(15, 0.2).choose(stamps))
+    assert 15 <= dropped.sum() < 30
+    for bad in (Timing(0), Timing(30, 1.0), Timing(-5)):
+        with pytest.raises(SettingsError, match="must be above 0"):
+            bad.choose(stamps)
+
+
+def test_a_clip_from_its_truth(tmp_path: Path) -> None:
+    """The demo clip knows identities, masks and joints."""
+    from bmp_ros.synthetic.clip_file import demo_clip_path
+
+    for suffix in (".mp4", ".npz"):
+        file = demo_clip_path().with_suffix(suffix)
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (sequence,) = open_sequences(tmp_path)
+    frames = [frame for frame in sequence if frame.number < 40]
+
+    class Beginning:
+        name, has_masks, stamps = sequence.name, True, sequence.stamps[:40]
+
+        def __iter__(self):  # noqa: ANN204
+            return iter(frames)
+
+    results = evaluate_tracks(lambda _, frame: true_people(frame), [Beginning()], [Timing(12)])
+    assert results[0].boxes.assa > 0.95
+    assert results[0].masks is not None and results[0].masks.assa > 0.95
+
+
+def test_saved_people_come_back(tmp_path: Path) -> None:
+    frames = [walkers(places(number)) for number in (0, 30)] + [walkers([])]
+    save_people(tmp_path / "a.npz", frames, [0.0, 0.5, 1.0])
+    loaded, stamps = load_people(tmp_path / "a.npz")
+    assert stamps.tolist() == [0.0, 0.5, 1.0]
+    for before, after in zip(frames, loaded, strict=True):
+        for name in ("boxes", "scores", "keypoints", "keypoint_scores", "masks", "mask_scores"):
+            assert np.array_equal(getattr(before, name), getattr(after, name)), name
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (lambda folder: (folder / "gt/gt.txt").unlink(), FileNotFoundError, "who is who"),
+        (lambda folder: (folder / "gt/gt.txt").write_text("a,b"), ValueError, "gt.txt is not in"),
+        (lambda folder: (folder / "gt/gt.txt").write_text("1,2,3"), ValueError, "3 columns"),
+        (lambda folder: (folder / "seqinfo.ini").write_text("x"), ValueError, "seqinfo.ini is no"),
+        (lambda folder: next(folder.glob("img1/*")).unlink(), FileNotFoundError, "19 images"),
+    ],
+)
+def test_broken_folders_are_named(mot_folder: Path, change, error, message) -> None:  # noqa: ANN001
+    change(mot_folder / "A-01")
+    with pytest.raises(error, match=message):
+        open_sequences(mot_folder)
+
+
+def test_command(
+    mot_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build_loop(preset: str, device: str, **options: object) -> object:
+        return lambda image: walkers(places(int(image[0, 0, 0])))
+
+    monkeypatch.setattr(bmp_ros.engines, "build_loop", build_loop)
+    json_file = mot_folder / "scores.json"
+    assert main(["evaluate", "--tracks", str(mot_folder), "--rates", "10,5", "--drop", "0.2",
+                 "--json", str(json_file)]) == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "40 images of 2 sequences: A-01, B-02" in printed
+    assert "5 Hz, 20% dropped" in printed and "HOTA" in printed
+    assert json_file.read_text(encoding="utf-8").count('"hota"') == 4 * 3
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--tracks", "missing"], "is no folder"),
+        (["--tracks", ".", "--iterations", "2"], "--iterations is for --dataset"),
+        (["--dataset", "easy", "--rates", "5"], "--rates is for --tracks"),
+        (["--dataset", "easy", "--from-truth"], "--from-truth is for --tracks"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *arguments]) != 0
+    assert message in capsys.readouterr().err

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Still joints come to rest, moving ones are followed, gaps and jumps begin anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bmp_ros.tracking.smoothing import JointSmoother
+
+RATE = 30.0
+
+
+def run(joints: np.ndarray, scale: float = 100.0, score: float = 0.9) -> np.ndarray:
+    """Smoothed (F, K, D) of one person's joints (F, K, D) at 30 Hz."""
+    smoother = JointSmoother()
+    scores = np.full((1, joints.shape[1]), score)
+    return np.concatenate(
+        [
+            smoother.update(np.array([7]), frame[None], scores, np.array([scale]), i / RATE)[0]
+            for i, frame in enumerate(joints)
+        ]
+    )
+
+
+def test_jitter_of_still_joints_goes_down() -> None:
+    noise = np.random.default_rng(0).normal(0, 1.5, (150, 17, 2))
+    smooth = run(200 + noise)
+    assert np.diff(smooth[30:], axis=0).std() < 0.4 * np.diff(noise[30:], axis=0).std()
+
+
+def test_unsure_joints_are_smoothed_more() -> None:
+    noise = np.random.default_rng(0).normal(0, 1.5, (150, 17, 2))
+    spread = [np.diff(run(200 + noise, score=score)[30:], axis=0).std() for score in (0.2, 0.9)]
+    assert spread[0] < 0.8 * spread[1]
+
+
+@pytest.mark.parametrize("speed", [60.0, 150.0])
+def test_moving_joints_lag_by_less_than_an_image(speed: float) -> None:
+    """Pixels per second of a body 200 pixels high, whose scale is about 100."""
+    places = np.arange(60)[:, None, None] * speed / RATE + np.zeros((1, 17, 2))
+    lag = (places - run(places))[30:].mean() / (speed / RATE)
+    assert 0 <= lag < 1
+
+
+def test_body_scale_makes_near_and_far_the_same() -> None:
+    places = np.cumsum(np.random.default_rng(0).normal(0, 2, (40, 17, 2)), axis=0)
+    assert run(3 * places, scale=300.0) == pytest.approx(3 * run(places, scale=100.0))
+
+
+def test_everybody_has_a_filter_of_their_own() -> None:
+    random = np.random.default_rng(0)
+    both, alone = JointSmoother(), JointSmoother()
+    for step in range(10):
+        joints = random.normal(100, 3, (2, 17, 2))
+        scores, scales = np.full((2, 17), 0.9), np.full(2, 50.0)
+        order = [0, 1] if step % 2 else [1, 0]
+        together, _ = both.update(np.array([3, 5])[order], joints[order], scores, scales, step / 9)
+        single, _ = alone.update(np.array([5]), joints[1:], scores[1:], scales[1:], step / 9)
+        assert np.array_equal(together[order.index(1)], single[0])
+
+
+def test_untracked_people_are_passed_through() -> None:
+    smoother = JointSmoother()
+    for step in range(3):
+        joints = np.random.default_rng(step).normal(0, 9, (2, 17, 2))
+        smooth, speed = smoother.update(
+            np.array([-1, -1]), joints, np.ones((2, 17)), np.ones(2), step / RATE
+        )
+        assert np.array_equal(smooth, joints) and np.isnan(speed).all()
+
+
+def test_a_gap_and_a_step_back_begin_anew() -> None:
+    smoother = JointSmoother()
+    joints = np.random.default_rng(0).normal(0, 1, (4, 1, 17, 3))
+    for frame, stamp in zip(joints, (10.0, 10.6, 3.0, 3.0), strict=True):
+        smooth, _ = smoother.update(np.array([1]), frame, np.ones((1, 17)), np.ones(1), stamp)
+        assert np.array_equal(smooth, frame)
+
+
+def test_a_sure_jump_is_taken_as_it_is() -> None:
+    smoother = JointSmoother()
+    scores = np.full((1, 17), 0.9)
+    scores[0, 1] = 0.3
+    before, after = np.zeros((1, 17, 2)), np.full((1, 17, 2), 90.0)
+    smoother.update(np.array([1]), before, scores, np.array([100.0]), 0.0)
+    smooth, _ = smoother.update(np.array([1]), after, scores, np.array([100.0]), 1 / RATE)
+    assert np.array_equal(smooth[0, 0], [90, 90])
+    assert (smooth[0, 1] < 90).all()
+
+
+def test_joints_that_are_unknown_for_a_while() -> None:
+    smoother = JointSmoother()
+    frames = np.full((5, 1, 17, 3), 1.0)
+    frames[2, 0, 4] = np.nan
+    for i, frame in enumerate(frames):
+        smooth, _ = smoother.update(np.array([1]), frame, np.ones((1, 17)), np.ones(1), i / RATE)
+        assert np.array_equal(np.isnan(smooth), np.isnan(frame))
+
+
+def test_velocity_of_a_steady_motion() -> None:
+    smoother = JointSmoother()
+    for step in range(60):
+        joints = np.full((1, 17, 2), 2.0 * step)
+        _, speed = smoother.update(
+            np.array([1]), joints, np.full((1, 17), 0.9), np.array([100.0]), step / RATE
+        )
+        assert np.isnan(speed).all() == (step == 0)
+    assert speed == pytest.approx(np.full((1, 17, 2), 60.0), rel=0.02)

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ids over time: who keeps theirs, who gets a new one, what begins anew."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from walkers import HEIGHT, WIDTH, picture, walkers
+
+from bmp_ros.loop.people import People
+from bmp_ros.tracking import IdCounter, PersonTracker, TrackerSettings
+from bmp_ros.tracking.motion import rotation_homography
+from bmp_ros.tracking.tracks import State
+
+RED, GREEN, BLUE = (30, 30, 220), (30, 220, 30), (220, 30, 30)
+
+
+def ids(tracker: PersonTracker, people: People, stamp: float, **facts: object) -> list[int]:
+    result = tracker.update(people, stamp, **facts)  # type: ignore[arg-type]
+    assert np.array_equal(result.boxes, people.boxes), "people stay as they are"
+    return result.track_ids.tolist()
+
+
+def test_people_keep_their_ids_in_any_order() -> None:
+    tracker = PersonTracker()
+    first = ids(tracker, walkers([(60, 120), (160, 120), (260, 120)]), 0.0)
+    assert first == [1, 2, 3]
+    for step in range(1, 20):
+        moved = [(60 + 2 * step, 120), (160 + step, 120), (260 - 2 * step, 120)]
+        order = [2, 0, 1] if step % 2 else [1, 2, 0]
+        people = walkers(moved)[order]
+        assert ids(tracker, people, step / 30) == [first[i] for i in order]
+
+
+def test_an_id_comes_with_the_second_image() -> None:
+    tracker = PersonTracker()
+    ids(tracker, walkers([(60, 120)]), 0.0)
+    both = walkers([(60, 120), (220, 120)])
+    assert ids(tracker, both, 0.1) == [1, -1]
+    assert ids(tracker, both, 0.2) == [1, 2]
+
+
+def test_who_was_seen_once_leaves_no_id_behind() -> None:
+    tracker = PersonTracker()
+    ids(tracker, walkers([(60, 120)]), 0.0)
+    ids(tracker, walkers([(60, 120), (220, 120)]), 0.1)
+    for step in range(2, 8):
+        ids(tracker, walkers([(60, 120)]), step / 10)
+    both = walkers([(60, 120), (150, 120)])
+    ids(tracker, both, 0.8)
+    assert ids(tracker, both, 0.9) == [1, 2]
+
+
+@pytest.mark.parametrize("rate", [4.0, 2.0])
+def test_at_low_rates_an_id_comes_at_once(rate: float) -> None:
+    tracker = PersonTracker()
+    ids(tracker, walkers([(60, 120)]), 0.0)
+    assert ids(tracker, walkers([(60, 120), (220, 120)]), 1 / rate) == [1, 2]
+
+
+@pytest.mark.parametrize("rate", [30.0, 15.0, 7.5, 5.0])
+def test_two_who_cross_keep_their_ids(rate: float) -> None:
+    """The one who passes behind is not seen for about half a second."""
+    tracker = PersonTracker()
+    known: dict[str, int] = {}
+    for stamp in np.arange(0, 4, 1 / rate):
+        near, far = (60 + 50 * stamp, 130.0), (260 - 50 * stamp, 125.0)
+        people = walkers([near, far])
+        visible = np.count_nonzero(people.masks, axis=(1, 2)) > 700
+        found = ids(tracker, people[visible], float(stamp))
+        for name, number in zip(np.array(["near", "far"])[visible], found, strict=True):
+            if number >= 0:
+                assert known.setdefault(name, number) == number, f"{name} at {stamp:.2f} s"
+    assert sorted(known) == ["far", "near"] and known["near"] != known["far"]
+
+
+def test_hidden_people_are_reported_as_occluded_and_go_on_moving() -> None:
+    tracker = PersonTracker()
+    for step in range(10):
+        people = walkers([(160, 130), (100 + 6 * step, 130)])
+        tracker.update(people, step / 10)
+    tracker.update(walkers([(160, 130)]), 1.0)
+    report = tracker.report()
+    assert report.ids.tolist() == [1, 2]
+    assert report.state.tolist() == [State.CONFIRMED, State.OCCLUDED]
+    assert report.unseen == pytest.approx([0, 0.1])
+    assert report.ages == pytest.approx([1.0, 1.0])
+    assert report.velocities[1, 0] == pytest.approx(60, rel=0.15)
+    assert (report.boxes[1, [0, 2]].mean()) == pytest.approx(160, abs=6)
+
+
+def test_somebody_recognised_by_colour_after_a_longer_absence() -> None:
+    tracker = PersonTracker()
+    colours = [RED, GREEN]
+    people = walkers([(60, 120), (200, 120)])
+    for step in range(10):
+        ids(tracker, people, step / 10, image=picture(people, colours))
+    alone = people[[0]]
+    for step in range(10, 45):
+        ids(tracker, alone, step / 10, image=picture(alone, colours[:1]))
+    back = walkers([(60, 120), (250, 120)])
+    ids(tracker, back, 4.5, image=picture(back, colours))
+    assert ids(tracker, back, 4.6, image=picture(back, colours)) == [1, 2]
+
+
+def test_somebody_else_at_the_same_place_gets_another_id() -> None:
+    tracker = PersonTracker()
+    people = walkers([(60, 120), (200, 120)])
+    for step in range(10):
+        ids(tracker, people, step / 10, image=picture(people, [RED, GREEN]))
+    alone = people[[0]]
+    for step in range(10, 45):
+        ids(tracker, alone, step / 10, image=picture(alone, [RED]))
+    for stamp in (4.5, 4.6):
+        found = ids(tracker, people, stamp, image=picture(people, [RED, BLUE]))
+    assert found == [1, 3]
+
+
+def test_ids_that_were_exchanged_in_a_hug_are_put_right() -> None:
+    """Both look like one for a while, then part with each other's place in the list of tracks."""
+    tracker = PersonTracker(TrackerSettings(appearance_weight=0, pose_weight=0))
+    for step in range(10):
+        people = walkers([(100 + 5 * step, 120), (200 - 5 * step, 120)])
+        first = ids(tracker, people, step / 10, image=picture(people, [RED, GREEN]))
+    for step in range(10, 13):  # they turn around each other: the green one is left now
+        people = walkers([(142, 120), (158, 120)])
+        ids(tracker, people, step / 10, image=picture(people, [GREEN, RED]))
+    for step in range(13, 24):
+        apart = 5 * (step - 12)
+        people = walkers([(142 - apart, 120), (158 + apart, 120)])
+        found = ids(tracker, people, step / 10, image=picture(people, [GREEN, RED]))
+    assert found == first[::-1]
+    assert tracker.counts["swaps"] == 1
+
+
+def test_a_gap_begins_anew_and_no_id_comes_back() -> None:
+    tracker = PersonTracker()
+    people = walkers([(60, 120), (200, 120)])
+    assert ids(tracker, people, 10.0) == [1, 2]
+    assert ids(tracker, people, 11.9) == [1, 2]
+    assert ids(tracker, people, 14.0) == [3, 4]
+    assert tracker.counts["resets"] == 1
+
+
+def test_a_bag_that_starts_again_begins_anew() -> None:
+    tracker = PersonTracker()
+    people = walkers([(60, 120)])
+    assert ids(tracker, people, 100.0) == [1]
+    assert ids(tracker, people, 50.0) == [2]
+
+
+def test_a_small_step_back_and_an_equal_stamp_are_no_new_beginning() -> None:
+    tracker = PersonTracker()
+    people = walkers([(60, 120)])
+    found = [ids(tracker, people, stamp) for stamp in (5.0, 5.1, 4.9, 4.9, 5.2)]
+    assert found == [[1]] * 5
+
+
+def test_frozen_stamps_use_the_times_of_arrival() -> None:
+    tracker = PersonTracker()
+    for step in range(20):
+        people = walkers([(60 + 4 * step, 120)])
+        assert ids(tracker, people, 0.0, arrival_s=100 + step / 10) == [1]
+    assert tracker.report().velocities[0, 0] == pytest.approx(40, rel=0.1)
+    assert ids(tracker, people, 0.0, arrival_s=200.0) == [2], "a gap by the times of arrival"
+
+
+def test_another_image_size_begins_anew() -> None:
+    tracker = PersonTracker()
+    assert ids(tracker, walkers([(60, 120)]), 0.0) == [1]
+    smaller = People.from_boxes(np.array([[40, 70, 80, 170]]), np.array([0.9]), 200, 300)
+    assert ids(tracker, smaller, 0.1) == [2]
+
+
+def test_a_cut_begins_anew() -> None:
+    random = np.random.default_rng(1)
+    scenes = [random.integers(0, 255, (6, 8, 3), np.uint8) for _ in range(2)]
+    first, second = (np.kron(s, np.ones((40, 40, 1), np.uint8)) for s in scenes)
+    tracker = PersonTracker()
+    for step in range(3):
+        ids(tracker, walkers([(40, 120), (100, 120)]), step / 10, image=first)
+    assert ids(tracker, walkers([(280, 120)]), 0.3, image=second) == [3]
+    assert tracker.report().ids.tolist() == [3]
+
+
+def test_reset_goes_on_counting() -> None:
+    tracker = PersonTracker()
+    ids(tracker, walkers([(60, 120)]), 0.0)
+    tracker.reset()
+    assert not len(tracker.report().ids)
+    assert ids(tracker, walkers([(60, 120)]), 0.1) == [2]
+
+
+def test_trackers_with_one_counter_share_their_ids() -> None:
+    counter = IdCounter()
+    trackers = [PersonTracker(counter=counter) for _ in range(2)]
+    found = [ids(tracker, walkers([(60, 120), (200, 120)]), 0.0) for tracker in trackers]
+    assert sorted(found[0] + found[1]) == [1, 2, 3, 4]
+
+
+def test_a_camera_that_turns() -> None:
+    """All move by half the image between two images; the homography says so."""
+    matrix = np.array([[300.0, 0, WIDTH / 2], [0, 300, HEIGHT / 2], [0, 0, 1]])
+    angle = np.arctan(100 / 300)
+    turned = np.array(
+        [[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]]
+    )
+    homography = rotation_homography(matrix, np.eye(3), turned)
+    moved = homography @ np.array([250.0, HEIGHT / 2, 1])
+    before = walkers([(150, 120), (250, 120)])
+    places = homography @ np.array([[150.0, 250.0], [120, 120], [1, 1]])
+    after = walkers([tuple(p) for p in (places[:2] / places[2]).T])
+    assert abs(moved[0] / moved[2] - 150) < 15, "the second comes to where the first was"
+    tracker = PersonTracker()
+    assert ids(tracker, before, 0.0) == [1, 2]
+    assert ids(tracker, after, 0.1, ego_motion=homography) == [1, 2]
+    alone = PersonTracker()
+    ids(alone, before, 0.0)
+    assert ids(alone, after, 0.1) != [1, 2], "without it they are mistaken"
+
+
+def test_what_was_saved_goes_on_the_same() -> None:
+    tracker = PersonTracker()
+    for step in range(5):
+        tracker.update(walkers([(60 + step, 120), (200 - step, 120)]), step / 10)
+    saved = pickle.loads(pickle.dumps(tracker.save()))
+    other = PersonTracker(counter=IdCounter())
+    other.restore(saved)
+    people = walkers([(150, 120), (66, 120), (194, 120)])
+    for stamp in (0.5, 0.6):
+        assert ids(other, people, stamp) == ids(tracker, people, stamp)
+    assert other.report().velocities.tolist() == tracker.report().velocities.tolist()
+
+
+@pytest.mark.parametrize(
+    "facts, message",
+    [
+        ({"stamp_s": float("nan")}, "stamp_s is nan"),
+        ({"ego_motion": np.zeros((3, 3))}, "invertible 3x3 homography"),
+        ({"ego_motion": np.eye(2)}, "invertible 3x3 homography"),
+        ({"image": np.zeros((10, 10, 3), np.uint8)}, "the image is"),
+    ],
+)
+def test_bad_input_is_refused_and_changes_nothing(facts: dict, message: str) -> None:
+    tracker = PersonTracker()
+    people = walkers([(60, 120)])
+    assert ids(tracker, people, 0.0) == [1]
+    with pytest.raises(ValueError, match=message):
+        tracker.update(people, **{"stamp_s": 0.1, **facts})
+    assert ids(tracker, people, 0.2) == [1]
+
+
+def test_rectangles_that_are_known_stay_known() -> None:
+    people = walkers([(60, 120)])
+    rectangles = people.mask_rectangles
+    assert PersonTracker().update(people, 0.0).mask_rectangles is rectangles
+
+
+def test_people_without_masks_and_joints_are_tracked_by_their_boxes() -> None:
+    tracker = PersonTracker()
+    whole = walkers([(60, 120), (200, 120)])
+    for step in range(5):
+        boxes = whole.boxes + np.float32(2 * step)
+        people = People.from_boxes(boxes, whole.scores, HEIGHT, WIDTH)
+        assert ids(tracker, people, step / 10) == [1, 2]
+
+
+def test_low_scores_go_on_but_begin_nothing() -> None:
+    tracker = PersonTracker()
+    assert ids(tracker, walkers([(60, 120)]), 0.0) == [1]
+    both = walkers([(61, 120), (200, 120)], scores=[0.31, 0.31])
+    assert ids(tracker, both, 0.1) == [1, -1]
+    assert ids(tracker, replace(both), 0.2) == [1, -1]
