@@ -97,7 +97,9 @@ def _run_tracks(args: argparse.Namespace) -> int:
         if getattr(args, option) is not None:
             raise ValueError(f"--{option.replace('_', '-')} is for --dataset, not for --tracks")
     import_trackeval()
-    rates: list[float | None] = [*(_numbers(args.rates, "--rates", float) or [None])]
+    rates: list[float | None] = [None]
+    if (given := _numbers(args.rates, "--rates", float)) is not None:
+        rates = [*given]
     timings = [Timing(rate) for rate in rates]
     if args.drop is not None:
         timings += [Timing(rate, args.drop) for rate in rates]

@@ -55,7 +55,7 @@ class TrackerSettings:
         0.6, low=0, high=1, text="least similarity of the colours to recognise somebody"
     )
     velocity_noise: float = number_field(
-        1.0, low=0.01, high=50,
+        3.0, low=0.01, high=50,
         text="variance that a velocity gains per second, in body heights per second squared",
     )  # fmt: skip
     swap_guard: bool = bool_field(
