@@ -32,6 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write NAME.gif: all stages of an image, or of a video's frame with the most people",
     )
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="give people ids that last over the frames of a video, or the images of a folder",
+    )
+    parser.add_argument(
+        "--rate", type=float, metavar="HZ", help="of --track: images per second of a folder"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("mot",),
+        help="of --track: write tracks as MOTChallenge's text, NAME.txt per video, images.txt of "
+        "all images",
+    )
     parser.add_argument("--no-draw", action="store_true", help="write no drawn images or videos")
     for part in ("boxes", "masks", "keypoints"):
         parser.add_argument(f"--no-{part}", action="store_true", help=f"draw no {part}")
@@ -44,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.offline.infer_files import Wanted, infer
     from bmp_ros.offline.sources import open_source
     from bmp_ros.offline.video import without_password
+    from bmp_ros.tracking import PersonTracker
 
     wanted = Wanted(
         draw=not args.no_draw,
@@ -52,16 +67,25 @@ def run(args: argparse.Namespace) -> int:
         keypoints=not args.no_keypoints,
         json=args.json,
         gif=args.gif,
+        mot=args.format == "mot",
     )
-    if not (wanted.draw or wanted.json or wanted.gif):
-        raise ValueError("--no-draw without --json or --gif would write nothing")
+    if not (wanted.draw or wanted.json or wanted.gif or wanted.mot):
+        raise ValueError("--no-draw without --json, --gif or --format would write nothing")
+    for option in ("rate", "format"):
+        if getattr(args, option) is not None and not args.track:
+            raise ValueError(f"--{option} is for --track, which is missing")
+    if args.rate is not None and not 0 < args.rate <= 1000:
+        raise ValueError(f"--rate is {args.rate:g}, must be above 0 and at most 1000 hertz")
     if args.count is not None and args.count < 1:
         raise ValueError(f"--count is {args.count}, must be at least 1")
     sources = open_source(args.source, _say)
     loop = build_loop(args.preset, args.device, precision=args.precision)
     source = shown_name(without_password(args.source))
     info = {"preset": args.preset, "source": source, "bmp_ros": __version__}
-    outcome = infer(loop, sources, args.output, wanted, count=args.count, info=info, progress=True)
+    outcome = infer(
+        loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
+        tracker=PersonTracker() if args.track else None, rate=args.rate,
+    )  # fmt: skip
     for line in [*outcome.notes, *outcome.failures]:
         _say(line)
     print(

@@ -23,12 +23,15 @@ from bmp_ros.image_files import (
 from bmp_ros.loop import BMPLoop, People
 from bmp_ros.loop.trace import Trace
 from bmp_ros.offline.gif import import_pillow, write_gif
+from bmp_ros.offline.mot_file import MotFile
 from bmp_ros.offline.results_file import ResultsFile
 from bmp_ros.offline.sources import ImageSource, Source, VideoSource
 from bmp_ros.offline.stages import stage_pictures
 from bmp_ros.offline.video import UnreadableVideoError, VideoFile, VideoFrames
+from bmp_ros.tracking import PersonTracker
 
 RESULTS_NAME = "results.json"
+IMAGES_MOT_NAME = "images.txt"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Wanted:
     """What to write.
 
     draw: pictures with boxes, masks and keypoints, each unless False. json: results. gif: stages.
+    mot: tracks as MOTChallenge's text, one file per video and one of all images.
     """
 
     draw: bool = True
@@ -44,10 +48,13 @@ class Wanted:
     keypoints: bool = True
     json: bool = False
     gif: bool = False
+    mot: bool = False
 
     def outputs(self, source: Source) -> list[str]:
         """Names of the files that come of a source, without the one that all share."""
-        return [source.drawn_name] * self.draw + [f"{source.stem}.gif"] * self.gif
+        names = [source.drawn_name] * self.draw + [f"{source.stem}.gif"] * self.gif
+        video = isinstance(source, VideoSource)
+        return names + [f"{source.stem}.txt"] * (self.mot and video)
 
 
 @dataclass
@@ -71,17 +78,23 @@ def infer(
     count: int | None = None,
     info: dict[str, Any] | None = None,
     progress: bool = False,
+    tracker: PersonTracker | None = None,
+    rate: float | None = None,
 ) -> Outcome:
     """Process every source in turn and write into the folder ``output``, which is made.
 
     Drawn images keep their names, drawn videos become MP4; results of all go to ``results.json``
     (see `ResultsFile`; ``info`` is kept in it); ``NAME.gif`` shows the stages of an image, of a
     video those of the frame with the most people. count: stop after so many images and frames.
-    progress: draw a bar on stderr.
+    progress: draw a bar on stderr. tracker: gives ids, anew in every video; images are one
+    sequence of ``rate`` hertz, in the order of their names.
 
     Files that cannot be read are told in the outcome and skipped. Raises ValueError before any
-    work when an output would overwrite an input or another output.
+    work when an output would overwrite an input or another output, or when images are to be
+    tracked and nothing says how fast they follow each other.
     """
+    if tracker is not None and rate is None:
+        _refuse_images(sources)
     if wanted.gif:
         import_pillow()
     output.mkdir(parents=True, exist_ok=True)
@@ -93,7 +106,12 @@ def infer(
             path, skeleton = output / RESULTS_NAME, loop.pose_estimator.skeleton
             results = stack.enter_context(ResultsFile(path, skeleton, info or {}))
         advance = stack.enter_context(_progress_bar(sources, count, progress))
-        work = _Work(loop, output, wanted, results, count, advance, inputs, names)
+        images_mot = None
+        if wanted.mot and any(isinstance(source, ImageSource) for source in sources):
+            images_mot = stack.enter_context(MotFile(output / IMAGES_MOT_NAME))
+        work = _Work(
+            loop, output, wanted, results, count, advance, inputs, names, tracker, rate, images_mot
+        )
         for source in sources:
             if work.done:
                 break
@@ -119,6 +137,10 @@ class _Work:
     advance: Callable[[], object]
     inputs: Mapping[tuple[int, int], Path]
     reserved: Collection[str]
+    tracker: PersonTracker | None = None
+    rate: float | None = None
+    images_mot: MotFile | None = None
+    images_tracked: int = 0
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -127,26 +149,36 @@ class _Work:
         return self.count is not None and processed >= self.count
 
     def image(self, source: ImageSource) -> None:
+        number = self.images_tracked  # a file that cannot be read has its time all the same
+        self.images_tracked += 1
         image = read_image(source.path)
-        people, trace = self._run(image)
+        people, trace = self._run(image, number / (self.rate or 1.0))
         if self.wanted.draw:
             self._write(source, self._drawn(image, people))
         if trace is not None:
             write_gif(self.output / f"{source.stem}.gif", list(stage_pictures(image, trace)))
         self._keep(people, source.name)
+        if self.images_mot is not None:
+            self.images_mot.add(people, number)
         self.outcome.images += 1
 
     def video(self, source: VideoSource) -> None:
         fullest: tuple[np.ndarray, Trace] | None = None
         broken: str | None = None
+        if self.tracker is not None:
+            self.tracker.reset()
         with ExitStack() as stack:
             video = stack.enter_context(VideoFrames(source.path))
             stack.enter_context(_interruptible(source))
-            writer = None
+            writer = mot = None
+            if self.wanted.mot:
+                mot = stack.enter_context(MotFile(self.output / f"{source.stem}.txt"))
             fps = video.steady_fps if self.wanted.draw else video.fps
             try:
                 for image in video:
-                    people, trace = self._run(image)
+                    people, trace = self._run(image, video.seconds)
+                    if mot is not None:
+                        mot.add(people, video.read - 1)
                     if self.wanted.draw:
                         if writer is None:
                             height, width = image.shape[:2]
@@ -183,11 +215,12 @@ class _Work:
             write_image(path, drawn)
             self.outcome.notes.append(f"{error}; written as {shown_name(path.name)}")
 
-    def _run(self, image: np.ndarray) -> tuple[People, Trace | None]:
-        if not self.wanted.gif:
-            return self.loop(image), None
-        trace = self.loop.trace(image)
-        return trace.people, trace
+    def _run(self, image: np.ndarray, seconds: float) -> tuple[People, Trace | None]:
+        trace = self.loop.trace(image) if self.wanted.gif else None
+        people = self.loop(image) if trace is None else trace.people
+        if self.tracker is not None:
+            people = self.tracker.update(people, seconds, image=image)
+        return people, trace
 
     def _drawn(self, image: np.ndarray, people: People) -> np.ndarray:
         wanted = self.wanted
@@ -200,6 +233,15 @@ class _Work:
             self.results.add(people, file_name, **facts)
         self.outcome.people += len(people)
         self.advance()
+
+
+def _refuse_images(sources: Sequence[Source]) -> None:
+    images = [source for source in sources if isinstance(source, ImageSource)]
+    if images:
+        raise ValueError(
+            f"{shown_name(images[0].path)} is an image, and images have no times: tracking needs "
+            "to know how fast they follow each other; give --rate in images per second"
+        )
 
 
 def _identities(sources: Sequence[Source]) -> dict[tuple[int, int], Path]:
@@ -220,6 +262,8 @@ def _refuse_to_overwrite(
     """Names of everything that will be written."""
     names = [name for source in sources for name in wanted.outputs(source)]
     names += [RESULTS_NAME] * wanted.json
+    if wanted.mot and any(isinstance(source, ImageSource) for source in sources):
+        names.append(IMAGES_MOT_NAME)
     for path in (output / name for name in names):
         if _is_input(path, inputs):
             raise ValueError(

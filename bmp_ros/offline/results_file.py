@@ -80,7 +80,8 @@ def annotation(people: People, row: int, image_id: int, number: int) -> dict[str
     bbox: x y width height, continuous pixels. keypoints: x y score of all K joints, flat, pixel
     centres at whole numbers. segmentation: compressed run lengths of the exclusive mask, area its
     pixels. score, pose_score, mask_score, iteration: as in `People`. visibility, presence: (K,),
-    absent when the network has none. Pixels are rounded to 0.001, scores to 0.00001.
+    absent when the network has none. track_id: absent without an id. Pixels are rounded to 0.001,
+    scores to 0.00001.
     """
     joints = len(people.skeleton)
     keypoints = np.reshape(coco_keypoints(people, row, joints), (joints, 3))
@@ -97,6 +98,8 @@ def annotation(people: People, row: int, image_id: int, number: int) -> dict[str
         "keypoints": keypoints.ravel().tolist(),
         "iteration": int(people.iterations[row]),
     }
+    if people.track_ids[row] >= 0:
+        result["track_id"] = int(people.track_ids[row])
     for name, values in (
         ("score", people.scores),
         ("pose_score", people.pose_scores),

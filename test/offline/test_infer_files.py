@@ -24,6 +24,7 @@ from bmp_ros.loop.protocols import Detections
 from bmp_ros.offline.infer_files import Outcome, Wanted, _interruptible, infer
 from bmp_ros.offline.sources import VideoSource, open_source
 from bmp_ros.offline.video import VideoFile, VideoFrames
+from bmp_ros.tracking import PersonTracker
 
 LEFT = Actor((10, 10, 60, 110), score=0.9)
 RIGHT = Actor((120, 10, 180, 110), score=0.8)
@@ -48,6 +49,21 @@ def write_images(folder: Path, numbers: dict[str, int]) -> Path:
     for name, number in numbers.items():
         write_image(folder / name, numbered_image(number))
     return folder
+
+
+def write_walk(path: Path) -> Path:
+    """A video, and a loop's script of it is `walk_loop`."""
+    return write_video(path, [30 * (step + 1) for step in range(8)])
+
+
+def walk_loop() -> BMPLoop:
+    """Two people who walk; the second one comes in the third frame."""
+    scripts = {}
+    for step in range(8):
+        left = Actor((10 + 4 * step, 10, 60 + 4 * step, 110), score=0.9)
+        right = Actor((130, 10, 180, 110), score=0.8)
+        scripts[30 * (step + 1)] = [[left, right] if step >= 2 else [left]]
+    return numbered_loop(scripts)
 
 
 def write_video(path: Path, numbers: Sequence[int], fps: float = 10.0) -> Path:
@@ -402,3 +418,51 @@ def test_gifs_of_images_and_videos(tmp_path: Path) -> None:
     # One person: four stages, a second look at an empty picture in two, the end. Two: 4 + 4 + 1.
     assert frames == {"a.png.gif": 7, "b.mp4.gif": 9}
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+TRACKS = Wanted(draw=False, json=True, mot=True)
+
+
+def test_tracks_of_a_video(tmp_path: Path) -> None:
+    source = write_walk(tmp_path / "in" / "walk.mp4")
+    run(source, tmp_path / "out", TRACKS, walk_loop(), tracker=PersonTracker())
+    document = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    frames = [
+        [person.get("track_id") for person in document["annotations"] if person["image_id"] == i]
+        for i in range(1, 9)
+    ]
+    assert frames == [[1], [1], [1, None], *[[1, 2]] * 5]
+    rows = (tmp_path / "out" / "walk.mp4.txt").read_text(encoding="ascii").splitlines()
+    assert rows[0].startswith("1,1,10.00,10.00,50.00,100.00,0.9")
+    assert [row.split(",")[:2] for row in rows[-2:]] == [["8", "1"], ["8", "2"]]
+    assert all(len(row.split(",")) == 10 for row in rows) and len(rows) == 8 + 5
+
+
+def test_every_video_begins_anew(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_walk(tmp_path / "in" / name)
+    run(tmp_path / "in", tmp_path / "out", TRACKS, walk_loop(), tracker=PersonTracker())
+    ids = [
+        {
+            line.split(",")[1]
+            for line in (tmp_path / "out" / f"{name}.txt").read_text().splitlines()
+        }
+        for name in ("a.mp4", "b.mp4")
+    ]
+    assert ids == [{"1", "2"}, {"3", "4"}]
+
+
+def test_images_with_a_rate_are_one_sequence(tmp_path: Path) -> None:
+    numbers = {f"{step}.png": 30 * (step + 1) for step in range(8)}
+    folder = write_images(tmp_path / "in", numbers)
+    run(folder, tmp_path / "out", TRACKS, walk_loop(), tracker=PersonTracker(), rate=10)
+    rows = (tmp_path / "out" / "images.txt").read_text(encoding="ascii").splitlines()
+    assert {row.split(",")[1] for row in rows} == {"1", "2"}
+    assert rows[-1].split(",")[0] == "8"
+
+
+def test_images_without_a_rate_are_refused_in_words(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120})
+    with pytest.raises(ValueError, match="images have no times.*give --rate"):
+        run(folder, tmp_path / "out", TRACKS, tracker=PersonTracker())
+    assert not (tmp_path / "out").exists()
