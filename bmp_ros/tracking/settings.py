@@ -13,7 +13,7 @@ class TrackerSettings:
     """Settings of `PersonTracker`; the values were chosen on rendered clips (docs/tracking.md)."""
 
     high_score: float = number_field(
-        0.5, low=0, high=1, text="detector score from which people are matched first"
+        0.35, low=0, high=1, text="detector score from which people are matched first"
     )
     birth_score: float = number_field(
         0.5, low=0, high=1, text="least detector score of a person who gets a new track"

@@ -20,10 +20,10 @@ class SmoothingSettings:
     """Settings of `JointSmoother`, chosen on rendered clips (docs/tracking.md)."""
 
     min_cutoff: float = number_field(
-        0.6, low=0.01, high=50, text="cut-off frequency of still joints, hertz"
+        0.3, low=0.01, high=50, text="cut-off frequency of still joints, hertz"
     )
     beta: float = number_field(
-        12.0, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
+        4.0, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
     )
     speed_cutoff: float = number_field(
         1.0, low=0.01, high=50, text="cut-off frequency of the speed itself, hertz"
