@@ -180,14 +180,18 @@ def test_loop_parameters_follow_the_preset_but_for_those_that_were_set(lab: Lab)
     assert lab.node.parameters.loop().visibility_threshold == 0.11
 
 
-def test_cpu_warning_names_the_seconds_and_the_tiny_preset(lab: Lab) -> None:
+@pytest.mark.parametrize("devices", [0, 1])
+def test_cpu_warning_names_the_seconds_and_what_this_machine_has(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
     from bmp_ros.ros import engine_loading
 
     lab.networks.device = "cpu"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_loading, "warm_up", lambda loop: 12.34)
-        lab.start()
-        lab.wait_for_log("on the CPU", "12.3 s per frame", "device:=cuda")
+    monkeypatch.setattr(engine_loading, "warm_up", lambda loop: 12.34)
+    monkeypatch.setattr(engine_loading, "cuda_devices", lambda: devices)
+    lab.start(preset="bmp_d3")
+    line = lab.wait_for_log("on the CPU", "12.3 s per frame", "preset:=tiny")
+    assert ("device:=cuda" in line) == bool(devices)
 
 
 def test_a_topic_that_cannot_be_named_so_is_told_and_can_be_mended(lab: Lab) -> None:
