@@ -197,12 +197,12 @@ def compare_trackers(args: Any) -> list[dict[str, Any]]:
         choices = [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
-        scores = [others(python, tracker, choice, tuning, timings) for choice in choices]
+        scores = others(python, tracker, choices, tuning, timings)
         best = max(range(len(choices)), key=lambda i: scores[i]["hota"])
         rows.append({"tracker": tracker, "sequences": args.tuning.name, **scores[best],
                      "settings": choices[best]})  # fmt: skip
         for name, data in tests.items():
-            result = others(python, tracker, choices[best], data, timings)
+            (result,) = others(python, tracker, [choices[best]], data, timings)
             rows.append({"tracker": tracker, "sequences": name, **result})
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
@@ -258,22 +258,27 @@ def ours(data: list[dict[str, Any]], timings: list[Any]) -> dict[str, float]:
 
 
 def others(
-    python: str, tracker: str, settings: dict[str, Any], data: list[dict[str, Any]],
+    python: str,
+    tracker: str,
+    choices: list[dict[str, Any]],
+    data: list[dict[str, Any]],
     timings: list[Any],
-) -> dict[str, float]:  # fmt: skip
-    """Mean scores over the timings of another tracker, run by ``python``."""
+) -> list[dict[str, float]]:
+    """Mean scores over the timings of another tracker, run by ``python``, for every choice of
+    settings."""
     from bmp_ros.evaluation.tracking_scores import FrameTracks, TrackScorer, compare
 
     jobs, places = [], []
-    for timing in timings:
-        for item in data:
-            stamps = item["stamps"]
-            native = 1 / float(np.median(np.diff(stamps)))
-            rate = min(timing.rate or native, native)
-            frames = np.flatnonzero(timing.choose(stamps)).tolist()
-            jobs.append({"tracker": tracker, "settings": settings, "rate": rate, "frames": frames,
-                         "detections": item["file"], "video": item["video"]})  # fmt: skip
-            places.append((timing, item, frames))
+    for number, timing, item in itertools.product(range(len(choices)), timings, data):
+        stamps = item["stamps"]
+        native = 1 / float(np.median(np.diff(stamps)))
+        frames = np.flatnonzero(timing.choose(stamps)).tolist()
+        jobs.append({
+            "tracker": tracker, "settings": choices[number], "frames": frames,
+            "rate": min(timing.rate or native, native), "detections": item["file"],
+            "video": item["video"],
+        })  # fmt: skip
+        places.append(((number, timing), item, frames))
     with tempfile.TemporaryFile("w+") as file:
         json.dump(jobs, file)
         file.seek(0)
@@ -282,19 +287,20 @@ def others(
         )
     if done.returncode:
         raise SystemExit(f"{tracker} failed:\n{done.stderr[-2000:]}")
-    totals = {timing: TrackScorer() for timing in timings}
-    for (timing, item, frames), result in zip(
-        places, json.loads(done.stdout.splitlines()[-1]), strict=True
-    ):
+    totals = {place: TrackScorer() for place, _, _ in places}
+    results = json.loads(done.stdout.splitlines()[-1])
+    for (place, item, frames), result in zip(places, results, strict=True):
         comparisons = []
         for number, ids in zip(frames, result, strict=True):
-            known = np.array(ids, np.int64) >= 0
-            tracks = FrameTracks(
-                np.array(ids, np.int64)[known], item["people"][number].boxes[known]
-            )
+            given = np.array(ids, np.int64)
+            known = given >= 0
+            tracks = FrameTracks(given[known], item["people"][number].boxes[known])
             comparisons.append(compare(item["truth"][number], tracks))
-        totals[timing].add(item["name"], comparisons)
-    return mean_scores([scorer.total() for scorer in totals.values()])
+        totals[place].add(item["name"], comparisons)
+    return [
+        mean_scores([totals[number, timing].total() for timing in timings])
+        for number in range(len(choices))
+    ]
 
 
 def mean_scores(scores: list[Any]) -> dict[str, float]:

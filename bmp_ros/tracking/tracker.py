@@ -35,6 +35,8 @@ SHORT_GAP = 1.0
 many switches at 5 Hz with a fifth of the images dropped.)"""
 LOST_TRACE = 0.5
 """Seconds out of sight after which the motion of who comes back is another one."""
+ENTERING = 0.5
+"""Seconds at most for which somebody at the border waits for an id."""
 SHORT = 0.2
 UNSEEN_FACTOR = 0.67
 SLOW = 0.25
@@ -245,9 +247,10 @@ class PersonTracker:
         if not gap:
             take(sure & recent, high, similarity, least)
             take(sure & recent, ~high, similarity, settings.low_match_threshold)
-            take(~sure, np.ones_like(high), similarity, least)
         again = self._recognition(new, unseen, looks, gap)
         take(sure, np.ones_like(high), again, 1e-6)
+        if not gap:
+            take(~sure, np.ones_like(high), similarity, least)
         rows, columns = (np.concatenate([pair[i] for pair in matched]) for i in (0, 1))
         return rows, columns, overlap
 
@@ -301,11 +304,8 @@ class PersonTracker:
         ratio = np.abs(np.log2(heights))
         # At the border of the image any part of somebody may be seen.
         width = self._state.image_size[1]
-        cut = [
-            (b[:, 0] < 0.01 * width) | (b[:, 2] > 0.99 * width)
-            for b in (tracks.boxes, new.people.boxes)
-        ]
-        ratio[cut[0][:, None] | cut[1][None]] = 0.0
+        cut = _is_cut_off(tracks.boxes, width)[:, None] | _is_cut_off(new.people.boxes, width)
+        ratio[cut] = 0.0
         near = (distance < reach) & (ratio < 0.5 + unseen[:, None])
         known = np.isfinite(looks)
         alike = np.where(known, looks, 0.0) >= settings.appearance_threshold + 0.1 * (gap > 0)
@@ -430,6 +430,12 @@ class PersonTracker:
         at_once = state.fresh or dt >= SLOW
         ready = (tracks.state == State.TENTATIVE) & (tracks.seen_s == now)
         ready &= (tracks.hits >= settings.confirm_hits) | at_once
+        # Of somebody who comes in, the first part that is seen tells little: as long as it may be
+        # somebody whose colours are remembered, they get a little time to be recognised.
+        remembered = (tracks.state == State.LOST) & (tracks.colours.max(axis=1, initial=0) > 0)
+        if remembered.any():
+            entering = _is_cut_off(tracks.boxes, state.image_size[1])
+            ready &= ~entering | (now - tracks.first_s >= ENTERING)
         tracks.ids[ready] = self.counter.take(int(ready.sum()))
         tracks.state[ready] = State.CONFIRMED
 
@@ -495,6 +501,11 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
         cv2.resize(small, THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY
     )
     return grey.astype(np.float32)
+
+
+def _is_cut_off(boxes: np.ndarray, width: int) -> np.ndarray:
+    """(N,) bool, whose box (N, 4) ends at the left or right border of the image."""
+    return np.asarray((boxes[:, 0] < 0.01 * width) | (boxes[:, 2] > 0.99 * width))
 
 
 def _is_cut(state: TrackerState, matched: int, found: int, thumbnail: np.ndarray | None) -> bool:

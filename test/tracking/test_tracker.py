@@ -106,6 +106,27 @@ def test_somebody_recognised_by_colour_after_a_longer_absence() -> None:
     assert ids(tracker, back, 4.6, image=picture(back, colours)) == [1, 2]
 
 
+def test_who_comes_back_in_at_the_border_is_recognised_when_enough_is_seen() -> None:
+    """At first only a green arm is seen, which looks like nobody."""
+    tracker = PersonTracker()
+
+    def seen(place: float, stamp: float) -> list[int]:
+        people = walkers([(220, 120), (place, 120)])
+        image = picture(people, [RED, BLUE])
+        image[:, :6][people.masks[1][:, :6]] = GREEN
+        return ids(tracker, people, stamp, image=image)
+
+    for step in range(10):
+        first = seen(60 - 6 * step, step / 10)
+    alone = walkers([(220, 120)])
+    for step in range(10, 35):
+        ids(tracker, alone, step / 10, image=picture(alone, [RED]))
+    found = [seen(-14 + 8 * step, 3.5 + step / 10) for step in range(6)]
+    assert found[0] == [first[0], -1], "nobody new yet"
+    assert found[-1] == first
+    assert {number for _, number in found} == {-1, first[1]}
+
+
 def test_somebody_else_at_the_same_place_gets_another_id() -> None:
     tracker = PersonTracker()
     people = walkers([(60, 120), (200, 120)])
