@@ -121,7 +121,7 @@ def test_who_comes_back_in_at_the_border_is_recognised_when_enough_is_seen() -> 
     alone = walkers([(220, 120)])
     for step in range(10, 35):
         ids(tracker, alone, step / 10, image=picture(alone, [RED]))
-    found = [seen(-14 + 8 * step, 3.5 + step / 10) for step in range(6)]
+    found = [seen(-15 + 3 * step, 3.5 + step / 20) for step in range(10)]
     assert found[0] == [first[0], -1], "nobody new yet"
     assert found[-1] == first
     assert {number for _, number in found} == {-1, first[1]}
