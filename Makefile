@@ -3,11 +3,12 @@ PYTHON ?= python3
 SET_UP := $(PYTHON) scripts/set_up
 ARGS ?=
 
-.PHONY: help setup demo test test-openmmlab lint format clean
+.PHONY: help setup demo test test-fast test-openmmlab lint format clean
 
 help:
 	@echo "make demo             see the node at work on a clip, over ROS 2 (sets up what it needs)"
 	@echo "make test             run the tests on ROS 2 (ARGS='-k masks' are passed on to pytest)"
+	@echo "make test-fast        the quick ones among them, for who changes a line (under 3 minutes)"
 	@echo "make test-openmmlab   compare with OpenMMLab (compiles mmcv once, 15 to 25 minutes)"
 	@echo "make lint             ruff and mypy;  make format  lets ruff change the files"
 	@echo "make setup            .venv, ROS 2 and the workspace only"
@@ -23,6 +24,10 @@ demo:
 test:
 	@$(SET_UP) base ros torch synthetic dev evaluate-tracking
 	@scripts/with_ros python -m pytest -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
+
+test-fast:
+	@$(SET_UP) base ros torch synthetic dev
+	@scripts/with_ros python -m pytest -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
 
 test-openmmlab:
 	@$(SET_UP) base ros torch dev openmmlab

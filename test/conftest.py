@@ -23,6 +23,8 @@ else:
 os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
 
 OPENMMLAB_TESTS = Path(__file__).parent / "engines" / "openmmlab"
+SLOW = ("demo/", "examples/", "synthetic/", "ros/test_node_", "ros/test_launch", "test_packaging")
+"""Tests that start processes, nodes, renderers or pip: left out by ``make test-fast``."""
 
 
 def pytest_report_header() -> str:
@@ -39,6 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if OPENMMLAB_TESTS in item.path.parents:
             item.add_marker(pytest.mark.openmmlab)
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
