@@ -114,7 +114,7 @@ def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--no-draw"], "--no-draw without --json or --gif would write nothing"),
+        (["--no-draw"], "--no-draw without --json, --gif or --format would write nothing"),
         (["--count", "0"], "--count is 0, must be at least 1"),
         (["--source", "gone.png"], "source 'gone.png' is not there"),
         (["--source", ""], "the source is empty; give an image, a folder"),

@@ -126,7 +126,7 @@ def test_adapters_refuse_precisions_they_do_not_have(models: Path) -> None:
     file = models / "any.pth"
     torch.save({}, file)
     own = {"weights": str(file)}
-    with pytest.raises(ValueError, match="native engines"):
+    with pytest.raises(ValueError, match=r"mmdet \(detector\) .* fp32 .*'bf16'"):
         build_loop(
             "td_hrnet_w32", "cpu", precision="bf16", pose_estimator=own,
             detector={"engine": "mmdet", "config": "any", "weights": str(file)},

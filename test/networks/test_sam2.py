@@ -123,7 +123,7 @@ def test_an_unstable_mask_gives_way_to_the_best_of_the_others():
 
 def test_a_missing_package_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "sam2.modeling.backbones.hieradet", None)
-    with pytest.raises(ModuleNotFoundError, match=r"(?s)pip install.*sam2==1\.1\.0.*third party"):
+    with pytest.raises(ModuleNotFoundError, match=r"(?s)pip install.*sam2==1\.1\.0.*sha256"):
         Sam2Network(SAM2_SIZES["t"])
 
 
