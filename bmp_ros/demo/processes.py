@@ -24,6 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from bmp_ros.demo.recorder import DiagnosticsListener
 
 _PATIENCE_S = 15.0
+_ANSWER_S = 3.0
 _DOMAINS = range(1, 101)  # what Linux's ephemeral ports leave free
 
 
@@ -208,7 +209,7 @@ def await_active(
     """
     client = peer.create_client(GetState, f"{NAMESPACE}/{NODE}/get_state")
     until = time.monotonic() + limit_s
-    answer = None
+    answer, asked = None, 0.0
     while True:
         waiting()
         spin_while_alive(peer, node)
@@ -220,10 +221,15 @@ def await_active(
             raise ProcessError(with_last_words(late, node))
         if answer is None:
             answer = client.call_async(GetState.Request()) if client.service_is_ready() else None
+            asked = time.monotonic()
         elif answer.done():
             if answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
                 peer.destroy_client(client)
                 return
+            answer = None
+        elif time.monotonic() > asked + _ANSWER_S:
+            # DDS drops an answer when the server has not discovered the client's reader yet.
+            client.remove_pending_request(answer)
             answer = None
 
 

@@ -30,6 +30,8 @@ from bmp_ros.loop import BMPLoop
 from bmp_ros.ros.bmp_node import BmpNode
 from bmp_ros.ros.interfaces import PersonArray
 
+MAY_BE_ASKED_TWICE = (GetParameters, SetParameters)
+
 TOPIC = "/camera/image_raw"
 
 
@@ -102,9 +104,19 @@ class Lab:
         client = self.peer.create_client(kind, name)
         try:
             wait_for(client.service_is_ready, f"service {name}")
-            future = client.call_async(request)
-            wait_for(future.done, f"answer of {name}")
-            return future.result()
+            futures = [client.call_async(request)]
+            asked = time.monotonic()
+
+            def answered() -> bool:
+                # DDS drops an answer when the server has not discovered the client's reader yet.
+                nonlocal asked
+                if kind in MAY_BE_ASKED_TWICE and time.monotonic() > asked + 5:
+                    futures.append(client.call_async(request))
+                    asked = time.monotonic()
+                return any(future.done() for future in futures)
+
+            wait_for(answered, f"answer of {name}")
+            return next(future.result() for future in futures if future.done())
         finally:
             self.peer.destroy_client(client)
 
