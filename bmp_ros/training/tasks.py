@@ -173,7 +173,8 @@ class SegmenterTask:
         if not len(points):  # only empty scenes
             nothing = sum(part.sum() for part in features) * torch.tensor(0.0)
             return {"entropy": nothing, "dice": nothing, "score": nothing}
-        each = tuple(part[owners] for part in features)
+        # index_select: adding up its gradient has one order, which part[owners] has not.
+        each = tuple(part.index_select(0, owners) for part in features)
         logits, scores = network.decode(each, points, labels, first)
         return segmenter_loss(logits.float(), scores.float(), masks)
 
