@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of the trainings: ``python -m bmp_ros.training detector --data DIR --output DIR``.
+"""Command line of the trainings: ``python -m bmp_ros.training RECIPE.yaml --output DIR``.
 
 An interrupted training goes on where it was when called again in the same way.
 """
@@ -7,6 +7,7 @@ An interrupted training goes on where it was when called again in the same way.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,27 +16,38 @@ from pathlib import Path
 import cv2
 import torch
 
-from bmp_ros.training.tasks import RECIPES, make_task
-from bmp_ros.training.trainer import train
+from bmp_ros.training.recipe import PRECISIONS, prepare, read_recipe, start_from
+from bmp_ros.training.tasks import KINDS, make_task
+from bmp_ros.training.trainer import Schedule, Task, train
+
+COCO_IDS = "coco_ids.json"
+"""Beside the weights: the COCO pictures that they were trained on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bmp_ros.training", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("network", choices=sorted(RECIPES))
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder of bmp_ros.synthetic.dataset"
+        "network", help=f"a recipe (YAML file, see docs/training.md), or {', '.join(KINDS)}"
+    )
+    parser.add_argument("--data", type=Path, help="folder of bmp_ros.synthetic.dataset")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="where the recipe's folders are (default: here)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path("~/.cache/bmp_ros/training"),
+        help="folder for decoded pictures; may be deleted (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of this training")
     parser.add_argument("--steps", type=int, help="batches in all")
     parser.add_argument("--batch", type=int, help="pictures per step")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--size", type=_size, help="canvas, WIDTHxHEIGHT, multiples of 32")
-    parser.add_argument("--start-from", type=Path, help="weights (.pth) to begin with")
+    parser.add_argument("--start-from", type=Path, help="weights (.pth), or folder of exported networks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32",
+        "--precision", choices=PRECISIONS,
         help="of the computation; bf16 is twice as fast on processors with AVX512-BF16 or AMX",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
@@ -52,21 +64,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if value is not None
     }  # fmt: skip
     try:
-        torch.manual_seed(RECIPES[args.network].schedule.seed)
-        task = make_task(args.network, args.data, args.size)
-        if args.start_from is not None:
-            weights = torch.load(args.start_from, map_location="cpu", weights_only=True)
-            task.network.load_state_dict(weights)
-        schedule = replace(RECIPES[args.network].schedule, **given)
+        task, schedule, precision = _training(args)
         weights_file = train(
-            task, schedule, args.output, device=args.device, precision=args.precision,
-            workers=args.workers,
+            task, replace(schedule, **given), args.output, device=args.device,
+            precision=args.precision or precision, workers=args.workers,
         )  # fmt: skip
     except (FileNotFoundError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(weights_file)
     return 0
+
+
+def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
+    """The task, its schedule and its precision, of a recipe or of rendered pictures alone."""
+    if args.network not in KINDS:
+        file = Path(args.network)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{args.network!r} is neither a recipe that is there nor one of {', '.join(KINDS)}"
+            )
+        recipe = read_recipe(file)
+        if args.size is not None:
+            recipe = replace(recipe, size=args.size)
+        if args.start_from is not None:
+            recipe = replace(recipe, start_from=str(args.start_from.absolute()))
+        torch.manual_seed(recipe.schedule.seed)
+        task, coco_ids = prepare(recipe, args.root, args.cache.expanduser())
+        args.output.mkdir(parents=True, exist_ok=True)
+        (args.output / COCO_IDS).write_text(json.dumps(coco_ids), encoding="utf-8")
+        return task, recipe.schedule, recipe.precision
+    if args.data is None:
+        raise ValueError(f"{args.network} without a recipe needs --data, a folder of pictures")
+    schedule = KINDS[args.network].schedule
+    torch.manual_seed(schedule.seed)
+    task = make_task(args.network, args.data, args.size)
+    if args.start_from is not None:
+        start_from(task, args.start_from)
+    return task, schedule, "fp32"
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -19,7 +19,7 @@ def append_row(file: Path, row: Mapping[str, float | str]) -> None:
 
 
 def keep_rows(file: Path, last: int) -> None:
-    """Drop the rows of steps after ``last``: a training that goes on from there writes them anew."""
+    """Drop the rows of steps after ``last``: who goes on from there writes them anew."""
     if not file.is_file():
         return
     with file.open(newline="", encoding="utf-8") as source:

@@ -7,15 +7,19 @@ A folder holds everything of a training: ``last.pth`` (to go on from), ``losses.
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import random
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -70,8 +74,17 @@ class _Samples(Dataset[Any]):
     def __init__(self, task: Task, seed: int, validation: bool) -> None:
         self.task, self.seed, self.validation = task, seed, validation
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network, which processes that prepare samples do not need."""
+        task = copy.copy(self.task)
+        task.network = nn.Identity()
+        return {**self.__dict__, "task": task}
+
     def __getitem__(self, number: int) -> Any:
         return self.task.sample(number, self.seed, validation=self.validation)
+
+    def collate(self, samples: list[Any]) -> Any:
+        return self.task.collate(samples)
 
 
 def train(
@@ -117,6 +130,7 @@ def train(
         enumerate(batches, first + 1), task.name, schedule.steps, initial=first, unit="step",
         disable=not sys.stderr.isatty(),
     )  # fmt: skip
+    began, done = time.monotonic(), 0
     for step, batch in progress:
         network.train()
         rate = learning_rate(step, schedule)
@@ -142,6 +156,8 @@ def train(
             means.clear()
             held_out = validate(task, average.module, schedule, device)
             row |= {f"held-out {name}": value for name, value in held_out.items()}
+            speed = (step - first - done) * schedule.batch / (time.monotonic() - began)
+            began, done = time.monotonic(), step - first
             append_row(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
             _save(folder, step, schedule, network, average, optimizer)
             draw_curves(folder)
@@ -224,15 +240,25 @@ def _parameter_groups(network: nn.Module, schedule: Schedule) -> list[dict[str, 
 
 
 def _batches(task: Task, schedule: Schedule, numbers: range, workers: int) -> Iterable[Any]:
+    samples = _Samples(task, schedule.seed, validation=False)
     return DataLoader(
-        _Samples(task, schedule.seed, validation=False),
+        samples,
         generator=torch.Generator().manual_seed(schedule.seed),  # else the loader draws from ours
         batch_size=schedule.batch,
         sampler=_Numbers(numbers),
         num_workers=workers,
-        collate_fn=task.collate,
+        collate_fn=samples.collate,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
+        prefetch_factor=6 if workers else None,
     )
+
+
+def _begin_worker(number: int) -> None:
+    """Processes that prepare samples give way to the step, and to everybody else."""
+    cv2.setNumThreads(1)
+    if hasattr(os, "nice"):
+        os.nice(5)
 
 
 class _Numbers(torch.utils.data.Sampler[int]):
