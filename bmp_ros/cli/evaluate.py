@@ -127,11 +127,14 @@ def _run_tracks(args: argparse.Namespace) -> int:
 
 def _run_dataset(args: argparse.Namespace) -> int:
     from bmp_ros.engines import build_loop
+    from bmp_ros.engines.build import locate_weights
     from bmp_ros.evaluation.datasets import open_dataset
     from bmp_ros.evaluation.evaluate_loop import evaluate
     from bmp_ros.evaluation.report import report_lines
     from bmp_ros.evaluation.scores import import_pycocotools
+    from bmp_ros.evaluation.seen_pictures import seen_coco_ids
     from bmp_ros.machine import machine_line
+    from bmp_ros.loop.presets import load_preset
 
     iterations = _numbers(args.iterations, "--iterations", int)
     box_nms = _numbers(args.box_nms, "--box-nms", float)
@@ -145,9 +148,13 @@ def _run_dataset(args: argparse.Namespace) -> int:
         args.json.parent.mkdir(parents=True, exist_ok=True)
     # The loop first: it is built in seconds, and pictures may take minutes to render.
     loop = build_loop(args.preset, args.device, precision=args.precision)
+    seen = seen_coco_ids(locate_weights(load_preset(args.preset)).values())
     dataset = open_dataset(
-        args.dataset, count=args.count, annotations=args.annotations, cache=args.cache
-    )
+        args.dataset, count=args.count, annotations=args.annotations, cache=args.cache,
+        leave_out=seen,
+    )  # fmt: skip
+    if left_out := getattr(dataset, "left_out", 0):
+        print(f"{left_out} pictures left out: the networks were trained on them")
     evaluation = evaluate(
         loop, dataset, iterations=iterations, box_nms_iou=box_nms,
         detection_threshold=args.detection_threshold, progress=True,

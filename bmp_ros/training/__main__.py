@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--root", type=Path, default=Path(), help="where the recipe's folders are (default: here)"
     )
     parser.add_argument(
-        "--cache", type=Path, default=Path("~/.cache/bmp_ros/training"),
+        "--cache",
+        type=Path,
+        default=Path("~/.cache/bmp_ros/training"),
         help="folder for decoded pictures; may be deleted (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of this training")
@@ -44,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, help="pictures per step")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--size", type=_size, help="canvas, WIDTHxHEIGHT, multiples of 32")
-    parser.add_argument("--start-from", type=Path, help="weights (.pth), or folder of exported networks")
+    parser.add_argument(
+        "--start-from", type=Path, help="weights (.pth), or folder of exported networks"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--precision", choices=PRECISIONS,

@@ -22,6 +22,7 @@ import numpy as np
 
 from bmp_ros.evaluation.ground_truth import complete_person, people_of
 from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.training.detections import Detected
 from bmp_ros.training.pictures import Picture
 
 LONGER_SIDE = 480
@@ -46,6 +47,30 @@ class Person:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A person as networks saw them, in pixels of the cached picture; see `Detected`.
+
+    mask: the part of the mask within its box of pixels, which begins at ``corner`` (x, y).
+    """
+
+    box: np.ndarray
+    mask: np.ndarray
+    corner: tuple[int, int]
+    keypoints: np.ndarray | None
+
+    @classmethod
+    def of(cls, person: Detected) -> Seen:
+        mask, corner = _cut(person.mask)
+        return cls(person.box, mask, corner, person.keypoints)
+
+    def whole(self, height: int, width: int) -> Detected:
+        mask = np.zeros((height, width), bool)
+        x, y = self.corner
+        mask[y : y + self.mask.shape[0], x : x + self.mask.shape[1]] = self.mask
+        return Detected(self.box, mask, self.keypoints)
+
+
+@dataclass(frozen=True)
 class Entry:
     """A picture of the cache: where its pixels begin, its size, its people."""
 
@@ -64,8 +89,9 @@ class CocoPictures:
 
     folder: ``file_name`` is looked for in ``images/`` of it and in itself. annotations: the COCO
     file, below the folder or anywhere. cache: a folder for decoded pixels, which may be deleted.
-    leave_out: image ids that are not to be seen; only: those that are (None: all). all_joints: joints of visibility 0 are not in the
-    picture (rendered ones) instead of not labelled. count: only the first so many.
+    leave_out: image ids that are not to be seen; only: those that are (None: all). all_joints:
+    joints of visibility 0 are not in the picture (rendered ones) instead of not labelled. count:
+    only the first so many. masked: only pictures with somebody whose mask is known.
 
     Raises FileNotFoundError for a file that is missing, ValueError for annotations that cannot be
     used, and for pictures that nothing may be trained on (`NEVER_TRAINED`).
@@ -81,6 +107,7 @@ class CocoPictures:
         only: Iterable[Any] | None = None,
         all_joints: bool = False,
         count: int | None = None,
+        masked: bool = False,
     ) -> None:
         file = annotations if annotations.is_file() else folder / annotations
         if not file.is_file():
@@ -90,12 +117,10 @@ class CocoPictures:
         text = file.read_bytes()
         document = json.loads(text)
         refuse_untrainable(document["images"], file)
-        skipped = set(leave_out)
         chosen = {image["id"] for image in document["images"]} if only is None else set(only)
-        chosen -= skipped
-        images = [
-            image for image in document["images"] if image["id"] in chosen
-        ][:count]
+        chosen -= set(leave_out)
+        images = [image for image in document["images"] if image["id"] in chosen][:count]
+        self.left_out = sum(image["id"] not in chosen for image in document["images"])
         if not images:
             raise ValueError(f"{file} has no pictures to train on")
         places = [find_image(folder, image) for image in images]
@@ -113,6 +138,17 @@ class CocoPictures:
             labels.write_bytes(pickle.dumps(self.entries))
         self._file = pixels
         self._pixels = np.memmap(pixels, np.uint8, "r")
+        self.seen_file = pixels.with_suffix(".seen")
+        """What `bmp_ros.training.detections` writes: for every picture its people as seen."""
+        self._seen: list[list[Seen | None]] | None = None
+        if self.seen_file.is_file():
+            self._seen = pickle.loads(self.seen_file.read_bytes())
+
+        self._numbers = [
+            number
+            for number, entry in enumerate(self.entries)
+            if not masked or any(person.mask is not None for person in entry.people)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the pixels: processes that prepare samples map the file themselves."""
@@ -123,14 +159,19 @@ class CocoPictures:
         self._pixels = np.memmap(self._file, np.uint8, "r")
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._numbers)
 
     @property
     def coco_ids(self) -> list[int]:
         """Of the pictures that are COCO's."""
-        return sorted(entry.coco_id for entry in self.entries if entry.coco_id is not None)
+        chosen = [self.entries[number] for number in self._numbers]
+        return sorted(entry.coco_id for entry in chosen if entry.coco_id is not None)
 
-    def __getitem__(self, number: int) -> Picture:
+    def __getitem__(self, place: int) -> Picture:
+        return self.picture(self._numbers[place])
+
+    def picture(self, number: int) -> Picture:
+        """The picture of ``entries[number]``."""
         entry = self.entries[number]
         height, width = entry.height, entry.width
         image = self._pixels[entry.first : entry.first + height * width * 3]
@@ -148,6 +189,9 @@ class CocoPictures:
             masks,
             joints[..., :2],
             joints[..., 2].astype(np.int64),
+            ()
+            if self._seen is None
+            else [person and person.whole(height, width) for person in self._seen[number]],
             has_mask=np.array([person.mask is not None for person in people], bool),
             given_boxes=np.array([person.box for person in people], np.float32).reshape(-1, 4),
             ignore=entry.ignore,
@@ -220,11 +264,18 @@ def _person(item: Mapping[str, Any], image: Mapping[str, Any], size: tuple[int, 
         if whole.shape != size[::-1]:
             whole = cv2.resize(whole * np.uint8(255), size, interpolation=cv2.INTER_AREA) > 127
         whole = whole.astype(bool)
-        rows, columns = np.flatnonzero(whole.any(axis=1)), np.flatnonzero(whole.any(axis=0))
-        if len(rows):
-            part = whole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            mask, corner = part.copy(), (int(columns[0]), int(rows[0]))
+        if whole.any():
+            mask, corner = _cut(whole)
     return Person(box.astype(np.float32), joints, mask, corner)
+
+
+def _cut(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The part of ``mask`` (H, W) that has pixels, and its corner x, y; (0, 0) pixels of none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 0), bool), (0, 0)
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return part.copy(), (int(columns[0]), int(rows[0]))
 
 
 def _decode(entries: Sequence[Entry], places: Sequence[Path], target: Path) -> None:

@@ -72,7 +72,7 @@ class CutOuts:
         assert person.mask is not None
         x, y = person.corner
         rows, columns = person.mask.shape
-        pixels = folder[number].image[y : y + rows, x : x + columns]
+        pixels = folder.picture(number).image[y : y + rows, x : x + columns]
         joints = person.joints - np.array([x, y, 0], np.float32)
         return CutOut(pixels, person.mask, joints, folder.all_joints)
 

@@ -38,8 +38,9 @@ def detector_loss(
 
     output: of B canvases at P locations, one class. priors: (P, 3). boxes: B tensors (N, 4) xyxy
     in canvas pixels. masks: B tensors (N, h / 4, w / 4) in [0, 1]. masked: B tensors (N,) bool,
-    whose mask is known (None: all); the others have no mask loss. ignore: B tensors (M, 4), regions
-    with people whom nobody labelled: locations in them that answer for nobody have no class loss.
+    whose mask is known (None: all); the others have no mask loss. ignore: B tensors (M, 4), where
+    there are people whom nobody labelled: locations in them that answer for nobody have no class
+    loss.
     """
     centres = priors[:, :2]
     predicted = torch.cat(
@@ -73,7 +74,9 @@ def detector_loss(
             (image, locations[masked[image][people]], people[masked[image][people]])
             for image, locations, people in assigned
         ]
-        assigned = [(image, locations, people) for image, locations, people in assigned if len(people)]
+        assigned = [
+            (image, locations, people) for image, locations, people in assigned if len(people)
+        ]
     share = MASKS_PER_BATCH / max(1, sum(len(locations) for _, locations, _ in assigned))
     number = 0
     for image, locations, people in assigned:
@@ -94,7 +97,10 @@ def detector_loss(
 
 
 def within(predicted: Tensor, centres: Tensor, regions: Tensor) -> Tensor:
-    """(P,) bool: locations whose centre (P, 2) or most of whose box (P, 4) is in a region (M, 4)."""
+    """(P,) bool: locations whose centre (P, 2), or most of whose box (P, 4), is in a region.
+
+    regions: (M, 4) xyxy.
+    """
     inside = (centres[:, None] > regions[:, :2]) & (centres[:, None] < regions[:, 2:])
     low = torch.maximum(predicted[:, None, :2], regions[:, :2])
     high = torch.minimum(predicted[:, None, 2:], regions[:, 2:])

@@ -325,7 +325,9 @@ def recolour(
         values = (values - 110) * np.float32(np.exp(random.normal(0, 0.2 * strength))) + 110
         values = values * gain.astype(np.float32) + np.float32(random.normal(0, 8))
         grey = values.mean(axis=2, keepdims=True)
-        values = grey + (values - grey) * np.float32(np.clip(random.normal(1, 0.3 * strength), 0, 2))
+        values = grey + (values - grey) * np.float32(
+            np.clip(random.normal(1, 0.3 * strength), 0, 2)
+        )
     if random.random() < 0.1:
         values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
     focus = random.random()

@@ -33,7 +33,8 @@ class Source:
 
     annotations: the COCO file, below the folder. all_joints: a joint of visibility 0 is not in the
     picture, as in rendered ones; otherwise nobody labelled it. cut_outs: its people are pasted
-    into other pictures. count: only the first so many pictures.
+    into other pictures. count: only the first so many pictures. masked: only pictures with
+    somebody whose mask is known, which is all that a segmenter learns from.
     """
 
     folder: str
@@ -42,6 +43,7 @@ class Source:
     all_joints: bool = False
     cut_outs: bool = False
     count: int | None = None
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def read_recipe(file: Path) -> Recipe:
             raise ValueError(f"{file}: an entry of data has no folder: {entry}")
         source = Source(**entry)
         if not source.weight >= 0:
-            raise ValueError(f"{file}: weight of {source.folder} is {source.weight}, allowed: >= 0")
+            raise ValueError(
+                f"{file}: weight of {source.folder} is {source.weight}, allowed: >= 0"
+            )
         sources.append(source)
     if not sum(source.weight for source in sources) > 0:
         raise ValueError(f"{file}: every weight of data is 0, so that there is nothing to draw")
@@ -91,9 +95,7 @@ def read_recipe(file: Path) -> Recipe:
     _known(file, "schedule", schedule, Schedule)
     precision = values.get("precision", "fp32")
     if precision not in PRECISIONS:
-        raise ValueError(
-            f"{file}: precision is {precision!r}, allowed: {', '.join(PRECISIONS)}"
-        )
+        raise ValueError(f"{file}: precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
     held_out = values.get("held_out")
     size = values.get("size")
     return Recipe(
@@ -108,22 +110,32 @@ def read_recipe(file: Path) -> Recipe:
     )
 
 
+def open_folders(
+    recipe: Recipe, root: Path, cache: Path
+) -> tuple[list[CocoPictures], list[CocoPictures]]:
+    """The folders that are trained on, below ``root``, and those of the pictures kept aside."""
+    folders, held_out = [], []
+    for source in recipe.data:
+        folder, annotations = root / source.folder, Path(source.annotations)
+        kept = recipe.held_out.get(annotations.name, [])
+        options: dict[str, Any] = {
+            "all_joints": source.all_joints, "count": source.count, "masked": source.masked,
+        }  # fmt: skip
+        folders.append(CocoPictures(folder, annotations, cache, leave_out=kept, **options))
+        if folders[-1].left_out:
+            held_out.append(CocoPictures(folder, annotations, cache, only=kept, **options))
+    if not held_out:
+        raise ValueError("held_out names no picture of the data: nothing tells when to stop")
+    return folders, held_out
+
+
 def prepare(recipe: Recipe, root: Path, cache: Path) -> tuple[Task, list[int]]:
     """Open the pictures below ``root`` and build the task; return it and the COCO ids it sees.
 
     cache: a folder for decoded pictures. Raises ValueError or FileNotFoundError for pictures,
     annotations or weights that cannot be used.
     """
-    folders, held_out = [], []
-    for source in recipe.data:
-        folder, annotations = root / source.folder, Path(source.annotations)
-        kept = recipe.held_out.get(annotations.name, [])
-        options = {"all_joints": source.all_joints, "count": source.count}
-        folders.append(CocoPictures(folder, annotations, cache, leave_out=kept, **options))
-        if kept:
-            held_out.append(CocoPictures(folder, annotations, cache, only=kept, **options))
-    if not held_out:
-        raise ValueError("held_out names no picture of the data: nothing tells when to stop")
+    folders, held_out = open_folders(recipe, root, cache)
     pasted = [
         folder for folder, source in zip(folders, recipe.data, strict=True) if source.cut_outs
     ]

@@ -161,7 +161,8 @@ def train(
             append_row(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
             _save(folder, step, schedule, network, average, optimizer)
             draw_curves(folder)
-            print(f"{task.name} {step}/{schedule.steps}: " + in_words(row), flush=True)
+            words = in_words({**row, "samples per second": speed})
+            print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
     if last < schedule.steps:
         return None
     weights = folder / f"{task.name}.pth"
