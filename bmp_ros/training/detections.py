@@ -110,7 +110,7 @@ def box_overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return overlaps
 
 
-def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimator) -> int:
+def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimator | None) -> int:
     """Let networks look at all pictures of a folder; return how many people they found.
 
     Boxes, masks and keypoints are kept beside the folder's decoded pictures, in one file that
@@ -129,7 +129,7 @@ def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimato
             detector, picture.image, picture.masks, picture.masked, picture.boxes
         )
         rows = [row for row, person in enumerate(people) if person is not None]
-        if rows:
+        if rows and estimator is not None:
             seen = [person for person in people if person is not None]
             poses = estimator.estimate(
                 Frame(picture.image),
@@ -226,6 +226,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--poses", type=int, default=0, metavar="N", help="add keypoints for N pictures of --data"
     )
+    parser.add_argument(
+        "--without-poses", action="store_true", help="boxes and masks only, for the pose network"
+    )
     args = parser.parse_args(arguments)
     if (args.recipe is None) == (args.data is None):
         parser.error("give a recipe or --data")
@@ -237,7 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             read_recipe(args.recipe), args.root, args.cache.expanduser()
         )
         for folder in (*folders, *held_out):
-            found = write_seen(folder, loop.detector, loop.pose_estimator)
+            estimator = None if args.without_poses else loop.pose_estimator
+            found = write_seen(folder, loop.detector, estimator)
             print(
                 f"{folder.file}: {len(folder.entries)} pictures, {found} people seen", flush=True
             )

@@ -24,7 +24,7 @@ def write_photographs(folder: Path, count: int = 12, first_id: int = 100) -> Pat
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(count):
-        picture = disc_picture(number + 1, 2 + number % 2, WIDTH, HEIGHT)
+        picture = disc_picture(number + first_id - 99, 2 + number % 2, WIDTH, HEIGHT)
         image_id = first_id + number
         name = f"images/{image_id:012d}.jpg"
         cv2.imwrite(str(folder / name), picture.image)

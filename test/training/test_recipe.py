@@ -15,8 +15,8 @@ from photographs import write_photographs
 
 from bmp_ros.synthetic.dataset import gather_annotations
 from bmp_ros.training import trainer
-from bmp_ros.training.__main__ import main
 from bmp_ros.training.coco_pictures import NEVER_TRAINED
+from bmp_ros.training.command import main
 from bmp_ros.training.recipe import open_folders, prepare, read_recipe
 
 CONFIG = Path(__file__).parents[2] / "config" / "training"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bmp_ros.training import detector_loss, trainer
-from bmp_ros.training.__main__ import main
+from bmp_ros.training.command import main
 from bmp_ros.training.tasks import KINDS, make_task
 from bmp_ros.training.trainer import Schedule, learning_rate, train
 
