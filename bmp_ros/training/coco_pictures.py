@@ -191,7 +191,10 @@ class CocoPictures:
             joints[..., 2].astype(np.int64),
             ()
             if self._seen is None
-            else [person and person.whole(height, width) for person in self._seen[number]],
+            else [
+                None if person is None else person.whole(height, width)
+                for person in self._seen[number]
+            ],
             has_mask=np.array([person.mask is not None for person in people], bool),
             given_boxes=np.array([person.box for person in people], np.float32).reshape(-1, 4),
             ignore=entry.ignore,

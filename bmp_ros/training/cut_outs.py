@@ -73,7 +73,7 @@ class CutOuts:
         x, y = person.corner
         rows, columns = person.mask.shape
         pixels = folder.picture(number).image[y : y + rows, x : x + columns]
-        joints = person.joints - np.array([x, y, 0], np.float32)
+        joints: np.ndarray = person.joints - np.array([x, y, 0], np.float32)
         return CutOut(pixels, person.mask, joints, folder.all_joints)
 
     def crowd(self, random: np.random.Generator, view: Picture) -> Picture:

@@ -141,7 +141,7 @@ def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimato
                 assert person is not None
                 keypoints = np.column_stack([joints, scores]).astype(np.float32)
                 people[row] = replace(person, keypoints=keypoints)
-        everybody.append([person and Seen.of(person) for person in people])
+        everybody.append([None if person is None else Seen.of(person) for person in people])
     part = folder.seen_file.with_suffix(".part")
     part.write_bytes(pickle.dumps(everybody))
     part.replace(folder.seen_file)

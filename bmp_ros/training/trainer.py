@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -305,7 +305,7 @@ def _checkpoint(folder: Path, schedule: Schedule) -> dict[str, Any] | None:
 
 def _random_states() -> dict[str, Any]:
     """The states of every generator that a step may draw from, as ``torch.load`` takes them."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state())
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photographs import write_photographs
 
+from bmp_ros.engines.protocols import Detections, Poses
+from bmp_ros.loop.frame import Frame
 from bmp_ros.training.coco_pictures import NEVER_TRAINED, CocoPictures
 from bmp_ros.training.cut_outs import CutOut, CutOuts, pasted
-from bmp_ros.training.detections import box_overlaps
+from bmp_ros.training.detections import box_overlaps, detect_people, write_seen
 from bmp_ros.training.detector_samples import detector_sample
 from bmp_ros.training.pictures import Picture, ViewRange, mosaic, random_view
 from bmp_ros.training.pose_samples import pose_samples
@@ -191,3 +193,52 @@ def test_rendered_is_who_knows_everything(pictures: CocoPictures) -> None:
     blank = np.zeros((0, 4, 4), bool)
     nobody = Picture(np.zeros((4, 4, 3), np.uint8), blank, np.zeros((0, 17, 2)), np.zeros((0, 17)))
     assert nobody.rendered
+
+
+class Everybody:
+    """Finds what is bright as one thing, and poses whoever it is shown."""
+
+    def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+        mask = frame.image.max(axis=2) > 100
+        rows, columns = np.nonzero(mask)
+        box = np.array(
+            [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32
+        )
+        return Detections(box, np.array([0.9], np.float32), lambda chosen: mask[None][chosen])
+
+    def estimate(self, frame: Frame, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
+        assert masks is not None and masks.shape == (len(boxes), frame.height, frame.width)
+        return Poses(np.repeat(boxes[:, None, :2], 17, axis=1), np.ones((len(boxes), 17)))
+
+
+@pytest.mark.parametrize("poses", [True, False])
+def test_what_networks_saw_is_kept_beside_the_pictures(
+    folder: Path, tmp_path: Path, poses: bool
+) -> None:
+    opened = CocoPictures(folder, Path("people.json"), tmp_path)
+    assert opened[0].detected == ()
+    found = write_seen(opened, Everybody(), Everybody() if poses else None)  # type: ignore[arg-type]
+    again = CocoPictures(folder, Path("people.json"), tmp_path)
+    seen = [person for n in range(len(again)) for person in again[n].detected]
+    people = [person for person in seen if person is not None]
+    assert len(people) == found > 0 and len(seen) > found
+    assert all(person.mask.shape == (96, 128) and person.mask.any() for person in people)
+    for person in people:
+        assert (person.keypoints is not None) == poses
+        if person.keypoints is not None:
+            assert np.allclose(person.keypoints[:, :2], person.box[:2])
+
+
+def test_people_without_masks_are_found_by_their_boxes(pictures: CocoPictures) -> None:
+    picture = pictures[0].only([1])
+    image = np.where(pictures[0].image > 60, 0, pictures[0].image).astype(np.uint8)
+    left, top, right, bottom = np.rint(picture.boxes[0]).astype(int)
+    image[top:bottom, left:right] = 200
+    (person,) = detect_people(
+        Everybody(),
+        image,
+        picture.masks,
+        picture.masked,
+        picture.boxes,  # type: ignore[arg-type]
+    )
+    assert person is not None and np.abs(person.box - picture.boxes[0]).max() <= 1
