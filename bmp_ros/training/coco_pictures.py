@@ -140,9 +140,9 @@ class CocoPictures:
         self._pixels = np.memmap(pixels, np.uint8, "r")
         self.seen_file = pixels.with_suffix(".seen")
         """What `bmp_ros.training.detections` writes: for every picture its people as seen."""
-        self._seen: list[list[Seen | None]] | None = None
+        self.seen: list[list[Seen | None]] | None = None
         if self.seen_file.is_file():
-            self._seen = pickle.loads(self.seen_file.read_bytes())
+            self.seen = pickle.loads(self.seen_file.read_bytes())
 
         self._numbers = [
             number
@@ -190,10 +190,10 @@ class CocoPictures:
             joints[..., :2],
             joints[..., 2].astype(np.int64),
             ()
-            if self._seen is None
+            if self.seen is None
             else [
                 None if person is None else person.whole(height, width)
-                for person in self._seen[number]
+                for person in self.seen[number]
             ],
             has_mask=np.array([person.mask is not None for person in people], bool),
             given_boxes=np.array([person.box for person in people], np.float32).reshape(-1, 4),

@@ -32,7 +32,7 @@ from bmp_ros.loop.skeletons import COCO_17
 
 if TYPE_CHECKING:
     from bmp_ros.loop.protocols import Detector, PoseEstimator
-    from bmp_ros.training.coco_pictures import CocoPictures
+    from bmp_ros.training.coco_pictures import CocoPictures, Seen
 
 SCORE_THRESHOLD = 0.15
 LEAST_OVERLAP, LEAST_BOX_OVERLAP = 0.4, 0.5
@@ -142,10 +142,48 @@ def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimato
                 keypoints = np.column_stack([joints, scores]).astype(np.float32)
                 people[row] = replace(person, keypoints=keypoints)
         everybody.append([None if person is None else Seen.of(person) for person in people])
+    _keep_seen(folder, everybody)
+    return sum(person is not None for people in everybody for person in people)
+
+
+def add_poses(folder: CocoPictures, estimator: PoseEstimator) -> int:
+    """Add keypoints to what `write_seen` wrote, of people whose mask is known, for the segmenter;
+    return how many there are. Raises ValueError where nothing was written.
+    """
+    if folder.seen is None:
+        raise ValueError(
+            f"no detector has looked at {folder.file}; run bmp_ros.training.detections first"
+        )
+    added = 0
+    for number, people in enumerate(folder.seen):
+        labelled = folder.entries[number].people
+        rows = [
+            row for row, person in enumerate(people)
+            if person is not None and labelled[row].mask is not None
+        ]  # fmt: skip
+        if not rows:
+            continue
+        picture = folder.picture(number)
+        detected = [picture.detected[row] for row in rows]
+        poses = estimator.estimate(
+            Frame(picture.image),
+            np.stack([person.box for person in detected if person is not None]),
+            np.stack([person.mask for person in detected if person is not None]),
+        )
+        for row, joints, scores in zip(rows, poses.keypoints, poses.scores, strict=True):
+            person = people[row]
+            assert person is not None
+            keypoints = np.column_stack([joints, scores]).astype(np.float32)
+            people[row] = replace(person, keypoints=keypoints)
+        added += len(rows)
+    _keep_seen(folder, folder.seen)
+    return added
+
+
+def _keep_seen(folder: CocoPictures, everybody: list[list[Seen | None]]) -> None:
     part = folder.seen_file.with_suffix(".part")
     part.write_bytes(pickle.dumps(everybody))
     part.replace(folder.seen_file)
-    return sum(person is not None for people in everybody for person in people)
 
 
 def write_detections(folder: Path, detector: Detector) -> int:
@@ -229,6 +267,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--without-poses", action="store_true", help="boxes and masks only, for the pose network"
     )
+    parser.add_argument(
+        "--add-poses", action="store_true", help="only add keypoints to what was written before"
+    )
     args = parser.parse_args(arguments)
     if (args.recipe is None) == (args.data is None):
         parser.error("give a recipe or --data")
@@ -240,6 +281,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             read_recipe(args.recipe), args.root, args.cache.expanduser()
         )
         for folder in (*folders, *held_out):
+            if args.add_poses:
+                if folder.seen is not None:
+                    added = add_poses(folder, loop.pose_estimator)
+                    print(f"{folder.file}: {added} people posed", flush=True)
+                continue
             estimator = None if args.without_poses else loop.pose_estimator
             found = write_seen(folder, loop.detector, estimator)
             print(

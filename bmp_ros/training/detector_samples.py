@@ -62,16 +62,22 @@ def detector_sample(
     if cut_outs is not None:
         view = cut_outs.crowd(random, view)
     image = recolour(random, view.image, rendered=view.rendered)
-    # What the loop does from its second iteration on: those found so far are black. How others
-    # look then cannot be told without a mask.
-    paintable = np.flatnonzero(view.masked)
-    if len(paintable) and random.random() < PAINTED_SHARE:
+    # What the loop does from its second iteration on: those found so far are black. Of somebody
+    # whose mask nobody knows, it is the detector's that is painted, as at work.
+    guessed = [
+        None if known or person is None else person.mask
+        for known, person in zip(view.masked, view.detected or [None] * len(view), strict=True)
+    ]
+    paintable = [row for row in range(len(view)) if view.masked[row] or guessed[row] is not None]
+    if paintable and random.random() < PAINTED_SHARE:
         count = int(random.integers(1, len(paintable) + 1))
         painted = random.permutation(paintable)[:count]
         for row in painted:
-            mask = view.masks[row]
-            if random.random() < 0.7:
-                mask = rough_mask(random, mask, np.delete(view.masks, row, axis=0))
+            mask = guessed[row]
+            if mask is None:
+                mask = view.masks[row]
+                if random.random() < 0.7:
+                    mask = rough_mask(random, mask, np.delete(view.masks, row, axis=0))
             image[mask] = 0
         view = view.only(np.setdiff1d(np.arange(len(view)), painted))
     return _sample(image, view)

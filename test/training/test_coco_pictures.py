@@ -17,7 +17,7 @@ from bmp_ros.engines.protocols import Detections, Poses
 from bmp_ros.loop.frame import Frame
 from bmp_ros.training.coco_pictures import NEVER_TRAINED, CocoPictures
 from bmp_ros.training.cut_outs import CutOut, CutOuts, pasted
-from bmp_ros.training.detections import box_overlaps, detect_people, write_seen
+from bmp_ros.training.detections import add_poses, box_overlaps, detect_people, write_seen
 from bmp_ros.training.detector_samples import detector_sample
 from bmp_ros.training.pictures import Picture, ViewRange, mosaic, random_view
 from bmp_ros.training.pose_samples import pose_samples
@@ -227,6 +227,22 @@ def test_what_networks_saw_is_kept_beside_the_pictures(
         assert (person.keypoints is not None) == poses
         if person.keypoints is not None:
             assert np.allclose(person.keypoints[:, :2], person.box[:2])
+
+
+def test_poses_are_added_to_people_with_masks(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no detector has looked"):
+        add_poses(CocoPictures(folder, Path("people.json"), tmp_path), Everybody())  # type: ignore[arg-type]
+    write_seen(CocoPictures(folder, Path("people.json"), tmp_path), Everybody(), None)  # type: ignore[arg-type]
+    opened = CocoPictures(folder, Path("people.json"), tmp_path)
+    added = add_poses(opened, Everybody())  # type: ignore[arg-type]
+    again = CocoPictures(folder, Path("people.json"), tmp_path)
+    posed = 0
+    for number in range(len(again)):
+        picture = again[number]
+        for person, masked in zip(picture.detected, picture.masked, strict=True):
+            assert person is None or (person.keypoints is not None) == masked
+            posed += person is not None and bool(masked)
+    assert posed == added > 0
 
 
 def test_people_without_masks_are_found_by_their_boxes(pictures: CocoPictures) -> None:
