@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bmp_ros.benchmark.machine import machine_line
 from bmp_ros.engines import build_loop
 from bmp_ros.engines.build import locate_weights
+from bmp_ros.engines.presets import load_preset
 from bmp_ros.evaluation.coco_folder import CocoFolder
 from bmp_ros.evaluation.coco_results import CollectedResults, mask_result
 from bmp_ros.evaluation.datasets import Dataset, open_dataset
@@ -34,8 +34,8 @@ from bmp_ros.evaluation.ground_truth import truth_for
 from bmp_ros.evaluation.seen_pictures import seen_coco_ids
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.frame import Frame
-from bmp_ros.loop.presets import load_preset
-from bmp_ros.loop.traced_people import detector_masks
+from bmp_ros.loop.trace import detector_masks
+from bmp_ros.machine import machine_line
 
 KINDS = {"boxes": "bbox", "masks": "segm", "keypoints": "keypoints"}
 RECALLS = np.linspace(0, 1, 101)
@@ -135,7 +135,7 @@ def newly_found(
     """People whom the first run missed at IoU 0.5, and of them those whom the second found."""
     missed = found = 0
     for one, two in zip(first, second, strict=True):
-        if one.get("image_id") != two.get("image_id"):
+        if "gtIds" not in one or "gtIds" not in two:  # nobody was there, nobody found
             continue
         before = dict(zip(one["gtIds"], one["gtMatches"][0] > 0, strict=True))
         after = dict(zip(two["gtIds"], two["gtMatches"][0] > 0, strict=True))

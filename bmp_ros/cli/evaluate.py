@@ -128,13 +128,13 @@ def _run_tracks(args: argparse.Namespace) -> int:
 def _run_dataset(args: argparse.Namespace) -> int:
     from bmp_ros.engines import build_loop
     from bmp_ros.engines.build import locate_weights
+    from bmp_ros.engines.presets import load_preset
     from bmp_ros.evaluation.datasets import open_dataset
     from bmp_ros.evaluation.evaluate_loop import evaluate
     from bmp_ros.evaluation.report import report_lines
     from bmp_ros.evaluation.scores import import_pycocotools
     from bmp_ros.evaluation.seen_pictures import seen_coco_ids
     from bmp_ros.machine import machine_line
-    from bmp_ros.loop.presets import load_preset
 
     iterations = _numbers(args.iterations, "--iterations", int)
     box_nms = _numbers(args.box_nms, "--box-nms", float)

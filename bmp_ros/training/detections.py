@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bmp_ros.engines.build import build_loop
+from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import coco_run_lengths, mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
@@ -86,7 +87,7 @@ def detect_people(
     shared = truth @ guess.T
     overlap = shared / np.maximum(truth.sum(1)[:, None] + guess.sum(1) - shared, 1)
     if masked is not None and boxes is not None:
-        overlap[~masked] = box_overlaps(boxes[~masked], found.boxes)
+        overlap[~masked] = box_iou(boxes[~masked], found.boxes)
     least = np.full(len(masks), LEAST_OVERLAP)
     if masked is not None:
         least[~masked] = LEAST_BOX_OVERLAP
@@ -97,17 +98,6 @@ def detect_people(
         else None
         for row, column in enumerate(best)
     ]
-
-
-def box_overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) IoU of xyxy boxes (N, 4) and (M, 4)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    overlaps: np.ndarray = shared / np.maximum(union, 1e-6)
-    return overlaps
 
 
 def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimator | None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import box_area, box_iou, generalized_box_iou_loss
 
 from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput, mask_logits
 
@@ -105,7 +105,7 @@ def within(predicted: Tensor, centres: Tensor, regions: Tensor) -> Tensor:
     low = torch.maximum(predicted[:, None, :2], regions[:, :2])
     high = torch.minimum(predicted[:, None, 2:], regions[:, 2:])
     shared = (high - low).clamp(min=0).prod(dim=2)
-    share = shared / _area(predicted).clamp(min=1e-6)[:, None]
+    share = shared / box_area(predicted).clamp(min=1e-6)[:, None]
     return (inside.all(dim=2) | (share > IGNORED_SHARE)).any(dim=1)
 
 

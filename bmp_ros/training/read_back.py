@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bmp_ros.engines.torch.conv_pose import ConvPose
-from bmp_ros.engines.torch.point_segmenter import PointSegmenter
-from bmp_ros.engines.torch.rtmdet_ins import RTMDetIns
+from bmp_ros.networks.conv_pose import ConvPose
+from bmp_ros.networks.point_segmenter import PointSegmenter
+from bmp_ros.networks.rtmdet_ins import RTMDetIns
 
 FILES = {
     "detector": ("detector.onnx", "detector.masks.onnx"),

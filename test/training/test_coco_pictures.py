@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photographs import write_photographs
 
-from bmp_ros.engines.protocols import Detections, Poses
 from bmp_ros.loop.frame import Frame
+from bmp_ros.loop.protocols import Detections, Poses
 from bmp_ros.training.coco_pictures import NEVER_TRAINED, CocoPictures
 from bmp_ros.training.cut_outs import CutOut, CutOuts, pasted
-from bmp_ros.training.detections import add_poses, box_overlaps, detect_people, write_seen
+from bmp_ros.training.detections import add_poses, detect_people, write_seen
 from bmp_ros.training.detector_samples import detector_sample
 from bmp_ros.training.pictures import Picture, ViewRange, mosaic, random_view
 from bmp_ros.training.pose_samples import pose_samples
@@ -181,11 +181,6 @@ def test_unlabelled_joints_have_no_weight(pictures: CocoPictures) -> None:
     assert samples.weights[0].min() > 0
     assert (samples.weights[1] > 0).sum() == 5
     assert samples.heatmaps[1][samples.weights[1] == 0].max() == 0
-
-
-def test_box_overlaps() -> None:
-    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10]], np.float32)
-    assert np.allclose(box_overlaps(boxes, boxes), [[1, 1 / 3], [1 / 3, 1]])
 
 
 def test_rendered_is_who_knows_everything(pictures: CocoPictures) -> None:
