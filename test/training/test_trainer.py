@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,6 @@ from bmp_ros.training.tasks import KINDS, make_task
 from bmp_ros.training.trainer import Schedule, learning_rate, train
 
 SCHEDULE = Schedule(40, 8, 0.05, warmup=4, save_every=10, averaging=0.8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Line:
