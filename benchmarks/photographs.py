@@ -204,6 +204,9 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.05, help="of the AP figures")
     parser.add_argument("--json", type=Path)
     parser.add_argument(
+        "--without-own", action="store_true", help="leave out the runs at the preset's threshold"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="one iteration above --threshold only"
     )
     args = parser.parse_args()
@@ -217,7 +220,8 @@ def main() -> None:
         dataset = open_dataset(args.dataset, count=args.count, cache=args.cache)
     own = loop.settings.detection_threshold
     settings = [(count, value) for value in (args.threshold, own) for count in (1, 2)]
-    truth, runs, posed = run_everything(loop, dataset, settings[:1] if args.quick else settings)
+    settings = settings[:1] if args.quick else settings[:2] if args.without_own else settings
+    truth, runs, posed = run_everything(loop, dataset, settings)
     print(f"{args.preset} on {dataset.name}, {len(truth['images'])} pictures; {machine_line()}")
     figures: dict[str, Any] = {}
     boxes = {setting: matches(truth, run.results.boxes, "boxes") for setting, run in runs.items()}
@@ -247,8 +251,9 @@ def main() -> None:
     figures["true boxes"] = in_true
     print(f"keypoints in true boxes: {in_true[0]:.3f} ({in_true[1]:.3f})")
     if not args.quick:
-        second = bootstrap(boxes[1, own], boxes[2, own])
-        missed, found_later = newly_found(boxes[1, own], boxes[2, own])
+        pair = [boxes[count, args.threshold if args.without_own else own] for count in (1, 2)]
+        second = bootstrap(*pair)
+        missed, found_later = newly_found(*pair)
         figures["second iteration"] = [*second, found_later, missed]
         print(
             f"second iteration: box AP {second[0]:+.4f}, 95 % interval {second[1]:+.4f} to "
