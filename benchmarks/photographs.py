@@ -24,14 +24,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bmp_ros.cli.evaluate import seen_by_preset
 from bmp_ros.engines import build_loop
-from bmp_ros.engines.build import locate_weights
-from bmp_ros.engines.presets import load_preset
 from bmp_ros.evaluation.coco_folder import CocoFolder
 from bmp_ros.evaluation.coco_results import CollectedResults, mask_result
 from bmp_ros.evaluation.datasets import Dataset, open_dataset
 from bmp_ros.evaluation.ground_truth import truth_for
-from bmp_ros.evaluation.seen_pictures import seen_coco_ids
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.trace import detector_masks
@@ -212,7 +210,7 @@ def main() -> None:
     args = parser.parse_args()
     loop = build_loop(args.preset)
     if args.annotations is not None:
-        seen = seen_coco_ids(locate_weights(load_preset(args.preset)).values())
+        seen = seen_by_preset(args.preset)
         folder = CocoFolder(Path(args.dataset), args.annotations, count=args.count, leave_out=seen)
         print(f"{folder.left_out} pictures left out: the networks were trained on them")
         dataset: Dataset = folder
