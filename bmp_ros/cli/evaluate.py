@@ -146,8 +146,11 @@ def _run_dataset(args: argparse.Namespace) -> int:
     # The loop first: it is built in seconds, and pictures may take minutes to render.
     loop = build_loop(args.preset, args.device, precision=args.precision)
     dataset = open_dataset(
-        args.dataset, count=args.count, annotations=args.annotations, cache=args.cache
-    )
+        args.dataset, count=args.count, annotations=args.annotations, cache=args.cache,
+        leave_out=seen_by_preset(args.preset),
+    )  # fmt: skip
+    if left_out := getattr(dataset, "left_out", 0):
+        print(f"{left_out} pictures left out: the networks were trained on them")
     evaluation = evaluate(
         loop, dataset, iterations=iterations, box_nms_iou=box_nms,
         detection_threshold=args.detection_threshold, progress=True,
@@ -163,6 +166,15 @@ def _run_dataset(args: argparse.Namespace) -> int:
         }
         args.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def seen_by_preset(preset: str) -> frozenset[int]:
+    """The COCO ids that the network files of a preset name, by its name or path."""
+    from bmp_ros.engines.build import locate_weights
+    from bmp_ros.engines.presets import load_preset
+    from bmp_ros.evaluation.seen_pictures import seen_coco_ids
+
+    return seen_coco_ids(locate_weights(load_preset(preset)).values())
 
 
 def _numbers(text: str | None, option: str, kind: Callable[[str], Number]) -> list[Number] | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bmp_ros.evaluation.datasets import LabelledImage
+from bmp_ros.evaluation.seen_pictures import coco_id_of
 from bmp_ros.image_files import read_annotated_image
 
 _COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id",)}
@@ -21,6 +22,7 @@ class CocoFolder:
 
     folder: ``file_name`` is looked for in ``images/`` of it and in itself. annotations: the COCO
     file, by default ``annotations.json`` in the folder. count: only the first so many images.
+    leave_out: COCO ids of images that are not used; ``left_out`` tells how many there were.
     Raises FileNotFoundError when there is no such file or image, ValueError when it is not in
     COCO's format.
     """
@@ -32,15 +34,23 @@ class CocoFolder:
         *,
         count: int | None = None,
         name: str | None = None,
+        leave_out: Collection[int] = (),
     ) -> None:
         file = _find_annotations(folder) if annotations is None else annotations
         document = _read_document(file)
         self.name = name or str(folder)
         self.categories: Sequence[Mapping[str, Any]] = document["categories"]
         self._folder = folder
-        self._images: list[dict[str, Any]] = document["images"][:count]
-        if not self._images:
+        if not document["images"]:
             raise ValueError(f"{file} lists no images")
+        images = [entry for entry in document["images"] if coco_id_of(entry) not in leave_out]
+        self.left_out = len(document["images"]) - len(images)
+        self._images: list[dict[str, Any]] = images[:count]
+        if not self._images:
+            raise ValueError(
+                f"all {self.left_out} images of {file} were seen in training by the networks that "
+                "are to be scored; choose other images"
+            )
         self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in document["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)

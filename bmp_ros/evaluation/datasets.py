@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,6 +76,7 @@ def open_dataset(
     count: int | None = None,
     annotations: Path | None = None,
     cache: Path | None = None,
+    leave_out: Collection[int] = (),
 ) -> Dataset:
     """Open a data set by name (easy, crowded, heavy, train, demo) or the path of a folder.
 
@@ -84,6 +85,7 @@ def open_dataset(
     annotations: a folder's COCO file, by default its ``annotations.json``.
     cache: a folder in which pictures of a split are kept (JPEG, COCO's format), below the split's
     name; those that are missing are rendered, on all cores.
+    leave_out: COCO ids of a folder's pictures that are not used: those seen in training.
     Raises ValueError or FileNotFoundError naming what there is.
     """
     from bmp_ros.evaluation.coco_folder import CocoFolder
@@ -112,4 +114,4 @@ def open_dataset(
         raise FileNotFoundError(
             f"{name!r} is neither {', '.join(SPLIT_NAMES)} or {DEMO} nor a folder in COCO's format"
         )
-    return CocoFolder(folder, annotations, count=count)
+    return CocoFolder(folder, annotations, count=count, leave_out=leave_out)

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,18 @@ import numpy as np
 from tqdm import tqdm
 
 from bmp_ros.engines.build import build_loop
+from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import coco_run_lengths, mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
 
 if TYPE_CHECKING:
     from bmp_ros.loop.protocols import Detector, PoseEstimator
+    from bmp_ros.training.coco_pictures import CocoPictures, Seen
 
 SCORE_THRESHOLD = 0.15
-LEAST_OVERLAP = 0.4
-"""IoU of masks below which a detection is not this person's."""
+LEAST_OVERLAP, LEAST_BOX_OVERLAP = 0.4, 0.5
+"""IoU of masks, or of boxes, below which a detection is not this person's."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,16 @@ class Detected:
 
 
 def detect_people(
-    detector: Detector, image: np.ndarray, masks: np.ndarray
+    detector: Detector,
+    image: np.ndarray,
+    masks: np.ndarray,
+    masked: np.ndarray | None = None,
+    boxes: np.ndarray | None = None,
 ) -> list[Detected | None]:
-    """Return for each person, of truth ``masks`` (N, H, W) bool, the detection that fits best."""
+    """Return for each person, of truth ``masks`` (N, H, W) bool, the detection that fits best.
+
+    masked: (N,) bool, whose mask is known (None: all). The others are found by ``boxes`` (N, 4).
+    """
     found = detector.detect(Frame(image), score_threshold=SCORE_THRESHOLD)
     if not len(masks) or not len(found.boxes):
         return [None] * len(masks)
@@ -76,13 +86,94 @@ def detect_people(
     truth, guess = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, guesses))
     shared = truth @ guess.T
     overlap = shared / np.maximum(truth.sum(1)[:, None] + guess.sum(1) - shared, 1)
+    if masked is not None and boxes is not None:
+        overlap[~masked] = box_iou(boxes[~masked], found.boxes)
+    least = np.full(len(masks), LEAST_OVERLAP)
+    if masked is not None:
+        least[~masked] = LEAST_BOX_OVERLAP
     best = overlap.argmax(axis=1)
     return [
         Detected(found.boxes[column], guesses[column])
-        if overlap[row, column] >= LEAST_OVERLAP and overlap[:, column].argmax() == row
+        if overlap[row, column] >= least[row] and overlap[:, column].argmax() == row
         else None
         for row, column in enumerate(best)
     ]
+
+
+def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimator | None) -> int:
+    """Let networks look at all pictures of a folder; return how many people they found.
+
+    Boxes, masks and keypoints are kept beside the folder's decoded pictures, in one file that
+    appears when it is whole.
+    """
+    from bmp_ros.training.coco_pictures import Seen
+
+    everybody: list[list[Seen | None]] = []
+    progress = tqdm(
+        range(len(folder.entries)), f"looking at {folder.file.name}", unit="picture",
+        disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    for number in progress:
+        picture = folder.picture(number)
+        people = detect_people(
+            detector, picture.image, picture.masks, picture.masked, picture.boxes
+        )
+        rows = [row for row, person in enumerate(people) if person is not None]
+        if rows and estimator is not None:
+            seen = [person for person in people if person is not None]
+            poses = estimator.estimate(
+                Frame(picture.image),
+                np.stack([person.box for person in seen]),
+                np.stack([person.mask for person in seen]),
+            )
+            for row, joints, scores in zip(rows, poses.keypoints, poses.scores, strict=True):
+                person = people[row]
+                assert person is not None
+                keypoints = np.column_stack([joints, scores]).astype(np.float32)
+                people[row] = replace(person, keypoints=keypoints)
+        everybody.append([None if person is None else Seen.of(person) for person in people])
+    _keep_seen(folder, everybody)
+    return sum(person is not None for people in everybody for person in people)
+
+
+def add_poses(folder: CocoPictures, estimator: PoseEstimator) -> int:
+    """Add keypoints to what `write_seen` wrote, of people whose mask is known, for the segmenter;
+    return how many there are. Raises ValueError where nothing was written.
+    """
+    if folder.seen is None:
+        raise ValueError(
+            f"no detector has looked at {folder.file}; run bmp_ros.training.detections first"
+        )
+    added = 0
+    for number, people in enumerate(folder.seen):
+        labelled = folder.entries[number].people
+        rows = [
+            row for row, person in enumerate(people)
+            if person is not None and labelled[row].mask is not None
+        ]  # fmt: skip
+        if not rows:
+            continue
+        picture = folder.picture(number)
+        detected = [picture.detected[row] for row in rows]
+        poses = estimator.estimate(
+            Frame(picture.image),
+            np.stack([person.box for person in detected if person is not None]),
+            np.stack([person.mask for person in detected if person is not None]),
+        )
+        for row, joints, scores in zip(rows, poses.keypoints, poses.scores, strict=True):
+            person = people[row]
+            assert person is not None
+            keypoints = np.column_stack([joints, scores]).astype(np.float32)
+            people[row] = replace(person, keypoints=keypoints)
+        added += len(rows)
+    _keep_seen(folder, folder.seen)
+    return added
+
+
+def _keep_seen(folder: CocoPictures, everybody: list[list[Seen | None]]) -> None:
+    part = folder.seen_file.with_suffix(".part")
+    part.write_bytes(pickle.dumps(everybody))
+    part.replace(folder.seen_file)
 
 
 def write_detections(folder: Path, detector: Detector) -> int:
@@ -155,15 +246,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bmp_ros.training.detections", description=__doc__.split("\n")[0]
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of bmp_ros.synthetic.dataset"
-    )
+    parser.add_argument("recipe", type=Path, nargs="?", help="whose pictures are looked at")
+    parser.add_argument("--root", type=Path, default=Path(), help="see bmp_ros.training")
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/bmp_ros/training"))
+    parser.add_argument("--data", type=Path, help="instead: a folder of bmp_ros.synthetic.dataset")
     parser.add_argument("--preset", required=True, help="name or file; its networks are used")
     parser.add_argument(
-        "--poses", type=int, default=0, metavar="N", help="add keypoints for N pictures"
+        "--poses", type=int, default=0, metavar="N", help="add keypoints for N pictures of --data"
+    )
+    parser.add_argument(
+        "--without-poses", action="store_true", help="boxes and masks only, for the pose network"
+    )
+    parser.add_argument(
+        "--add-poses", action="store_true", help="only add keypoints to what was written before"
     )
     args = parser.parse_args(arguments)
+    if (args.recipe is None) == (args.data is None):
+        parser.error("give a recipe or --data")
     loop = build_loop(args.preset)
+    if args.recipe is not None:
+        from bmp_ros.training.recipe import open_folders, read_recipe
+
+        folders, held_out = open_folders(
+            read_recipe(args.recipe), args.root, args.cache.expanduser()
+        )
+        for folder in (*folders, *held_out):
+            if args.add_poses:
+                if folder.seen is not None:
+                    added = add_poses(folder, loop.pose_estimator)
+                    print(f"{folder.file}: {added} people posed", flush=True)
+                continue
+            estimator = None if args.without_poses else loop.pose_estimator
+            found = write_seen(folder, loop.detector, estimator)
+            print(
+                f"{folder.file}: {len(folder.entries)} pictures, {found} people seen", flush=True
+            )
+        return 0
     count = write_detections(args.data, loop.detector)
     posed = write_poses(args.data, loop.pose_estimator, args.poses) if args.poses else 0
     print(f"{count} pictures in {args.data / 'detections'}, keypoints added to {posed}")

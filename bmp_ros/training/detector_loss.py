@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import box_area, box_iou, generalized_box_iou_loss
 
 from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput, mask_logits
 
@@ -22,13 +22,25 @@ MASKS_PER_BATCH = 48
 CLASS, BOX, MASK = 1.0, 2.0, 2.0
 
 
+IGNORED_SHARE = 0.6
+"""Of a predicted box, what must lie in a region that nobody labelled, for it to be no mistake."""
+
+
 def detector_loss(
-    output: RTMDetInsOutput, priors: Tensor, boxes: Sequence[Tensor], masks: Sequence[Tensor]
+    output: RTMDetInsOutput,
+    priors: Tensor,
+    boxes: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    masked: Sequence[Tensor] | None = None,
+    ignore: Sequence[Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Weighted losses ``class``, ``box`` and ``mask`` of a batch; their sum is minimised.
 
     output: of B canvases at P locations, one class. priors: (P, 3). boxes: B tensors (N, 4) xyxy
-    in canvas pixels. masks: B tensors (N, h / 4, w / 4) in [0, 1].
+    in canvas pixels. masks: B tensors (N, h / 4, w / 4) in [0, 1]. masked: B tensors (N,) bool,
+    whose mask is known (None: all); the others have no mask loss. ignore: B tensors (M, 4), where
+    there are people whom nobody labelled: locations in them that answer for nobody have no class
+    loss.
     """
     centres = priors[:, :2]
     predicted = torch.cat(
@@ -45,11 +57,26 @@ def detector_loss(
             targets[image, locations] = quality
             assigned.append((image, locations, people))
     total = targets.sum().clamp(min=1)
-    losses = {"class": CLASS * quality_focal_loss(logits, targets).sum() / total}
+    focal = quality_focal_loss(logits, targets)
+    if ignore is not None:
+        unknown = [
+            within(predicted[image].detach(), centres, regions) & (targets[image] == 0)
+            for image, regions in enumerate(ignore)
+        ]
+        focal = focal.masked_fill(torch.stack(unknown), 0.0)
+    losses = {"class": CLASS * focal.sum() / total}
     box_losses, mask_losses = [logits.sum() * 0], [logits.sum() * 0]
     for image, locations, people in assigned:
         loss = generalized_box_iou_loss(predicted[image, locations], boxes[image][people])
         box_losses.append((loss * targets[image, locations]).sum())
+    if masked is not None:
+        assigned = [
+            (image, locations[masked[image][people]], people[masked[image][people]])
+            for image, locations, people in assigned
+        ]
+        assigned = [
+            (image, locations, people) for image, locations, people in assigned if len(people)
+        ]
     share = MASKS_PER_BATCH / max(1, sum(len(locations) for _, locations, _ in assigned))
     number = 0
     for image, locations, people in assigned:
@@ -67,6 +94,19 @@ def detector_loss(
     losses["box"] = BOX * torch.stack(box_losses).sum() / total
     losses["mask"] = MASK * torch.stack(mask_losses).sum() / max(1, number)
     return losses
+
+
+def within(predicted: Tensor, centres: Tensor, regions: Tensor) -> Tensor:
+    """(P,) bool: locations whose centre (P, 2), or most of whose box (P, 4), is in a region.
+
+    regions: (M, 4) xyxy.
+    """
+    inside = (centres[:, None] > regions[:, :2]) & (centres[:, None] < regions[:, 2:])
+    low = torch.maximum(predicted[:, None, :2], regions[:, :2])
+    high = torch.minimum(predicted[:, None, 2:], regions[:, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=2)
+    share = shared / box_area(predicted).clamp(min=1e-6)[:, None]
+    return (inside.all(dim=2) | (share > IGNORED_SHARE)).any(dim=1)
 
 
 def assign(

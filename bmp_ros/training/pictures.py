@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +20,16 @@ from bmp_ros.training.detections import Detected, read_detections
 HELD_OUT = 25
 """One picture in so many is for validation."""
 
+LEAST_SIDE = 4.0
+"""Pixels of a canvas that the shorter side of a box needs, of a person without a mask."""
+LEAST_SHARE = 0.25
+"""Of such a person, what must be on the canvas; of others the mask tells whether they are seen."""
+
+
+def no_boxes() -> np.ndarray:
+    """(0, 4) float32."""
+    return np.zeros((0, 4), np.float32)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -28,6 +38,11 @@ class Picture:
     image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool. keypoints: (N, 17, 2) float32, x y with
     pixel centres at integers. visibility: (N, 17), COCO's 0, 1, 2; 0 also means "place unknown".
     detected: N detections that fit the people (None: missed), or empty when nobody looked.
+    has_mask: (N,) bool, None for all. Others have an empty mask, and ``given_boxes``.
+    given_boxes: (N, 4) float32 xyxy as annotated, None where everybody has a mask.
+    ignore: (M, 4) float32 xyxy, regions with people whom nobody labelled.
+    all_joints: (N,) bool, None for all: a joint of visibility 0 is not in the picture; otherwise
+    nobody labelled it.
     """
 
     image: np.ndarray
@@ -35,14 +50,41 @@ class Picture:
     keypoints: np.ndarray
     visibility: np.ndarray
     detected: Sequence[Detected | None] = ()
+    has_mask: np.ndarray | None = None
+    given_boxes: np.ndarray | None = None
+    ignore: np.ndarray = field(default_factory=no_boxes)
+    all_joints: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
 
     @property
+    def masked(self) -> np.ndarray:
+        """(N,) bool: whose mask is known."""
+        return np.ones(len(self), bool) if self.has_mask is None else self.has_mask
+
+    @property
+    def joints_complete(self) -> np.ndarray:
+        """(N,) bool: whose joints of visibility 0 are known not to be in the picture."""
+        return np.ones(len(self), bool) if self.all_joints is None else self.all_joints
+
+    @property
+    def rendered(self) -> bool:
+        """Whether everything is known about everybody, as no photograph tells it."""
+        return bool(self.masked.all() and self.joints_complete.all())
+
+    @property
     def boxes(self) -> np.ndarray:
-        """(N, 4) float32 xyxy, the edges of the masks (pixel i covers [i, i + 1))."""
-        return np.array([mask_box(mask) for mask in self.masks], np.float32).reshape(-1, 4)
+        """(N, 4) float32 xyxy, the edges of the masks (pixel i covers [i, i + 1)); the annotated
+        box of those without one."""
+        boxes = np.zeros((len(self), 4), np.float32)
+        for row, known in enumerate(self.masked):
+            if known:
+                boxes[row] = mask_box(self.masks[row])
+            else:
+                assert self.given_boxes is not None
+                boxes[row] = self.given_boxes[row]
+        return boxes
 
     def only(self, rows: np.ndarray | Sequence[int]) -> Picture:
         """The same picture with some of its people."""
@@ -53,6 +95,9 @@ class Picture:
             keypoints=self.keypoints[rows],
             visibility=self.visibility[rows],
             detected=[self.detected[row] for row in rows] if self.detected else (),
+            has_mask=None if self.has_mask is None else self.has_mask[rows],
+            given_boxes=None if self.given_boxes is None else self.given_boxes[rows],
+            all_joints=None if self.all_joints is None else self.all_joints[rows],
         )
 
 
@@ -113,6 +158,10 @@ class ViewRange:
     flip: bool = True
 
 
+MOSAIC_VIEW = ViewRange(zoom=(0.9, 1.8), turn=5.0)
+"""Of the four parts; a part is half as large as the canvas."""
+
+
 def random_view(
     random: np.random.Generator, picture: Picture, size: tuple[int, int], limits: ViewRange
 ) -> Picture:
@@ -124,6 +173,8 @@ def random_view(
     fit = min(size[0] / width, size[1] / height)
     scale = fit * np.exp(random.uniform(*np.log(limits.zoom)))
     angle = np.radians(random.uniform(-limits.turn, limits.turn))
+    if not picture.masked.all():
+        angle = 0.0  # nobody knows what box a turned person has
     slack = np.array(size) - scale * np.array([width, height])
     centre = np.array(size) / 2 + random.uniform(-0.5, 0.5, 2) * slack
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -133,6 +184,48 @@ def random_view(
     middle = (np.array([width, height]) - 1) / 2
     matrix = np.column_stack([turn, centre - 0.5 - turn @ middle])
     return warp(picture, matrix, size)
+
+
+def mosaic(
+    random: np.random.Generator, pictures: Sequence[Picture], size: tuple[int, int]
+) -> Picture:
+    """Four pictures side by side on one canvas: more people, and smaller ones, per step.
+
+    As in Bochkovskiy et al., "YOLOv4" (2020).
+    """
+    x, y = (int(side * random.uniform(0.35, 0.65)) for side in size)
+    places = [(0, 0, x, y), (x, 0, size[0], y), (0, y, x, size[1]), (x, y, *size)]
+    parts = []
+    for picture, (left, top, right, bottom) in zip(pictures, places, strict=True):
+        view = random_view(random, picture, (right - left, bottom - top), MOSAIC_VIEW)
+        parts.append(_placed(view, left, top, size))
+    image = np.empty((size[1], size[0], 3), np.uint8)
+    for part, (left, top, right, bottom) in zip(parts, places, strict=True):
+        image[top:bottom, left:right] = part.image
+    return Picture(
+        image,
+        np.concatenate([part.masks for part in parts]),
+        np.concatenate([part.keypoints for part in parts]),
+        np.concatenate([part.visibility for part in parts]),
+        (),
+        np.concatenate([part.masked for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.ignore for part in parts]),
+        np.concatenate([part.joints_complete for part in parts]),
+    )
+
+
+def _placed(view: Picture, left: int, top: int, size: tuple[int, int]) -> Picture:
+    """The labels of ``view`` on a canvas of ``size`` on which it begins at (left, top)."""
+    height, width = view.image.shape[:2]
+    masks = np.zeros((len(view), size[1], size[0]), bool)
+    masks[:, top : top + height, left : left + width] = view.masks
+    corner = np.array([left, top], np.float32)
+    boxes = None if view.given_boxes is None else view.given_boxes + np.tile(corner, 2)
+    return replace(
+        view, masks=masks, keypoints=view.keypoints + corner, given_boxes=boxes,
+        ignore=view.ignore + np.tile(corner, 2),
+    )  # fmt: skip
 
 
 def fitted_view(picture: Picture, size: tuple[int, int]) -> Picture:
@@ -160,9 +253,11 @@ def warp(
         image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
         borderValue=(PADDING_VALUE,) * 3,
     )  # fmt: skip
-    masks = np.empty((len(picture), size[1], size[0]), bool)
-    for row, mask in enumerate(picture.masks):
-        masks[row] = cv2.warpAffine(mask.view(np.uint8) * 255, matrix, size) > 127
+    known = picture.masked
+    masks = np.zeros((len(picture), size[1], size[0]), bool)
+    for row in np.flatnonzero(known):
+        mask = picture.masks[row].view(np.uint8) * 255
+        masks[row] = cv2.warpAffine(mask, matrix, size) > 127
     keypoints = picture.keypoints @ matrix[:, :2].T.astype(np.float32)
     keypoints = keypoints + matrix[:, 2].astype(np.float32)
     visibility = picture.visibility
@@ -172,26 +267,67 @@ def warp(
     inside = ((keypoints >= -0.5) & (keypoints < np.array(size) - 0.5)).all(axis=2)
     visibility = np.where(inside, visibility, 0)
     detected = [person and person.moved(matrix, size) for person in picture.detected]
-    warped = Picture(image, masks, keypoints, visibility, detected)
-    return warped.only(np.flatnonzero(masks.sum(axis=(1, 2)) >= least_pixels))
+    kept = masks.sum(axis=(1, 2)) >= least_pixels
+    given, ignore = None, moved_boxes(picture.ignore, matrix)
+    if picture.given_boxes is not None:
+        whole = moved_boxes(picture.given_boxes, matrix)
+        given = clipped_boxes(whole, size)
+        share = box_areas(given) / np.maximum(box_areas(whole), 1e-6)
+        large = (given[:, 2:] - given[:, :2]).min(axis=1, initial=np.inf) >= LEAST_SIDE
+        kept = np.where(known, kept, large & (share >= LEAST_SHARE))
+        # What is left of the others is no background either.
+        ignore = np.concatenate([ignore, whole[~known & ~kept]])
+    ignore = clipped_boxes(ignore, size)
+    warped = replace(
+        picture, image=image, masks=masks, keypoints=keypoints, visibility=visibility,
+        detected=detected, given_boxes=given, ignore=ignore[box_areas(ignore) > 0],
+    )  # fmt: skip
+    return warped.only(np.flatnonzero(kept))
 
 
-def recolour(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The boxes (N, 4) around the corners of ``boxes`` after ``matrix`` (2, 3), which is of pixel
+    centres at integers, while boxes are edges."""
+    corners = boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2) - 0.5
+    corners = corners @ matrix[:, :2].T + matrix[:, 2] + 0.5
+    moved: np.ndarray = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    return moved.astype(np.float32)
+
+
+def clipped_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes (N, 4) xyxy within a canvas of ``size`` (width, height)."""
+    clipped: np.ndarray = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    return clipped
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """(N,) pixels."""
+    areas: np.ndarray = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1)
+    return areas
+
+
+def recolour(
+    random: np.random.Generator, image: np.ndarray, *, rendered: bool = True
+) -> np.ndarray:
     """Change exposure, contrast, tint and saturation of (H, W, 3) uint8; now and then roughen the
     surfaces, blur, sharpen, add noise, compress, or take the colours away.
 
     Rendered surfaces are smoother than real ones: a network that never saw grain and artefacts
-    takes every texture of a photograph for something new.
+    takes every texture of a photograph for something new. Photographs (``rendered`` false) need
+    less of it.
     """
     values = image.astype(np.float32)
-    if random.random() < 0.25:
+    strength = 1.0 if rendered else 0.5
+    if random.random() < 0.25 * strength:
         values *= 1 + np.float32(random.uniform(0.03, 0.18)) * fractal_noise(random, image.shape)
     if random.random() < 0.8:
-        gain = np.exp(random.normal(0, 0.2)) * np.exp(random.normal(0, 0.09, 3))
-        values = (values - 110) * np.float32(np.exp(random.normal(0, 0.2))) + 110
+        gain = np.exp(random.normal(0, 0.2)) * np.exp(random.normal(0, 0.09 * strength, 3))
+        values = (values - 110) * np.float32(np.exp(random.normal(0, 0.2 * strength))) + 110
         values = values * gain.astype(np.float32) + np.float32(random.normal(0, 8))
         grey = values.mean(axis=2, keepdims=True)
-        values = grey + (values - grey) * np.float32(np.clip(random.normal(1, 0.3), 0, 2))
+        values = grey + (values - grey) * np.float32(
+            np.clip(random.normal(1, 0.3 * strength), 0, 2)
+        )
     if random.random() < 0.1:
         values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
     focus = random.random()
@@ -200,7 +336,7 @@ def recolour(random: np.random.Generator, image: np.ndarray) -> np.ndarray:
     elif focus < 0.35:
         soft = cv2.GaussianBlur(values, (0, 0), random.uniform(0.7, 1.5))
         values += np.float32(random.uniform(0.3, 1.5)) * (values - soft)
-    if random.random() < 0.2:
+    if random.random() < 0.2 * strength:
         noise = random.standard_normal(values.shape, dtype=np.float32)
         values = values + noise * np.float32(random.uniform(2, 12))
     recoloured = np.clip(values, 0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.networks.conv_pose import PEAK_SIGMA
-from bmp_ros.synthetic.ground_truth import mask_box
+from bmp_ros.training.cut_outs import CutOuts
 from bmp_ros.training.pictures import Picture, recolour
 from bmp_ros.training.rough_masks import rough_mask
 
@@ -22,6 +22,8 @@ small network needs a plain hint."""
 
 LEAST_VISIBLE = 5
 """Visible joints of a person that is trained on."""
+LEAST_HEIGHT = 28.0
+"""Pixels of a person in a photograph; smaller ones are labelled by guessing."""
 
 DETECTED_SHARE = 0.7
 """Of the people with a detection, those who are shown as the detector saw them."""
@@ -44,13 +46,21 @@ def pose_samples(
     *,
     augment: bool = True,
     most: int = 6,
+    cut_outs: CutOuts | None = None,
 ) -> PoseSamples:
-    """Samples of up to ``most`` people of a picture, sizes as (width, height)."""
-    rows = np.arange(len(picture))
+    """Samples of up to ``most`` people of a picture, sizes as (width, height).
+
+    cut_outs: people to paste first, None for none.
+    """
+    if augment and cut_outs is not None:
+        picture = cut_outs.crowd(random, picture)
+    boxes = picture.boxes
+    rows = np.flatnonzero(picture.joints_complete | (picture.visibility > 0).any(axis=1))
     if augment:
         # A limb between others says little; whole people teach a small network more per crop.
-        visible = (picture.visibility == 2).sum(axis=1)
-        rows = random.permutation(rows[visible >= LEAST_VISIBLE])
+        enough = (picture.visibility == 2).sum(axis=1) >= LEAST_VISIBLE
+        large = picture.joints_complete | (boxes[:, 3] - boxes[:, 1] >= LEAST_HEIGHT)
+        rows = random.permutation(np.flatnonzero(enough & large))
     rows = rows[:most]
     crops = np.empty((len(rows), input_size[1], input_size[0], 3), np.float32)
     heatmaps = np.zeros((len(rows), len(COCO_17), heatmap_size[1], heatmap_size[0]), np.float32)
@@ -59,7 +69,7 @@ def pose_samples(
         detected = picture.detected[row] if picture.detected else None
         if augment and random.random() > DETECTED_SHARE:
             detected = None
-        box = mask_box(picture.masks[row]) if detected is None else detected.box
+        box = boxes[row] if detected is None else detected.box
         if augment:
             box = _jittered(
                 random, np.asarray(box, np.float32), 0.05 if detected is None else 0.03
@@ -72,7 +82,7 @@ def pose_samples(
         window, local = _window(matrix, input_size, picture.image.shape)
         crop = cv2.warpAffine(picture.image[window], local, input_size, flags=cv2.INTER_LINEAR)
         if augment:
-            crop = recolour(random, crop)
+            crop = recolour(random, crop, rendered=bool(picture.joints_complete[row]))
         mask = picture.masks[row][window] if detected is None else detected.mask[window]
         if augment and detected is None and random.random() < 0.8:
             others = np.delete(picture.masks, row, axis=0)[:, window[0], window[1]]
@@ -91,6 +101,8 @@ def pose_samples(
         if mirrored:
             joints, seen = joints[COCO_17.flip_indices], seen[COCO_17.flip_indices]
         heatmaps[sample], weights[sample] = joint_heatmaps(joints, seen, input_size, heatmap_size)
+        if not picture.joints_complete[row]:
+            weights[sample, seen == 0] = 0  # nobody labelled them
     return PoseSamples(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), heatmaps, weights)
 
 

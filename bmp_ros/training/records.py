@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def append_row(file: Path, row: Mapping[str, float]) -> None:
+def append_row(file: Path, row: Mapping[str, float | str]) -> None:
     """Add ``row`` to a CSV file; its names become the header of a new one."""
     new = not file.is_file()
     with file.open("a", newline="", encoding="utf-8") as sink:
@@ -16,6 +16,19 @@ def append_row(file: Path, row: Mapping[str, float]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def keep_rows(file: Path, last: int) -> None:
+    """Drop the rows of steps after ``last``: who goes on from there writes them anew."""
+    if not file.is_file():
+        return
+    with file.open(newline="", encoding="utf-8") as source:
+        rows = list(csv.DictReader(source))
+    kept = [row for row in rows if int(row["step"]) <= last]
+    if len(kept) < len(rows):
+        file.unlink()
+        for row in kept:
+            append_row(file, row)
 
 
 def in_words(row: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
 from bmp_ros.loop.prompts import select_prompts
+from bmp_ros.training.cut_outs import CutOuts
 from bmp_ros.training.pictures import (
     Picture,
     ViewRange,
@@ -56,15 +57,21 @@ def segmenter_sample(
     *,
     augment: bool = True,
     most: int = 5,
+    cut_outs: CutOuts | None = None,
 ) -> SegmenterSample:
-    """Prompts and masks of up to ``most`` people of a picture on a canvas (width, height)."""
+    """Prompts and masks of up to ``most`` people of a picture on a canvas (width, height).
+
+    Only people whose mask is known. cut_outs: people to paste first, None for none.
+    """
     if augment:
         view = random_view(random, picture, size, ViewRange(zoom=(0.7, 2.2)))
-        image = recolour(random, view.image)
+        if cut_outs is not None:
+            view = cut_outs.crowd(random, view)
+        image = recolour(random, view.image, rendered=view.rendered)
     else:
         view = fitted_view(picture, size)
         image = view.image
-    rows = np.arange(len(view))
+    rows = np.flatnonzero(view.masked)
     if augment:
         rows = random.permutation(rows)
     rows = rows[:most]
@@ -152,6 +159,7 @@ def negative_prompts(random: np.random.Generator, view: Picture, row: int) -> np
     joints = view.keypoints[others][view.visibility[others] == 2]
     if not len(joints):
         return np.empty((0, 2), np.float32)
-    distance = np.linalg.norm(joints - view.keypoints[row].mean(axis=0), axis=1)
+    y, x = np.nonzero(view.masks[row])
+    distance = np.linalg.norm(joints - [x.mean(), y.mean()], axis=1)
     nearest = np.argsort(distance)[: int(random.integers(1, NEGATIVE + 1))]
     return np.asarray(joints[nearest], np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bmp_ros.training.detector_samples import (
     detector_sample,
     fitted_detector_sample,
 )
-from bmp_ros.training.pictures import Picture, PictureFolder
+from bmp_ros.training.mixture import Pictures, RenderedPictures
 from bmp_ros.training.pose_loss import location_loss
 from bmp_ros.training.pose_samples import PoseSamples, pose_samples
 from bmp_ros.training.segmenter_loss import segmenter_loss
@@ -30,6 +31,7 @@ from bmp_ros.training.segmenter_samples import SegmenterSample, segmenter_sample
 from bmp_ros.training.trainer import Schedule, Task
 
 Size = tuple[int, int]
+DetectorBatch = tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
 DETECTOR_SIZE = RTMDetInsSize(
     channels=(16, 24, 48, 96, 176, 288),
@@ -43,71 +45,52 @@ DETECTOR_CANVAS = (384, 288)
 SEGMENTER_CANVAS = (320, 256)
 
 
-class _Pictures:
-    """Sample ``number`` uses picture ``number`` of an order that is new in every round."""
-
-    def __init__(self, folder: Path, *, with_detections: bool = False) -> None:
-        self._folders = {
-            validation: PictureFolder(
-                folder, validation=validation, with_detections=with_detections
-            )
-            for validation in (False, True)
-        }
-
-    def draw(
-        self, number: int, seed: int, validation: bool
-    ) -> tuple[np.random.Generator, Picture]:
-        folder = self._folders[validation]
-        round_, place = divmod(number, len(folder))
-        order = np.random.default_rng((seed, round_)).permutation(len(folder))
-        return np.random.default_rng((seed, 1, number)), folder[int(order[place])]
-
-
 @dataclass
 class DetectorTask:
     """RTMDet-Ins with one class, on canvases of ``size`` (width, height)."""
 
-    folder: Path
+    pictures: Pictures
     size: Size = DETECTOR_CANVAS
     name: str = "detector"
 
     def __post_init__(self) -> None:
         self.network: nn.Module = RTMDetIns(DETECTOR_SIZE, classes=1)
-        self._pictures = _Pictures(self.folder)
         self._priors = torch.from_numpy(grid_priors(self.size))
         self._mean = torch.tensor(BGR_MEAN).view(1, 3, 1, 1)
         self._std = torch.tensor(BGR_STD).view(1, 3, 1, 1)
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> DetectorSample:
-        random, picture = self._pictures.draw(number, seed, validation)
+        random, picture = self.pictures.draw(number, seed, validation)
         if validation:
             return fitted_detector_sample(picture, self.size)
-        return detector_sample(random, picture, self.size)
+        return detector_sample(
+            random, picture, self.size, partial(self.pictures.more, random), self.pictures.cut_outs
+        )
 
-    def collate(self, samples: list[DetectorSample]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def collate(self, samples: list[DetectorSample]) -> DetectorBatch:
         canvases = torch.from_numpy(np.stack([sample.canvas for sample in samples]))
         return (
             canvases,
             [torch.from_numpy(sample.boxes) for sample in samples],
             [torch.from_numpy(sample.masks) for sample in samples],
+            [torch.from_numpy(sample.masked) for sample in samples],
+            [torch.from_numpy(sample.ignore) for sample in samples],
         )
 
-    def losses(
-        self, network: nn.Module, batch: tuple[Tensor, list[Tensor], list[Tensor]]
-    ) -> dict[str, Tensor]:
-        canvases, boxes, masks = batch
+    def losses(self, network: nn.Module, batch: DetectorBatch) -> dict[str, Tensor]:
+        canvases, *truth = batch
         device = canvases.device
         images = canvases.permute(0, 3, 1, 2).float()
         images = (images - self._mean.to(device)) / self._std.to(device)
         output = RTMDetInsOutput(*(part.float() for part in network(images)))
-        return detector_loss(output, self._priors.to(device), boxes, masks)
+        return detector_loss(output, self._priors.to(device), *truth)
 
 
 @dataclass
 class PoseTask:
     """ConvPose on crops of people."""
 
-    folder: Path
+    pictures: Pictures
     size: Size = ConvPose.input_size
     name: str = "pose"
 
@@ -115,13 +98,13 @@ class PoseTask:
         if self.size != ConvPose.input_size:
             raise ValueError(f"--size of pose is {ConvPose.input_size}, got {self.size}")
         self.network: nn.Module = ConvPose()
-        self._pictures = _Pictures(self.folder, with_detections=True)
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> PoseSamples:
-        random, picture = self._pictures.draw(number, seed, validation)
+        random, picture = self.pictures.draw(number, seed, validation)
         return pose_samples(
-            random, picture, ConvPose.input_size, ConvPose.heatmap_size, augment=not validation
-        )
+            random, picture, ConvPose.input_size, ConvPose.heatmap_size, augment=not validation,
+            cut_outs=self.pictures.cut_outs,
+        )  # fmt: skip
 
     def collate(self, samples: list[PoseSamples]) -> tuple[Tensor, Tensor, Tensor]:
         parts = ([s.crops for s in samples], [s.heatmaps for s in samples],
@@ -143,17 +126,18 @@ class PoseTask:
 class SegmenterTask:
     """PointSegmenter on canvases of ``size`` (width, height)."""
 
-    folder: Path
+    pictures: Pictures
     size: Size = SEGMENTER_CANVAS
     name: str = "segmenter"
 
     def __post_init__(self) -> None:
         self.network: nn.Module = PointSegmenter()
-        self._pictures = _Pictures(self.folder, with_detections=True)
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> SegmenterSample:
-        random, picture = self._pictures.draw(number, seed, validation)
-        return segmenter_sample(random, picture, self.size, augment=not validation)
+        random, picture = self.pictures.draw(number, seed, validation)
+        return segmenter_sample(
+            random, picture, self.size, augment=not validation, cut_outs=self.pictures.cut_outs
+        )
 
     def collate(self, samples: list[SegmenterSample]) -> tuple[Tensor, ...]:
         owners = np.repeat(np.arange(len(samples)), [len(s.points) for s in samples])
@@ -173,27 +157,30 @@ class SegmenterTask:
         if not len(points):  # only empty scenes
             nothing = sum(part.sum() for part in features) * torch.tensor(0.0)
             return {"entropy": nothing, "dice": nothing, "score": nothing}
-        each = tuple(part[owners] for part in features)
+        # index_select: adding up its gradient has one order, which part[owners] has not.
+        each = tuple(part.index_select(0, owners) for part in features)
         logits, scores = network.decode(each, points, labels, first)
         return segmenter_loss(logits.float(), scores.float(), masks)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the network that comes with the package is trained."""
+class Kind:
+    """A network that is trained here, and the schedule that it has by default."""
 
     task: Callable[..., Any]
     schedule: Schedule
 
 
-RECIPES: dict[str, Recipe] = {
-    "detector": Recipe(DetectorTask, Schedule(6500, 8, 2e-3)),
-    "pose": Recipe(PoseTask, Schedule(20000, 4, 2e-3)),
-    "segmenter": Recipe(SegmenterTask, Schedule(8000, 4, 1.5e-3)),
+KINDS: dict[str, Kind] = {
+    "detector": Kind(DetectorTask, Schedule(6500, 8, 2e-3)),
+    "pose": Kind(PoseTask, Schedule(20000, 4, 2e-3)),
+    "segmenter": Kind(SegmenterTask, Schedule(8000, 4, 1.5e-3)),
 }
 
 
-def make_task(name: str, folder: Path, size: Size | None = None) -> Task:
-    """The training called ``name`` on the pictures of ``folder``."""
-    task: Task = RECIPES[name].task(folder, **({} if size is None else {"size": size}))
+def make_task(name: str, pictures: Pictures | Path, size: Size | None = None) -> Task:
+    """The training called ``name`` on ``pictures``, or on the rendered ones of a folder."""
+    if isinstance(pictures, Path):
+        pictures = RenderedPictures(pictures, with_detections=name != "detector")
+    task: Task = KINDS[name].task(pictures, **({} if size is None else {"size": size}))
     return task

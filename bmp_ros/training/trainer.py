@@ -7,14 +7,19 @@ A folder holds everything of a training: ``last.pth`` (to go on from), ``losses.
 
 from __future__ import annotations
 
+import copy
 import math
+import os
+import random
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bmp_ros.training.records import append_row, draw_curves, in_words
+from bmp_ros.training.records import append_row, draw_curves, in_words, keep_rows
 
 CLIP = 10.0
 """Largest norm of a gradient."""
@@ -69,8 +74,17 @@ class _Samples(Dataset[Any]):
     def __init__(self, task: Task, seed: int, validation: bool) -> None:
         self.task, self.seed, self.validation = task, seed, validation
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the network, which processes that prepare samples do not need."""
+        task = copy.copy(self.task)
+        task.network = nn.Identity()
+        return {**self.__dict__, "task": task}
+
     def __getitem__(self, number: int) -> Any:
         return self.task.sample(number, self.seed, validation=self.validation)
+
+    def collate(self, samples: list[Any]) -> Any:
+        return self.task.collate(samples)
 
 
 def train(
@@ -96,18 +110,27 @@ def train(
     network = task.network.to(device, memory_format=torch.channels_last)
     average = AveragedModel(network, avg_fn=moving_average(schedule.averaging), use_buffers=True)
     optimizer = torch.optim.AdamW(_parameter_groups(network, schedule), lr=schedule.learning_rate)
-    first = _resume(folder, schedule, network, average, optimizer)
+    state = _checkpoint(folder, schedule)
+    first = 0 if state is None else int(state["step"])
+    if state is not None:
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        keep_rows(folder / "losses.csv", first)
     if precision == "bf16" and device == "cpu":
         _keep_depthwise_single(network)
     last = schedule.steps if stop_after is None else min(stop_after, schedule.steps)
 
     numbers = range(first * schedule.batch, last * schedule.batch)
-    batches = _batches(task, schedule, numbers, workers)
+    batches = iter(_batches(task, schedule, numbers, workers))
+    if state is not None:  # last: nothing before the first step may draw from them any more
+        _set_random_states(state["random"])
     means: defaultdict[str, list[float]] = defaultdict(list)
     progress = tqdm(
         enumerate(batches, first + 1), task.name, schedule.steps, initial=first, unit="step",
         disable=not sys.stderr.isatty(),
     )  # fmt: skip
+    began, done = time.monotonic(), 0
     for step, batch in progress:
         network.train()
         rate = learning_rate(step, schedule)
@@ -133,10 +156,13 @@ def train(
             means.clear()
             held_out = validate(task, average.module, schedule, device)
             row |= {f"held-out {name}": value for name, value in held_out.items()}
+            speed = (step - first - done) * schedule.batch / (time.monotonic() - began)
+            began, done = time.monotonic(), step - first
             append_row(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
             _save(folder, step, schedule, network, average, optimizer)
             draw_curves(folder)
-            print(f"{task.name} {step}/{schedule.steps}: " + in_words(row), flush=True)
+            words = in_words({**row, "samples per second": speed})
+            print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
     if last < schedule.steps:
         return None
     weights = folder / f"{task.name}.pth"
@@ -146,7 +172,13 @@ def train(
 
 @torch.no_grad()
 def validate(task: Task, network: nn.Module, schedule: Schedule, device: str) -> dict[str, float]:
-    """Mean losses of the averaged network over the same held-out samples every time."""
+    """Mean losses of the averaged network over the same held-out samples every time.
+
+    Losses may draw random numbers; those of the training are left as they were, or where a
+    training was interrupted would change what comes after.
+    """
+    before = _random_states()
+    torch.manual_seed(VALIDATION_SEED)
     network.eval()
     means: defaultdict[str, list[float]] = defaultdict(list)
     samples = _Samples(task, VALIDATION_SEED, validation=True)
@@ -154,6 +186,7 @@ def validate(task: Task, network: nn.Module, schedule: Schedule, device: str) ->
         batch = task.collate([samples[first + row] for row in range(schedule.batch)])
         for name, loss in task.losses(network, _to(batch, device)).items():
             means[name].append(loss.item())
+    _set_random_states(before)
     return {name: float(np.mean(values)) for name, values in means.items()}
 
 
@@ -208,14 +241,25 @@ def _parameter_groups(network: nn.Module, schedule: Schedule) -> list[dict[str, 
 
 
 def _batches(task: Task, schedule: Schedule, numbers: range, workers: int) -> Iterable[Any]:
+    samples = _Samples(task, schedule.seed, validation=False)
     return DataLoader(
-        _Samples(task, schedule.seed, validation=False),
+        samples,
+        generator=torch.Generator().manual_seed(schedule.seed),  # else the loader draws from ours
         batch_size=schedule.batch,
         sampler=_Numbers(numbers),
         num_workers=workers,
-        collate_fn=task.collate,
+        collate_fn=samples.collate,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
+        prefetch_factor=6 if workers else None,
     )
+
+
+def _begin_worker(number: int) -> None:
+    """Processes that prepare samples give way to the step, and to everybody else."""
+    cv2.setNumThreads(1)
+    if hasattr(os, "nice"):
+        os.nice(5)
 
 
 class _Numbers(torch.utils.data.Sampler[int]):
@@ -239,27 +283,46 @@ def _to(batch: Any, device: str) -> Any:
     return batch
 
 
-def _resume(
-    folder: Path,
-    schedule: Schedule,
-    network: nn.Module,
-    average: AveragedModel,
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    """Load what ``_save`` wrote; return the number of steps done."""
+def _checkpoint(folder: Path, schedule: Schedule) -> dict[str, Any] | None:
+    """What ``_save`` wrote, None without any; refuses that of another training."""
     file = folder / "last.pth"
     if not file.is_file():
-        return 0
-    state = torch.load(file, map_location="cpu", weights_only=True)
+        return None
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     if state["schedule"] != asdict(schedule):
         raise ValueError(
             f"{file} belongs to a training with {state['schedule']}, asked for is "
             f"{asdict(schedule)}; use the same options or another --output"
         )
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    if "random" not in state:
+        raise ValueError(
+            f"{file} was written by a version that did not keep the random states, so that the "
+            "training would not go on as it was; start a new one (another --output) from its "
+            "weights"
+        )
+    return state
+
+
+def _random_states() -> dict[str, Any]:
+    """The states of every generator that a step may draw from, as ``torch.load`` takes them."""
+    name, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state())
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    name, keys, *others = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *others))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
 
 
 def _save(
@@ -278,6 +341,7 @@ def _save(
             "network": network.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "random": _random_states(),
         },
         part,
     )

@@ -17,6 +17,7 @@ for folder in ("evaluation", "loop"):
 from numbered import NumberedDataset, numbered_loop, write_folder  # noqa: E402
 from scripted import Actor  # noqa: E402
 
+import bmp_ros.cli.evaluate  # noqa: E402
 import bmp_ros.engines  # noqa: E402
 from bmp_ros.cli.main import main  # noqa: E402
 
@@ -43,6 +44,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         return numbered_loop({1: [[LEFT], [RIGHT]], 2: [[LEFT]]})
 
     monkeypatch.setattr(bmp_ros.engines, "build_loop", build_loop)
+    monkeypatch.setattr(bmp_ros.cli.evaluate, "seen_by_preset", lambda preset: frozenset({4711}))
     return asked
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,21 @@ import pytest
 
 pytest.importorskip("torch", reason="the trainings need torch")
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parent))
 from discs import disc_picture
 
 from bmp_ros.loop.masks import coco_run_lengths
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

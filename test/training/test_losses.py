@@ -119,3 +119,38 @@ def test_segmenter_scores_learn_the_overlap() -> None:
     assert right["entropy"] + right["dice"] + right["score"] < 0.01
     assert wrong["score"].item() == pytest.approx(1)
     assert wrong["entropy"] > 1 and wrong["dice"] > 0.5
+
+
+def test_people_without_a_mask_have_no_mask_loss() -> None:
+    truth = torch.tensor([30.0, 20, 80, 90])
+    output = output_for(truth, True)
+    boxes, masks = [truth[None]], [torch.ones(1, 24, 32)]
+    known, unknown = (
+        detector_loss(output, PRIORS, boxes, masks, [torch.tensor([value])])
+        for value in (True, False)
+    )
+    assert known["mask"] > 0.1 and unknown["mask"] == 0
+    assert known["box"] == unknown["box"] and known["class"] == unknown["class"]
+
+
+def test_where_nobody_labelled_a_detection_is_no_mistake() -> None:
+    truth = torch.tensor([30.0, 20, 80, 90])
+    output = output_for(truth, True)
+    nobody, masks = [torch.empty(0, 4)], [torch.empty(0, 24, 32)]
+    region, elsewhere = torch.tensor([[25.0, 15, 85, 95]]), torch.tensor([[90.0, 0, 128, 40]])
+    mistake, ignored, other = (
+        detector_loss(output, PRIORS, nobody, masks, None, [boxes])["class"]
+        for boxes in (torch.empty(0, 4), region, elsewhere)
+    )
+    assert ignored < 0.01 * mistake and other > 0.9 * mistake
+
+
+def test_somebody_labelled_within_such_a_region_is_still_to_be_found() -> None:
+    truth = torch.tensor([30.0, 20, 80, 90])
+    masks = [torch.zeros(1, 24, 32)]
+    ignore = [torch.tensor([[0.0, 0, 128, 96]])]
+    found, missed = (
+        detector_loss(output_for(truth, right), PRIORS, [truth[None]], masks, None, ignore)
+        for right in (True, False)
+    )
+    assert missed["class"] > 10 * found["class"]

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import csv
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bmp_ros.training.__main__ import main
-from bmp_ros.training.tasks import make_task
+from bmp_ros.training import detector_loss, trainer
+from bmp_ros.training.command import main
+from bmp_ros.training.tasks import KINDS, make_task
 from bmp_ros.training.trainer import Schedule, learning_rate, train
 
 SCHEDULE = Schedule(40, 8, 0.05, warmup=4, save_every=10, averaging=0.8)
@@ -58,6 +61,73 @@ def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("stop", [3, 4])  # at a checkpoint that is made anyway, and between two
+def test_every_network_goes_on_exactly(
+    name: str, stop: int, disc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    monkeypatch.setattr(detector_loss, "MASKS_PER_BATCH", 4)  # so that the loss draws lots
+    schedule = Schedule(6, 2, 1e-3, warmup=1, save_every=3)
+    size = None if name == "pose" else (128, 96)
+
+    def run(folder: str, stop_after: int | None = None) -> Path | None:
+        torch.manual_seed(0)
+        task = make_task(name, disc_folder, size)
+        random.seed(stop_after)  # a new process has other states than the one that was stopped
+        np.random.seed(stop_after)
+        workers = int(name == "segmenter")  # a loader with processes draws a number to begin with
+        return train(task, schedule, tmp_path / folder, stop_after=stop_after, workers=workers)
+
+    whole = run("whole")
+    assert run("parts", stop) is None
+    parts = run("parts")
+    assert whole and parts
+    first, second = (torch.load(file, weights_only=True) for file in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Lots(Line):
+    """Draws from every generator in its loss, as samples and losses may."""
+
+    def losses(self, network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        drawn = torch.rand(()) + np.random.normal() + random.random()
+        return {"square": drawn * super().losses(network, batch)["square"]}
+
+
+def test_random_numbers_go_on_as_well(tmp_path: Path) -> None:
+    results = []
+    for folder, stops in (("whole", [None]), ("parts", [7, 20, None])):
+        random.seed(1)
+        np.random.seed(1)
+        for stop in stops:
+            weights = train(Lots(), SCHEDULE, tmp_path / folder, stop_after=stop)
+            random.seed(2)
+            np.random.seed(2)
+        assert weights
+        results.append(torch.load(weights, weights_only=True))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_rows_after_the_checkpoint_are_written_once(tmp_path: Path) -> None:
+    train(Line(), SCHEDULE, tmp_path, stop_after=20)
+    checkpoint = (tmp_path / "last.pth").read_bytes()
+    train(Line(), SCHEDULE, tmp_path, stop_after=30)
+    (tmp_path / "last.pth").write_bytes(checkpoint)  # killed between the row and the checkpoint
+    train(Line(), SCHEDULE, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert [int(row["step"]) for row in rows] == [10, 20, 30, 40]
+
+
+def test_a_checkpoint_without_random_states_is_refused(tmp_path: Path) -> None:
+    train(Line(), SCHEDULE, tmp_path, stop_after=10)
+    state = torch.load(tmp_path / "last.pth", weights_only=True)
+    del state["random"]
+    torch.save(state, tmp_path / "last.pth")
+    with pytest.raises(ValueError, match="random states"):
+        train(Line(), SCHEDULE, tmp_path)
+
+
 def test_another_schedule_is_refused(tmp_path: Path) -> None:
     train(Line(), SCHEDULE, tmp_path, stop_after=10)
     with pytest.raises(ValueError, match="another --output"):
@@ -87,11 +157,18 @@ def test_the_learning_rate_rises_and_falls() -> None:
     ],
 )
 def test_each_network_learns_from_discs(
-    name: str, size: tuple[int, int] | None, loss: str, disc_folder: Path, tmp_path: Path
-) -> None:
-    # The detector's other losses rise at first: they are divided by how much it finds.
+    name: str, size: tuple[int, int] | None, loss: str, disc_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # The detector's other losses rise at first: they are divided by how much it finds. The same
+    # four samples again and again, so that few steps are enough.
+    torch.manual_seed(0)
     task = make_task(name, disc_folder, size)
-    train(task, Schedule(24, 2, 2e-3, warmup=4, save_every=8), tmp_path)
+    draw = task.sample
+    monkeypatch.setattr(
+        task, "sample", lambda number, seed, **options: draw(1 + number % 4, 0, **options)
+    )
+    train(task, Schedule(32, 4, 2e-3, warmup=4, save_every=8), tmp_path)
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert float(rows[-1][loss]) < float(rows[0][loss])
 

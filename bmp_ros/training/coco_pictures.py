@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders in COCO's format as training pictures: decoded and resized once, kept in a cache.
+
+What annotations may lack is taken as such, not as an answer: people without a segmentation teach
+boxes and joints only, crowds and ``ignore_regions`` are neither people nor background, joints of
+visibility 0 have no place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from bmp_ros.evaluation.ground_truth import complete_person, people_of
+from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.training.detections import Detected
+from bmp_ros.training.pictures import Picture
+
+LONGER_SIDE = 480
+"""Pixels to which larger pictures are shrunk in the cache."""
+NEVER_TRAINED = frozenset({785, 40083, 196141, 197388})
+"""COCO ids of photographs that figures and golden vectors of this project use."""
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Person:
+    """One labelled person, in pixels of the cached picture.
+
+    box: (4,) float32 xyxy. joints: (17, 3) float32 x y v. mask: (h, w) bool, the part of the mask
+    within its box of pixels, or None. corner: x and y of that part.
+    """
+
+    box: np.ndarray
+    joints: np.ndarray
+    mask: np.ndarray | None
+    corner: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A person as networks saw them, in pixels of the cached picture; see `Detected`.
+
+    mask: the part of the mask within its box of pixels, which begins at ``corner`` (x, y).
+    """
+
+    box: np.ndarray
+    mask: np.ndarray
+    corner: tuple[int, int]
+    keypoints: np.ndarray | None
+
+    @classmethod
+    def of(cls, person: Detected) -> Seen:
+        mask, corner = _cut(person.mask)
+        return cls(person.box, mask, corner, person.keypoints)
+
+    def whole(self, height: int, width: int) -> Detected:
+        mask = np.zeros((height, width), bool)
+        x, y = self.corner
+        mask[y : y + self.mask.shape[0], x : x + self.mask.shape[1]] = self.mask
+        return Detected(self.box, mask, self.keypoints)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture of the cache: where its pixels begin, its size, its people."""
+
+    file_name: str
+    image_id: Any
+    coco_id: int | None
+    first: int
+    height: int
+    width: int
+    people: Sequence[Person]
+    ignore: np.ndarray
+
+
+class CocoPictures:
+    """The pictures of one COCO file, as `Picture`.
+
+    folder: ``file_name`` is looked for in ``images/`` of it and in itself. annotations: the COCO
+    file, below the folder or anywhere. cache: a folder for decoded pixels, which may be deleted.
+    leave_out: image ids that are not to be seen; only: those that are (None: all). all_joints:
+    joints of visibility 0 are not in the picture (rendered ones) instead of not labelled. count:
+    only the first so many. masked: only pictures with somebody whose mask is known.
+
+    Raises FileNotFoundError for a file that is missing, ValueError for annotations that cannot be
+    used, and for pictures that nothing may be trained on (`NEVER_TRAINED`).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        annotations: Path,
+        cache: Path,
+        *,
+        leave_out: Iterable[Any] = (),
+        only: Iterable[Any] | None = None,
+        all_joints: bool = False,
+        count: int | None = None,
+        masked: bool = False,
+    ) -> None:
+        file = annotations if annotations.is_file() else folder / annotations
+        if not file.is_file():
+            raise FileNotFoundError(f"neither {annotations} nor {file} is there")
+        self.file = file
+        self.all_joints = all_joints
+        text = file.read_bytes()
+        document = json.loads(text)
+        refuse_untrainable(document["images"], file)
+        chosen = {image["id"] for image in document["images"]} if only is None else set(only)
+        chosen -= set(leave_out)
+        images = [image for image in document["images"] if image["id"] in chosen][:count]
+        self.left_out = sum(image["id"] not in chosen for image in document["images"])
+        if not images:
+            raise ValueError(f"{file} has no pictures to train on")
+        places = [find_image(folder, image) for image in images]
+        key = hashlib.sha256(
+            text + json.dumps([_FORMAT, LONGER_SIDE, [image["id"] for image in images]]).encode()
+        ).hexdigest()[:16]
+        cache.mkdir(parents=True, exist_ok=True)
+        pixels = cache / f"{file.stem}-{key}.pixels"
+        labels = pixels.with_suffix(".labels")
+        if labels.is_file() and pixels.is_file():
+            self.entries: list[Entry] = pickle.loads(labels.read_bytes())
+        else:
+            self.entries = _entries(document, images)
+            _decode(self.entries, places, pixels)
+            labels.write_bytes(pickle.dumps(self.entries))
+        self._file = pixels
+        self._pixels = np.memmap(pixels, np.uint8, "r")
+        self.seen_file = pixels.with_suffix(".seen")
+        """What `bmp_ros.training.detections` writes: for every picture its people as seen."""
+        self.seen: list[list[Seen | None]] | None = None
+        if self.seen_file.is_file():
+            self.seen = pickle.loads(self.seen_file.read_bytes())
+
+        self._numbers = [
+            number
+            for number, entry in enumerate(self.entries)
+            if not masked or any(person.mask is not None for person in entry.people)
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pixels: processes that prepare samples map the file themselves."""
+        return {**self.__dict__, "_pixels": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pixels = np.memmap(self._file, np.uint8, "r")
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def coco_ids(self) -> list[int]:
+        """Of the pictures that are COCO's."""
+        chosen = [self.entries[number] for number in self._numbers]
+        return sorted(entry.coco_id for entry in chosen if entry.coco_id is not None)
+
+    def __getitem__(self, place: int) -> Picture:
+        return self.picture(self._numbers[place])
+
+    def picture(self, number: int) -> Picture:
+        """The picture of ``entries[number]``."""
+        entry = self.entries[number]
+        height, width = entry.height, entry.width
+        image = self._pixels[entry.first : entry.first + height * width * 3]
+        people = entry.people
+        masks = np.zeros((len(people), height, width), bool)
+        for mask, person in zip(masks, people, strict=True):
+            if person.mask is not None:
+                x, y = person.corner
+                rows, columns = person.mask.shape
+                mask[y : y + rows, x : x + columns] = person.mask
+        joints = np.array([person.joints for person in people], np.float32)
+        joints = joints.reshape(-1, len(COCO_17), 3)
+        return Picture(
+            np.asarray(image).reshape(height, width, 3),
+            masks,
+            joints[..., :2],
+            joints[..., 2].astype(np.int64),
+            ()
+            if self.seen is None
+            else [
+                None if person is None else person.whole(height, width)
+                for person in self.seen[number]
+            ],
+            has_mask=np.array([person.mask is not None for person in people], bool),
+            given_boxes=np.array([person.box for person in people], np.float32).reshape(-1, 4),
+            ignore=entry.ignore,
+            all_joints=np.full(len(people), self.all_joints),
+        )
+
+
+def refuse_untrainable(images: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Raise ValueError where ``images`` name photographs that must stay unseen."""
+    found = sorted({image.get("coco_id") for image in images} & NEVER_TRAINED, key=str)
+    if found:
+        raise ValueError(
+            f"{file} has the COCO pictures {', '.join(map(str, found))}, by which networks of "
+            "this package are judged; remove them from the file"
+        )
+
+
+def find_image(folder: Path, image: Mapping[str, Any]) -> Path:
+    """The file of an entry under ``images``; FileNotFoundError names both places."""
+    places = [folder / image["file_name"], folder / "images" / image["file_name"]]
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(f"image {image['id']!r} is neither {places[0]} nor {places[1]}")
+
+
+def _entries(document: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    """What the cache holds of every image; labels in its pixels."""
+    people: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for annotation in people_of(document):
+        people[annotation["image_id"]].append(annotation)
+    regions = document.get("ignore_regions", {})
+    entries: list[Entry] = []
+    first = 0
+    for image in images:
+        scale = min(1.0, LONGER_SIDE / max(image["width"], image["height"]))
+        width, height = (max(1, round(image[side] * scale)) for side in ("width", "height"))
+        labelled = [complete_person(item, image) for item in people[image["id"]]]
+        ignore = [item["bbox"] for item in labelled if item["iscrowd"]]
+        ignore += regions.get(str(image["id"]), [])
+        boxes = np.array(ignore, np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        entries.append(
+            Entry(
+                image["file_name"], image["id"], image.get("coco_id"), first, height, width,
+                [
+                    _person(item, image, (width, height))
+                    for item in labelled
+                    if not item["iscrowd"] and min(item["bbox"][2:]) > 0
+                ],
+                boxes * np.float32(scale),
+            )
+        )  # fmt: skip
+        first += width * height * 3
+    return entries
+
+
+def _person(item: Mapping[str, Any], image: Mapping[str, Any], size: tuple[int, int]) -> Person:
+    from pycocotools import mask as coco_mask
+
+    scale = np.array(size) / [image["width"], image["height"]]
+    box = np.array(item["bbox"], np.float64)
+    box[2:] += box[:2]
+    box = np.clip(box.reshape(2, 2) * scale, 0, size).reshape(4)
+    joints = np.array(item["keypoints"], np.float32).reshape(-1, 3)
+    joints[:, :2] = (joints[:, :2] + 0.5) * scale - 0.5
+    mask, corner = None, (0, 0)
+    if item["segmentation"]:
+        whole = coco_mask.decode(item["segmentation"])
+        if whole.shape != size[::-1]:
+            whole = cv2.resize(whole * np.uint8(255), size, interpolation=cv2.INTER_AREA) > 127
+        whole = whole.astype(bool)
+        if whole.any():
+            mask, corner = _cut(whole)
+    return Person(box.astype(np.float32), joints, mask, corner)
+
+
+def _cut(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The part of ``mask`` (H, W) that has pixels, and its corner x, y; (0, 0) pixels of none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 0), bool), (0, 0)
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return part.copy(), (int(columns[0]), int(rows[0]))
+
+
+def _decode(entries: Sequence[Entry], places: Sequence[Path], target: Path) -> None:
+    """Write the pixels of all pictures; the file appears when it is whole."""
+    part = target.with_suffix(".part")
+    with part.open("wb") as sink:
+        for entry, place in zip(entries, places, strict=True):
+            # Annotations are of the pixels as stored, so the orientation tag is not followed.
+            image = cv2.imread(str(place), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            if image is None:
+                raise ValueError(f"{place} cannot be read as an image")
+            size = (entry.width, entry.height)
+            if image.shape[1::-1] != size:
+                image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            sink.write(image.tobytes())
+    part.replace(target)

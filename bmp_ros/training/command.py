@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of the trainings: ``bmp train RECIPE.yaml --output DIR``.
+
+An interrupted training goes on where it was when called again in the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bmp_ros.training.trainer import Schedule, Task
+
+COCO_IDS = "coco_ids.json"
+"""Beside the weights: the COCO pictures that they were trained on."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a training; nothing is imported for them."""
+    parser.add_argument(
+        "network",
+        help="a recipe (YAML file, see docs/training.md), or detector, pose or segmenter",
+    )
+    parser.add_argument("--data", type=Path, help="folder of bmp_ros.synthetic.dataset")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="where the recipe's folders are (default: here)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("~/.cache/bmp_ros/training"),
+        help="folder for decoded pictures; may be deleted (default: %(default)s)",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of this training")
+    parser.add_argument("--steps", type=int, help="batches in all")
+    parser.add_argument("--batch", type=int, help="pictures per step")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--size", type=_size, help="canvas, WIDTHxHEIGHT, multiples of 32")
+    parser.add_argument(
+        "--start-from", type=Path, help="weights (.pth), or folder of exported networks"
+    )
+    parser.add_argument("--device", default="auto", help="auto (CUDA if there is one), cpu, cuda")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"),
+        help="of the computation; bf16 is twice as fast on processors with AVX512-BF16 or AMX",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
+    parser.add_argument("--threads", type=int, help="of the computation (default: all cores)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; return the exit code. Raises what stops a training: ValueError and the like."""
+    import cv2
+    import torch
+
+    from bmp_ros.training.trainer import train
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+        cv2.setNumThreads(args.threads)
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    given = {
+        name: value
+        for name, value in (
+            ("steps", args.steps), ("batch", args.batch), ("learning_rate", args.learning_rate)
+        )
+        if value is not None
+    }  # fmt: skip
+    task, schedule, precision = _training(args)
+    weights_file = train(
+        task, replace(schedule, **given), args.output, device=device,
+        precision=args.precision or precision, workers=args.workers,
+    )  # fmt: skip
+    print(weights_file)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The same for ``python -m bmp_ros.training``; errors become one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bmp_ros.training", description=__doc__.split("\n")[0]
+    )
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(arguments))
+    except (FileNotFoundError, ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
+    """The task, its schedule and its precision, of a recipe or of rendered pictures alone."""
+    import torch
+
+    from bmp_ros.training.recipe import prepare, read_recipe, start_from
+    from bmp_ros.training.tasks import KINDS, make_task
+
+    if args.network not in KINDS:
+        file = Path(args.network)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{args.network!r} is neither a recipe that is there nor one of {', '.join(KINDS)}"
+            )
+        recipe = read_recipe(file)
+        if args.size is not None:
+            recipe = replace(recipe, size=args.size)
+        if args.start_from is not None:
+            recipe = replace(recipe, start_from=str(args.start_from.absolute()))
+        torch.manual_seed(recipe.schedule.seed)
+        task, coco_ids = prepare(recipe, args.root, args.cache.expanduser())
+        args.output.mkdir(parents=True, exist_ok=True)
+        (args.output / COCO_IDS).write_text(json.dumps(coco_ids), encoding="utf-8")
+        return task, recipe.schedule, recipe.precision
+    if args.data is None:
+        raise ValueError(f"{args.network} without a recipe needs --data, a folder of pictures")
+    schedule = KINDS[args.network].schedule
+    torch.manual_seed(schedule.seed)
+    task = make_task(args.network, args.data, args.size)
+    if args.start_from is not None:
+        start_from(task, args.start_from)
+    return task, schedule, "fp32"
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, separator, height = text.partition("x")
+    if separator and width.isdigit() and height.isdigit():
+        size = int(width), int(height)
+        if min(size) >= 32 and not any(side % 32 for side in size):
+            return size
+    raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT in multiples of 32")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several folders of pictures as one stream of samples, each folder with a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bmp_ros.training.cut_outs import CutOuts
+from bmp_ros.training.pictures import Picture, PictureFolder
+
+
+class Pictures(Protocol):
+    """A numbered stream of pictures; number n is the same in every run and process."""
+
+    cut_outs: CutOuts | None
+    """People to paste, None for none."""
+
+    def draw(
+        self, number: int, seed: int, validation: bool
+    ) -> tuple[np.random.Generator, Picture]:
+        """Picture ``number`` and a generator for what is to be done with it."""
+        ...
+
+    def more(self, random: np.random.Generator, count: int) -> list[Picture]:
+        """As many other pictures, chosen by ``random``."""
+        ...
+
+
+class Folder(Protocol):
+    """Pictures by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Picture: ...
+
+
+@dataclass
+class Mixture:
+    """folders and their weights: pictures of a folder are drawn in proportion to its weight.
+
+    held_out: folders whose pictures, all alike, are for validation.
+    """
+
+    folders: Sequence[Folder]
+    weights: Sequence[float]
+    held_out: Sequence[Folder]
+    cut_outs: CutOuts | None = None
+
+    def draw(
+        self, number: int, seed: int, validation: bool
+    ) -> tuple[np.random.Generator, Picture]:
+        random = np.random.default_rng((seed, 1, number))
+        if validation:
+            places = [(folder, n) for folder in self.held_out for n in range(len(folder))]
+            # Evenly spread, so that few samples are of all folders.
+            folder, place = places[(number * 7919) % len(places)]
+        else:
+            return random, self.more(random, 1)[0]
+        return random, folder[place]
+
+    def more(self, random: np.random.Generator, count: int) -> list[Picture]:
+        shares = np.array(self.weights) / np.sum(self.weights)
+        chosen = [self.folders[n] for n in random.choice(len(self.folders), count, p=shares)]
+        return [folder[int(random.integers(len(folder)))] for folder in chosen]
+
+
+class RenderedPictures:
+    """The pictures of one folder of `bmp_ros.synthetic.dataset`, one in 25 held out.
+
+    Sample ``number`` uses picture ``number`` of an order that is new in every round.
+    """
+
+    cut_outs: CutOuts | None = None
+
+    def __init__(self, folder: Path, *, with_detections: bool = False) -> None:
+        self._folders = {
+            validation: PictureFolder(
+                folder, validation=validation, with_detections=with_detections
+            )
+            for validation in (False, True)
+        }
+
+    def draw(
+        self, number: int, seed: int, validation: bool
+    ) -> tuple[np.random.Generator, Picture]:
+        folder = self._folders[validation]
+        round_, place = divmod(number, len(folder))
+        order = np.random.default_rng((seed, round_)).permutation(len(folder))
+        return np.random.default_rng((seed, 1, number)), folder[int(order[place])]
+
+    def more(self, random: np.random.Generator, count: int) -> list[Picture]:
+        folder = self._folders[False]
+        return [folder[int(n)] for n in random.integers(len(folder), size=count)]

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes: what they may say, and that they train, go on and leave the kept pictures alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from photographs import write_photographs
+
+from bmp_ros.synthetic.dataset import gather_annotations
+from bmp_ros.training import trainer
+from bmp_ros.training.coco_pictures import NEVER_TRAINED
+from bmp_ros.training.command import main
+from bmp_ros.training.recipe import open_folders, prepare, read_recipe
+
+CONFIG = Path(__file__).parents[2] / "config" / "training"
+
+
+def write_recipe(folder: Path, **changes: Any) -> Path:
+    values = {
+        "network": "detector",
+        "size": [128, 96],
+        "held_out": "kept.json",
+        "pasted_share": 0.5,
+        "schedule": {"steps": 4, "batch": 2, "warmup": 1, "save_every": 2},
+        "data": [{"folder": "photographs", "annotations": "people.json", "cut_outs": True}],
+        **changes,
+    }
+    (folder / "kept.json").write_text(json.dumps({"people.json": [101, 103]}))
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_photographs(tmp_path / "photographs")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["detector", "pose", "segmenter"])
+def test_a_recipe_trains_and_goes_on(
+    name: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    monkeypatch.setattr("bmp_ros.training.pose_samples.LEAST_HEIGHT", 5.0)
+    file = write_recipe(root, network=name, size=None if name == "pose" else [128, 96])
+    options = ["--root", str(root), "--cache", str(root / "cache"), "--threads", "1"]
+    assert main([str(file), "--output", str(root / "out"), *options]) == 0
+    rows = list(csv.DictReader((root / "out" / "losses.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    ids = json.loads((root / "out" / "coco_ids.json").read_text())
+    assert ids == [n for n in range(100, 112) if n not in (101, 103)]
+    weights = torch.load(root / "out" / f"{name}.pth", weights_only=True)
+    assert all(value.isfinite().all() for value in weights.values())
+    assert main([str(file), "--output", str(root / "out"), *options]) == 0, "nothing left to do"
+
+
+def test_folders_are_drawn_by_weight(root: Path) -> None:
+    write_photographs(root / "more", first_id=500)
+    data = [
+        {"folder": "photographs", "annotations": "people.json", "weight": 3},
+        {"folder": "more", "annotations": "people.json", "weight": 1},
+    ]
+    task, ids = prepare(read_recipe(write_recipe(root, data=data)), root, root / "cache")
+    assert len(ids) == 22, "ids that are kept aside are those of one folder"
+    folders = task.pictures.folders  # type: ignore[attr-defined]
+    drawn = [task.pictures.draw(n, 0, False)[1].image for n in range(400)]  # type: ignore[attr-defined]
+    first = {folders[0][n].image.tobytes() for n in range(len(folders[0]))}
+    share = sum(image.tobytes() in first for image in drawn) / len(drawn)
+    assert 0.65 < share < 0.85
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network": "transformer"}, "transformer"),
+        ({"data": []}, "at least one folder"),
+        ({"data": [{"annotations": "people.json"}]}, "no folder"),
+        ({"data": [{"folder": "x", "wieght": 2}]}, "wieght"),
+        ({"data": [{"folder": "x", "weight": -1}]}, "-1"),
+        ({"data": [{"folder": "x", "weight": 0}]}, "every weight"),
+        ({"schedule": {"stesp": 4}}, "stesp"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"speed": 2}, "speed"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], words: str, root: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_recipe(write_recipe(root, **changes))
+
+
+def test_nothing_kept_aside_is_refused(root: Path) -> None:
+    file = write_recipe(root, held_out=None)
+    with pytest.raises(ValueError, match="held_out"):
+        prepare(read_recipe(file), root, root / "cache")
+
+
+def test_rendered_folders_are_read_in_cocos_format(root: Path, disc_folder: Path) -> None:
+    gather_annotations_of_discs(disc_folder)
+    data = [
+        {"folder": "photographs", "annotations": "people.json"},
+        {"folder": str(disc_folder), "all_joints": True, "masked": True},
+    ]
+    folders, _ = open_folders(read_recipe(write_recipe(root, data=data)), root, root / "cache")
+    assert len(folders[1]) == 37, "those with people"
+    assert folders[1][0].rendered and folders[1][0].joints_complete.all()
+
+
+def gather_annotations_of_discs(folder: Path) -> None:
+    """The labels of the fixture lack what COCO's format asks for."""
+    file = gather_annotations(folder)
+    document = json.loads(file.read_text())
+    for number, image in enumerate(document["images"]):
+        image |= {"id": number, "width": 128, "height": 96}
+    labels = [json.loads(f.read_text()) for f in sorted((folder / "labels").glob("*.json"))]
+    owners = [n for n, label in enumerate(labels) for _ in label["annotations"]]
+    for annotation, owner in zip(document["annotations"], owners, strict=True):
+        annotation |= {"image_id": owner, "category_id": 1}
+    file.write_text(json.dumps(document))
+
+
+def test_the_recipes_that_come_with_the_package_are_valid() -> None:
+    files = sorted(CONFIG.glob("*.yaml"))
+    assert {read_recipe(file).network for file in files} == {"detector", "pose", "segmenter"}
+    kept = json.loads((CONFIG / "kept_aside.json").read_text())
+    assert len(set(kept["train_a.json"])) == 100 and len(set(kept["train_b.json"])) == 130
+    assert not NEVER_TRAINED & {*kept["train_a.json"], *kept["train_b.json"]}
