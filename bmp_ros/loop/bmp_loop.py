@@ -20,7 +20,7 @@ from bmp_ros.loop.trace import RunReport, Trace
 
 
 def find_people(run: Run) -> People:
-    """The method: everybody in the frame of ``run``, in as many iterations as its settings say."""
+    """The method: all people in the frame of ``run``, in as many iterations as set."""
     people = run.nobody()
     for iteration in range(1, run.settings.iterations + 1):
         if iteration > 1 and run.is_complete(people):
@@ -41,7 +41,7 @@ def find_people(run: Run) -> People:
 
 
 def complete_people(run: Run, boxes: np.ndarray) -> People:
-    """Poses and masks of the people in given boxes (N, 4): one iteration, nobody suppressed."""
+    """Poses and masks of the people in given boxes (N, 4): one iteration, no suppression."""
     step = run.begin(1)
     step.detected = people = run.given(boxes)
     if len(people):
@@ -79,7 +79,7 @@ class BMPLoop:
         self.settings = settings if settings is not None else LoopSettings()
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray | None = None) -> People:
-        """Find everybody in a BGR uint8 image (H, W, 3).
+        """Find all people in a BGR uint8 image (H, W, 3).
 
         boxes: (N, 4) xyxy pixels of people who are known already. They take the detector's place:
         one iteration, no suppression, row i of the result belongs to box i (unless a network

@@ -26,7 +26,7 @@ class Detections:
     scores: (N,) float32 in [0, 1].
     masks: ``masks(indices)`` with indices (n,) int -> (n, H, W) bool in the size of the frame, or
         None when the detector has no masks. The loop calls it at most once, for the detections
-        that survived, so masks that nobody needs are never decoded.
+        that survived, so masks that are not needed are never decoded.
     """
 
     boxes: np.ndarray

@@ -2,7 +2,7 @@
 """Calibrations: how camera_info is subscribed, and which camera of it belongs to which image.
 
 An image as the sensor took it has the matrix K and the distortion D; a rectified one has P and no
-distortion. Both have the same camera_info beside them, so somebody has to say which they are.
+distortion. Both have the same camera_info beside them, so it has to be said which they are.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from bmp_ros.ros.topic_advice import published_topics
 CACHED = 40
 """Depth images that wait: more than a second at 30 Hz, so that slow networks find theirs."""
 FROZEN = 3
-"""So many depth images in a row with the same stamp: nobody can tell which belongs to an image."""
+"""Depth images in a row with one stamp, from which on none can be assigned to an image."""
 FOREIGN_NS = 3600 * 10**9
 """Stamps that are further apart were not given by the same clock."""
 _COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -108,15 +108,15 @@ class DepthInput:
         near = found is not None and abs(found[0] - wanted_ns) <= max_age_s * 1e9
         if last == 0 and not near:
             raise NoDepthError(
-                f"the depth images on {self.topic} are stamped 0: nobody can tell which belongs "
-                "to an image; their driver has to stamp them",
+                f"the depth images on {self.topic} are stamped 0 and cannot be "
+                "assigned to images; their driver has to stamp them",
                 "stamped 0",
             )
         if in_a_row >= FROZEN and last != 0:
             raise NoDepthError(
                 f"the last {in_a_row} depth images on {self.topic} have the same stamp, "
-                f"{last / 1e9:.9f}: nobody can tell which belongs to an image; their driver has "
-                "to stamp each",
+                f"{last / 1e9:.9f}, and cannot be assigned to images; their driver has to stamp "
+                "each",
                 "same stamps",
             )
         if found is None or not near:

@@ -35,7 +35,7 @@ _JUMP_NS = 10**9  # stamps of drivers step back by milliseconds, a bag that begi
 
 @dataclass(frozen=True)
 class Estimate:
-    """Somebody wants to know about one image. answer: becomes an `Answer`."""
+    """A request for the people in one image. answer: becomes an `Answer`."""
 
     image: Image
     answer: Future
@@ -164,7 +164,7 @@ class FrameProcessor:
     def _lift(
         self, camera: Camera, inputs: CameraInputs, header: Header, people: People
     ) -> Lifted | None:
-        """Publish the people in space, if there is depth and somebody wants to know."""
+        """Publish the people in space, if there is depth and a subscriber."""
         if inputs.depth is None or not camera.publishers.wants_depth:
             self._tell(camera, "depth")
             return None

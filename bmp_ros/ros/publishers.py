@@ -29,7 +29,7 @@ _QOS = QoSProfile(depth=5)  # reliable, volatile: every subscriber fits
 class CameraPublishers:
     """Lifecycle publishers below ``prefix`` (empty, or a camera's name and a slash).
 
-    What is only published while somebody subscribes is not computed otherwise either.
+    Outputs without subscribers are not computed.
     """
 
     def __init__(self, node: LifecycleNode, prefix: str) -> None:
@@ -93,7 +93,7 @@ class CameraPublishers:
         return any(map(_is_wanted, (self._poses_3d, self._empty_depth, self._markers)))
 
     def publish_lifted(self, people: People, lifted: Lifted, run: RunSettings) -> None:
-        """Publish people in space and the depth without them, as far as somebody subscribes."""
+        """Publish people in space and the depth without them, as far as there are subscribers."""
         if _is_wanted(self._poses_3d):
             self._poses_3d.publish(person_array_3d(lifted.header, people, lifted.people))
         if _is_wanted(self._empty_depth):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 
 ABSENT_WEIGHT = 0.1
-"""Of a joint that is not in the crop: it shall be everywhere alike, which is easily learned."""
+"""Target of a joint outside the crop: uniform, which is easily learned."""
 
 
 def location_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
