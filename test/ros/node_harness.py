@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import rclpy
+from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -30,7 +31,7 @@ from bmp_ros.loop import BMPLoop
 from bmp_ros.ros.bmp_node import BmpNode
 from bmp_ros.ros.interfaces import PersonArray
 
-MAY_BE_ASKED_TWICE = (GetParameters, SetParameters)
+MAY_BE_ASKED_TWICE = (GetParameters, GetState, SetParameters)
 
 TOPIC = "/camera/image_raw"
 
