@@ -70,7 +70,7 @@ def test_full_size_preset_runs_end_to_end(models: Path, preset: str) -> None:
     built = build_loop(preset, device="cpu")
     scene = crowd(5, 320, 240, later=1)
     loop = BMPLoop(
-        ScriptedDetector(built.detector, scene),
+        ScriptedDetector(built.detector, scene, thresholds=(0.3, 0.3)),
         ScriptedPoseEstimator(built.pose_estimator, scene),
         ScriptedSegmenter(built.segmenter, scene),
         built.settings,
