@@ -18,12 +18,24 @@ _GOLDEN_RATIO = 0.618034
 _MASK_OPACITY = 0.45
 _DARK: Color = (32, 32, 32)
 _LIGHT: Color = (255, 255, 255)
+_GREY: Color = (190, 190, 190)
 
 
 def person_color(number: int) -> Color:
     """Return a strong BGR colour; neighbours in number are far from each other in hue."""
     red, green, blue = colorsys.hsv_to_rgb((0.58 + number * _GOLDEN_RATIO) % 1.0, 0.75, 1.0)
     return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def person_colors(track_ids: np.ndarray) -> list[Color]:
+    """A BGR colour for everybody in one image, from their track ids (N,).
+
+    One colour per id, whoever else is in the image; by row where nobody has an id. Among people
+    with ids, somebody without one (-1) is grey.
+    """
+    if (track_ids < 0).all():
+        return [person_color(row) for row in range(len(track_ids))]
+    return [_GREY if track < 0 else person_color(track) for track in track_ids.tolist()]
 
 
 def draw_people(
@@ -37,22 +49,22 @@ def draw_people(
 ) -> np.ndarray:
     """Draw everybody on a copy of a BGR uint8 image (H, W, 3), the best scored on top.
 
-    Each person has a colour, by track id where there is one, else by row. Keypoints of a score up
-    to ``score_threshold``, and the edges to them, are left out. Raises ValueError when the people
-    are of an image of another size.
+    Colours are those of `person_colors`. Each box has the track's id, where there is one, and the
+    score at its top. Keypoints of a score up to ``score_threshold``, and the edges to them, are
+    left out. Raises ValueError when the people are of an image of another size.
     """
     if check_image(image).shape[:2] != people.image_size:
         raise ValueError(f"the image is {image.shape[1]}x{image.shape[0]} pixels, but {people}")
     drawn = image.copy()
-    colors = [
-        person_color(row if track < 0 else track) for row, track in enumerate(people.track_ids)
-    ]
+    colors = person_colors(people.track_ids)
     if masks:
         _draw_masks(drawn, people, colors)
     unit = max(1, round(min(image.shape[:2]) / 360))
     for row in reversed(range(len(people))):
         if boxes:
-            _draw_box(drawn, people.boxes[row], float(people.scores[row]), colors[row], unit)
+            track, score = int(people.track_ids[row]), float(people.scores[row])
+            text = f"{score:.2f}" if track < 0 else f"#{track} {score:.2f}"
+            _draw_box(drawn, people.boxes[row], text, colors[row], unit)
         if keypoints:
             found = people.keypoint_scores[row] > score_threshold
             _draw_skeleton(
@@ -78,10 +90,10 @@ def _draw_masks(drawn: np.ndarray, people: People, colors: list[Color]) -> None:
         cv2.drawContours(drawn, outlines, -1, color, 1, cv2.LINE_AA, offset=(x, y))
 
 
-def _draw_box(drawn: np.ndarray, box: np.ndarray, score: float, color: Color, unit: int) -> None:
+def _draw_box(drawn: np.ndarray, box: np.ndarray, text: str, color: Color, unit: int) -> None:
     x1, y1, x2, y2 = (round(value) for value in box.tolist())
     cv2.rectangle(drawn, (x1, y1), (x2, y2), color, unit, cv2.LINE_AA)
-    text, font, size = f"{score:.2f}", cv2.FONT_HERSHEY_SIMPLEX, 0.35 * unit
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.35 * unit
     (width, height), _ = cv2.getTextSize(text, font, size, 1)
     top = max(y1 - height - 4 * unit, 0)
     cv2.rectangle(drawn, (x1, top), (x1 + width + 4, top + height + 4 * unit), color, -1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmp_ros.drawing import draw_people, person_color
+from bmp_ros.drawing import draw_people, person_color, person_colors
 from bmp_ros.loop.people import People
 
 IMAGE = np.full((120, 160, 3), 100, np.uint8)
@@ -68,6 +68,22 @@ def test_colors_of_neighbours_differ() -> None:
     colors = [person_color(number) for number in range(8)]
     assert len(set(colors)) == 8
     assert all(0 <= value <= 255 for color in colors for value in color)
+
+
+def test_a_track_keeps_its_colour_and_shows_its_number() -> None:
+    assert person_colors(np.array([7, -1, 3])) == [
+        person_color(7), (190, 190, 190), person_color(3),
+    ]  # fmt: skip
+    assert person_colors(np.array([-1, -1])) == [person_color(0), person_color(1)]
+    assert person_colors(np.array([], np.int32)) == []
+    pictures = [draw_people(IMAGE, person(track_ids=np.array([each], np.int32)))
+                for each in (4, 4, 5, -1)]  # fmt: skip
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    below, text = np.s_[30:90, 40:80], np.s_[18:27, 40:]
+    assert (pictures[0][below] != pictures[2][below]).any()  # the colour
+    # The number makes the label wider than the score alone.
+    widths = [(p[text] != IMAGE[text]).any(axis=(0, 2)).sum() for p in (pictures[0], pictures[3])]
+    assert widths[0] > widths[1]
 
 
 def test_another_size_is_refused() -> None:

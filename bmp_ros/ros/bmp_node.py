@@ -34,6 +34,7 @@ from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.process import forward_log, run_node, stop_forwarding
 from bmp_ros.ros.settings import CAMERA, ENGINE
 from bmp_ros.ros.worker import Worker
+from bmp_ros.tracking import IdCounter
 from bmp_ros.weights.errors import WeightsError
 
 _WATCH_S = 0.5
@@ -62,6 +63,7 @@ class BmpNode(ManagedNode):
         self._listening = False
         self._enabled = True
         self._problem = ""
+        self._counter = IdCounter()  # one for the process: no id ever means two people
         self.parameters = NodeParameters(self)
         unknown = self.parameters.unknown()
         if unknown:
@@ -177,7 +179,7 @@ class BmpNode(ManagedNode):
         self._worker = worker
         several = bool(self.parameters.cameras())
         self._cameras = {
-            name: Camera(self, name, worker, prefix=f"{name}/" if several else "")
+            name: Camera(self, name, worker, self._counter, prefix=f"{name}/" if several else "")
             for name in self.parameters.cameras() or (DEFAULT_NAME,)
         }
         self.parameters.frozen = (ENGINE,)

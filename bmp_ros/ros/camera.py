@@ -11,27 +11,34 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
 from bmp_ros.ros.calibration import CalibrationInput, is_rectified
-from bmp_ros.ros.depth_input import DepthInput, NoDepthError
+from bmp_ros.ros.camera_tracking import CameraTracking
+from bmp_ros.ros.compatibility import how_to_install
+from bmp_ros.ros.depth_input import DepthInput
 from bmp_ros.ros.diagnostics import CameraStatistics
+from bmp_ros.ros.ego_motion import EgoMotion
 from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription, info_beside
 from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.target_frame import TargetFrame
+from bmp_ros.ros.transforms import Transforms
 from bmp_ros.ros.worker import Worker
+from bmp_ros.tracking import IdCounter
 
 DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""
 
 
 class ReceivedMessage(NamedTuple):
-    """A serialised image that waits. generation: of its camera when it was received."""
+    """A serialised image that waits. generation: of its camera when it was received, arrival_s:
+    when that was, on the machine's steady clock."""
 
     serialised: bytes
     generation: int
+    arrival_s: float
 
 
 class CameraInputs(NamedTuple):
-    """What a camera listens to. depth, target_frame: None without.
+    """What a camera listens to. depth, target_frame, ego_motion, transforms: None without.
 
     All of it is taken down at once, so it is handed out at once: a frame takes one snapshot and
     never meets half of it.
@@ -41,6 +48,8 @@ class CameraInputs(NamedTuple):
     calibration: CalibrationInput
     depth: DepthInput | None
     target_frame: TargetFrame | None
+    ego_motion: EgoMotion | None
+    transforms: Transforms | None
 
     def open(self) -> None:
         if self.depth is not None:
@@ -59,8 +68,8 @@ class CameraInputs(NamedTuple):
         self.calibration.close()
         if self.depth is not None:
             self.depth.close()
-        if self.target_frame is not None:
-            self.target_frame.close()
+        if self.transforms is not None:
+            self.transforms.close()
 
 
 class Camera:
@@ -72,12 +81,22 @@ class Camera:
     enabled: whether images are looked at. message_type: of the images that wait.
     bits: most significant bits per sample so far; see `pixels.to_8_bits`.
     last_stamp: of the latest image in nanoseconds, None before the first.
+    tracking: who is who; ids come from ``counter``.
     inputs: what it listens to, None while it does not listen.
     """
 
-    def __init__(self, node: LifecycleNode, name: str, worker: Worker, *, prefix: str) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        worker: Worker,
+        counter: IdCounter,
+        *,
+        prefix: str,
+    ) -> None:
         self.name = name
         self.statistics = CameraStatistics()
+        self.tracking = CameraTracking(counter)
         self.publishers = CameraPublishers(node, prefix)
         self.publishing = threading.Lock()
         self.generation = 0
@@ -120,17 +139,28 @@ class Camera:
             rectified=is_rectified(settings.rectified, images.topic),
             parameter="camera_info_topic",
         )
-        depth, target_frame = None, None
-        if settings.depth_topic:
-            depth = DepthInput(self._node, settings)
-            if settings.target_frame:
-                try:
-                    target_frame = TargetFrame(self._node, settings.target_frame)
-                except NoDepthError as error:  # costs depth, never the images
-                    self._node.get_logger().warning(f"{self.name}: {error}")
-                    depth = None
+        depth = DepthInput(self._node, settings) if settings.depth_topic else None
+        target = settings.target_frame if depth is not None else ""
+        ego = "" if settings.ego_frame == "none" else settings.ego_frame
+        transforms = None
+        try:
+            transforms = Transforms(self._node) if target or ego else None
+        except ImportError as error:
+            if target:  # costs depth, never the images
+                self._node.get_logger().warning(
+                    f"{self.name}: target_frame is {target!r}, but tf2_ros cannot be imported "
+                    f"({error}): {how_to_install('tf2_ros_py')}, or leave target_frame empty"
+                )
+                depth = None
         self.message_type = images.kind
-        self.inputs = CameraInputs(images, calibration, depth, target_frame)
+        self.inputs = CameraInputs(
+            images,
+            calibration,
+            depth,
+            TargetFrame(transforms, target) if transforms and target else None,
+            EgoMotion(transforms, ego) if transforms and ego else None,
+            transforms,
+        )
         self.inputs.open()
 
     def stop_listening(self) -> None:
@@ -138,6 +168,7 @@ class Camera:
             inputs, self.inputs = self.inputs, None
             if inputs is not None:
                 inputs.close()
+        self.tracking.forget()
 
     def what_counts(self) -> str:
         """Which matrices of camera_info count, in words, for those who wonder about metres."""
@@ -165,6 +196,7 @@ class Camera:
     def reset(self) -> None:
         """Forget everything about images before; the next one is like the first."""
         self._forget()
+        self.tracking.forget()
         if self.inputs is not None and self.inputs.depth is not None:
             self.inputs.depth.clear()
 
@@ -193,7 +225,8 @@ class Camera:
         if not self.enabled:
             self.statistics.count(received=1, discarded=1)
             return
-        replaced = self._worker.put(self, ReceivedMessage(serialised, self.generation))
+        received = ReceivedMessage(serialised, self.generation, time.monotonic())
+        replaced = self._worker.put(self, received)
         self.statistics.count(received=1, replaced=int(replaced))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, Vector3
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -88,16 +88,28 @@ def _compressed_depth(message: CompressedImage) -> np.ndarray:
         raise ImageError(f"format {message.format!r}: {error}") from error
 
 
-def person_array_3d(header: Header, people: People, found: People3D) -> PersonArray3D:
-    """Make the message of everybody in space, in the frame that ``header`` names."""
+def person_array_3d(
+    header: Header,
+    people: People,
+    found: People3D,
+    ages: np.ndarray | None = None,
+    velocities: np.ndarray | None = None,
+) -> PersonArray3D:
+    """Make the message of everybody in space, in the frame that ``header`` names.
+
+    ages: (N,) seconds of their tracks; velocities: (N, 3) metres per second in that frame; NaN
+    where unknown, None: for everybody.
+    """
+    unknown = np.full((len(people), 3), np.nan)
     values = np.concatenate([found.keypoints, people.keypoint_scores[..., None]], axis=2).tolist()
-    spreads = found.spread.tolist()
     rows = zip(
         people.track_ids.tolist(),
+        (unknown[:, 0] if ages is None else ages).tolist(),
         values,
-        spreads,
+        found.spread.tolist(),
         found.centroids.astype(float).tolist(),
         found.distances.tolist(),
+        (unknown if velocities is None else velocities).tolist(),
         strict=True,
     )
     return PersonArray3D(
@@ -106,14 +118,18 @@ def person_array_3d(header: Header, people: People, found: People3D) -> PersonAr
         people=[
             Person3D(
                 track_id=track,
+                track_age=age,
                 index=index,
                 keypoints=[
                     Keypoint3D(x=x, y=y, z=z, score=score, spread=spread)
-                    for (x, y, z, score), spread in zip(keypoints, spread_row, strict=True)
+                    for (x, y, z, score), spread in zip(keypoints, spreads, strict=True)
                 ],
-                centroid=Point(x=centroid[0], y=centroid[1], z=centroid[2]),
+                centroid=Point(x=cx, y=cy, z=cz),
                 distance=distance,
+                velocity=Vector3(x=vx, y=vy, z=vz),
             )
-            for index, (track, keypoints, spread_row, centroid, distance) in enumerate(rows)
+            for index, (
+                track, age, keypoints, spreads, (cx, cy, cz), distance, (vx, vy, vz),
+            ) in enumerate(rows)
         ],
-    )
+    )  # fmt: skip

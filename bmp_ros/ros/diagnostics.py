@@ -35,6 +35,9 @@ class CameraStatistics:
         self.damaged = 0  # but processed
         self.error = ""  # what the last frame failed with; empty after a good one
         self.refusal = ""
+        self.tracking_failed = 0  # the frame was published, without ids
+        self.ego_motions = 0
+        self._tracks: Mapping[str, int] = {}
         self._remarks: dict[str, str] = {}
         self.damage = ""  # of the last image that was decoded
         self._clear()
@@ -90,6 +93,18 @@ class CameraStatistics:
             self.failed += 1
             self.error = error
 
+    def note_tracking(
+        self, counts: Mapping[str, int], *, failed: bool = False, ego_motion: bool = False
+    ) -> None:
+        """Count a frame whose people were tracked, or were not because the tracker failed.
+
+        counts: of the tracker. ego_motion: whether the camera's turn was known.
+        """
+        with self._lock:
+            self._tracks = counts
+            self.tracking_failed += failed
+            self.ego_motions += ego_motion
+
     def remark(self, what: str, text: str) -> None:
         """Keep why something (depth, markers) is missing beside good results; empty: it is not."""
         with self._lock:
@@ -110,6 +125,10 @@ class CameraStatistics:
                     "frames failed": self.failed,
                     "frames damaged": self.damaged,
                     "people dropped for NaN": self._not_finite,
+                    "frames not tracked for an error": self.tracking_failed,
+                    "frames with ego motion": self.ego_motions,
+                    "tracker resets": self._tracks.get("resets", 0),
+                    "track ids exchanged": self._tracks.get("swaps", 0),
                 },
                 error=self.error,
                 refusal=self.refusal,

@@ -19,7 +19,9 @@ from std_msgs.msg import Header
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.loop.trace import RunReport
+from bmp_ros.ros.calibration import CalibrationError
 from bmp_ros.ros.camera import Camera, CameraInputs, ReceivedMessage
+from bmp_ros.ros.camera_tracking import Tracked
 from bmp_ros.ros.depth_input import NoDepthError
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
@@ -27,6 +29,7 @@ from bmp_ros.ros.image_messages import ImageError, bgr_image, decode_image, read
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.transforms import NoTransformError
 
 _REPEAT_S = 5.0
 _AGAIN_S = 60.0  # what comes and goes is said again after so long
@@ -79,7 +82,9 @@ class FrameProcessor:
                 if camera.generation != generation or inputs is None:
                     camera.statistics.count(discarded=1)
                     return
-                self._publish(camera, inputs, message.header, image, people, report, start)
+                arrival_s = received.arrival_s
+                tracked = self._track(camera, inputs, message.header, image, people, arrival_s)
+                self._publish(camera, inputs, message.header, image, tracked, report, start)
         except ImageError as error:
             camera.statistics.refuse(str(error))
             self._warn(f"{camera.name} refused", f"{_source(camera)}: image refused: {error}")
@@ -133,17 +138,20 @@ class FrameProcessor:
         inputs: CameraInputs,
         header: Header,
         image: np.ndarray,
-        people: People,
+        tracked: Tracked,
         report: RunReport,
         start: float,
     ) -> None:
-        camera.publishers.publish_poses(header, people)
+        people = tracked.people
+        camera.publishers.publish_poses(header, people, tracked.ages)
         elapsed_ms = (time.perf_counter() - start) * 1e3
         age_s = self._age_s(header)
         camera.publishers.publish_times(elapsed_ms, age_s * 1e3)
-        overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0)
-        stages = {**report.stage_ms, "node overhead": overhead_ms}
-        lifted = self._lift(camera, inputs, header, people)
+        stages = {**report.stage_ms, "track": tracked.milliseconds}
+        overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0) - tracked.milliseconds
+        stages["node overhead"] = overhead_ms
+        self._publish_smooth(camera, header, tracked)
+        lifted = self._lift(camera, inputs, header, tracked)
         if lifted is not None:
             stages["depth"] = lifted.milliseconds
         camera.statistics.add(age_s, stages, len(people), report.not_finite)
@@ -161,14 +169,83 @@ class FrameProcessor:
         else:
             self._tell(camera, "markers", no_markers.kind, str(no_markers))
 
-    def _lift(
+    def _track(
+        self,
+        camera: Camera,
+        inputs: CameraInputs,
+        header: Header,
+        image: np.ndarray,
+        people: People,
+        arrival_s: float,
+    ) -> Tracked:
+        """Give people ids; an error costs the ids of this image, and those of before."""
+        stamp = stamp_ns(header.stamp)
+        if not self._parameters.run().tracking:
+            camera.statistics.remark("ids", "")
+            return camera.tracking.untracked(people, stamp)
+        ego_motion = self._ego_motion(camera, inputs, header, people)
+        problem = ""
+        try:
+            tracked = camera.tracking.track(
+                people,
+                stamp,
+                image,
+                arrival_s=arrival_s,
+                settings=self._parameters.tracker(),
+                ego_motion=ego_motion,
+            )
+        except Exception as error:
+            tracked = camera.tracking.untracked(people, stamp)
+            problem = f"no ids: the tracker failed: {_in_words(error)}"
+            if self._throttle.due(f"{camera.name} {type(error)} of the tracker", math.inf):
+                self._log.error(f"{camera.name}: {problem}\n{traceback.format_exc()}")
+        camera.statistics.remark("ids", problem)
+        camera.statistics.note_tracking(
+            camera.tracking.counts, failed=bool(problem), ego_motion=ego_motion is not None
+        )
+        return tracked
+
+    def _ego_motion(
         self, camera: Camera, inputs: CameraInputs, header: Header, people: People
+    ) -> np.ndarray | None:
+        """How the camera turned since the last image, where tf and a calibration tell."""
+        ego = inputs.ego_motion
+        if ego is None:
+            return None
+        try:
+            model = inputs.calibration.fitting(people.image_size, "the image")
+        except CalibrationError:
+            model = None
+        try:
+            found = ego.homography(header, model)
+        except NoTransformError as error:
+            if self._throttle.due(f"{camera.name} no turn", math.inf):
+                self._log.info(
+                    f"{camera.name}: people are tracked without the camera's turns so far: {error}"
+                )
+            return None
+        if found is not None and self._throttle.due(f"{camera.name} turn", math.inf):
+            self._log.info(f"{camera.name}: the camera's turns are known, in frame {ego.frame!r}")
+        return found
+
+    def _publish_smooth(self, camera: Camera, header: Header, tracked: Tracked) -> None:
+        """Publish smoothed joints; the filters forget everything while nobody wants them."""
+        if camera.publishers.wants_smooth:
+            people = camera.tracking.smooth(tracked, self._parameters.smoothing())
+            camera.publishers.publish_smooth(header, people, tracked.ages)
+        else:
+            camera.tracking.stop_smoothing()
+
+    def _lift(
+        self, camera: Camera, inputs: CameraInputs, header: Header, tracked: Tracked
     ) -> Lifted | None:
         """Publish the people in space, if there is depth and a subscriber."""
-        if inputs.depth is None or not camera.publishers.wants_depth:
+        publishers, tracking, people = camera.publishers, camera.tracking, tracked.people
+        if inputs.depth is None or not publishers.wants_depth:
+            tracking.stop_smoothing_in_space()
             self._tell(camera, "depth")
             return None
-        run = self._parameters.run()
+        run, smoothing = self._parameters.run(), self._parameters.smoothing()
         try:
             lifted = lift(
                 header, people, inputs.depth, inputs.calibration, inputs.target_frame, run
@@ -176,7 +253,13 @@ class FrameProcessor:
         except NoDepthError as error:
             self._tell(camera, "depth", error.kind, str(error))
             return None
-        camera.publishers.publish_lifted(people, lifted, run)
+        placed, velocities = tracking.locate(tracked, lifted.people, smoothing)
+        smooth = None
+        if publishers.wants_smooth_in_space:
+            smooth = tracking.smooth_in_space(tracked, placed, smoothing)
+        else:
+            tracking.stop_smoothing_in_space()
+        publishers.publish_lifted(tracked, lifted, velocities, smooth, run)
         self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
         return lifted
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages and the service of ``bmp_msgs``; says how to build them when they are missing.
+"""The messages and services of ``bmp_msgs``; says how to build them when they are missing.
 
 Everything in ``bmp_ros.ros`` imports them from here. They are a package of their own that a plain
 ``colcon build`` of a workspace does not find, because it lies inside of ``bmp_ros``.
@@ -18,8 +18,10 @@ try:
         PersonArray,
         PersonArray3D,
         Skeleton,
+        ZoneState,
+        ZoneStates,
     )
-    from bmp_msgs.srv import EstimatePeople
+    from bmp_msgs.srv import EstimatePeople, FollowPerson
 except ImportError as error:
     raise ImportError(
         f"""the messages of bmp_ros cannot be imported ({error}).
@@ -38,6 +40,7 @@ In the repository itself, run:
 __all__ = [
     "BoundingBox",
     "EstimatePeople",
+    "FollowPerson",
     "Keypoint",
     "Keypoint3D",
     "Mask",
@@ -46,4 +49,6 @@ __all__ = [
     "PersonArray",
     "PersonArray3D",
     "Skeleton",
+    "ZoneState",
+    "ZoneStates",
 ]

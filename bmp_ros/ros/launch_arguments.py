@@ -93,7 +93,7 @@ def split(names: str) -> list[str]:
 
 
 def _fields() -> dict[str, Field[Any]]:
-    return {item.name: item for group in GROUPS for item in group.rows()}
+    return {name: item for group in GROUPS for name, item in group.rows()}
 
 
 def _choices(item: Field[Any]) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ from bmp_ros.ros.settings import (
     GROUPS,
     LOOP,
     RUN,
+    SMOOTHING,
     START,
+    TRACKER,
     Group,
     allowed_parameter_values,
     default_of,
@@ -36,6 +38,9 @@ _TITLES = {
     id(ENGINE): "The networks: may change while the node is unconfigured",
     id(CAMERA): "The camera: may change while the node is not active",
     id(RUN): "The node: may change at any time",
+    id(TRACKER): "The tracker: may change at any time",
+    id(SMOOTHING): "Smoothing of poses_smooth, poses_3d_smooth and velocities: may change at any "
+    "time",
     id(LOOP): "The loop: may change at any time. Without a value here, the preset's counts",
 }
 _HEAD = """\
@@ -85,9 +90,9 @@ def with_table(document: str) -> str:
 
 
 def _rows(group: Group) -> Iterator[tuple[str, Any, str, str]]:
-    for item in group.rows():
+    for name, item in group.rows():
         default = to_parameter(item, default_of(item))
-        yield item.name, default, text_of(item), allowed_parameter_values(item)
+        yield name, default, text_of(item), allowed_parameter_values(item)
 
 
 def _comment(text: str) -> list[str]:

@@ -34,7 +34,9 @@ from bmp_ros.ros.settings import (
     LOOP,
     NULL,
     RUN,
+    SMOOTHING,
     START,
+    TRACKER,
     CameraSettings,
     EngineSettings,
     Group,
@@ -46,6 +48,7 @@ from bmp_ros.ros.settings import (
     text_of,
     to_parameter,
 )
+from bmp_ros.tracking import SmoothingSettings, TrackerSettings
 
 Settings = TypeVar("Settings")
 
@@ -69,8 +72,8 @@ class NodeParameters:
             CAMERAS, [""], ParameterDescriptor(description=CAMERAS_TEXT, dynamic_typing=True)
         )
         for group in GROUPS:
-            for item in group.rows():
-                self._declare(item.name, group, item, default_of(item))
+            for name, item in group.rows():
+                self._declare(name, group, item, default_of(item))
         self.declare_cameras()
         self._preset_loop = LoopSettings()
 
@@ -80,14 +83,14 @@ class NodeParameters:
         What is no topic is, by default, as without the camera's name.
         """
         for camera in self.cameras():
-            for item in CAMERA.rows():
-                name = f"{camera}.{item.name}"
+            for of_all, item in CAMERA.rows():
+                name = f"{camera}.{of_all}"
                 if not self._node.has_parameter(name):
                     default = default_of(item)
-                    if item.name == "image_topic":
+                    if of_all == "image_topic":
                         default = f"/{camera}/image_raw"
-                    elif not item.name.endswith("_topic"):
-                        default = self._node.get_parameter(item.name).value
+                    elif not of_all.endswith("_topic"):
+                        default = self._node.get_parameter(of_all).value
                     self._declare(name, CAMERA, item, default)
 
     def unknown(self) -> list[str]:
@@ -116,6 +119,12 @@ class NodeParameters:
     def run(self) -> RunSettings:
         return self._read(RunSettings, RUN)
 
+    def tracker(self) -> TrackerSettings:
+        return self._read(TrackerSettings, TRACKER)
+
+    def smoothing(self) -> SmoothingSettings:
+        return self._read(SmoothingSettings, SMOOTHING)
+
     def loop(self) -> LoopSettings:
         return self._read(LoopSettings, LOOP)
 
@@ -127,11 +136,11 @@ class NodeParameters:
         """
         now, before, given = self.loop(), self._preset_loop, self._given
         changes = []
-        for item in LOOP.rows():
+        for name, item in LOOP.rows():
             value = getattr(preset, item.name)
             untouched = getattr(now, item.name) == getattr(before, item.name)
-            if untouched and item.name not in given and value != getattr(now, item.name):
-                changes.append(Parameter(item.name, value=to_parameter(item, value)))
+            if untouched and name not in given and value != getattr(now, item.name):
+                changes.append(Parameter(name, value=to_parameter(item, value)))
         if changes:
             self._node.set_parameters_atomically(changes)
         self._preset_loop = preset
@@ -142,8 +151,8 @@ class NodeParameters:
 
     def _read(self, settings: type[Settings], group: Group, prefix: str = "") -> Settings:
         values = {}
-        for item in group.rows():
-            name = prefix + item.name
+        for row, item in group.rows():
+            name = prefix + row
             value = self._node.get_parameter(name).value
             values[item.name] = check_value(item, from_parameter(item, value), name)
         return settings(**values)
@@ -181,7 +190,7 @@ def _unknown(name: str, known: list[str]) -> str:
     camera, dot, rest = name.partition(".")
     if (
         dot
-        and any(rest == item.name for item in CAMERA.rows())
+        and any(rest == row for row, _ in CAMERA.rows())
         and not any(each.endswith(f".{rest}") for each in near)
     ):
         return f"{name} ({CAMERAS} has no {camera!r})"

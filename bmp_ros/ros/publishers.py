@@ -12,10 +12,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from bmp_ros.depth.people_3d import People3D
 from bmp_ros.drawing import draw_people
 from bmp_ros.loop.people import People
 from bmp_ros.ros import markers
 from bmp_ros.ros.calibration import CalibrationError, CalibrationInput
+from bmp_ros.ros.camera_tracking import Tracked
 from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
 from bmp_ros.ros.image_messages import image_message, jpeg_message
@@ -40,6 +42,7 @@ class CameraPublishers:
             return node.create_lifecycle_publisher(kind, prefix + topic, _QOS)
 
         self._poses = publisher(PersonArray, "poses")
+        self._smooth = publisher(PersonArray, "poses_smooth")
         self._processing_time = publisher(Float64, "debug/processing_time_ms")
         self._latency = publisher(Float64, "debug/pipeline_latency_ms")
         self._debug_image = publisher(Image, "debug_image")
@@ -47,11 +50,12 @@ class CameraPublishers:
         self._label_image = publisher(Image, "label_image")
         self._markers = publisher(MarkerArray, "markers")
         self._poses_3d = publisher(PersonArray3D, "poses_3d")
+        self._smooth_3d = publisher(PersonArray3D, "poses_3d_smooth")
         self._empty_depth = publisher(Image, "depth_without_people")
         self._all = [
             self._poses, self._processing_time, self._latency, self._debug_image,
             self._debug_jpeg, self._label_image, self._markers, self._poses_3d,
-            self._empty_depth,
+            self._empty_depth, self._smooth, self._smooth_3d,
         ]  # fmt: skip
         self._detections = None
         if detections_available():
@@ -65,8 +69,9 @@ class CameraPublishers:
             self._node.destroy_lifecycle_publisher(publisher)
         self._all.clear()
 
-    def publish_poses(self, header: Header, people: People) -> None:
-        message = person_array(header, people)
+    def publish_poses(self, header: Header, people: People, ages: np.ndarray) -> None:
+        """ages: (N,) of the tracks, see `person_array`."""
+        message = person_array(header, people, ages)
         self._poses.publish(message)
         # Without its people, this is what `publish_nobody` says about the same image.
         self._nobody = PersonArray(
@@ -78,6 +83,8 @@ class CameraPublishers:
         if self._nobody is None:
             return
         self._poses.publish(self._nobody)
+        if self.wants_smooth:
+            self._smooth.publish(self._nobody)
         if _is_wanted(self._markers):
             delete = Marker(header=self._nobody.header, action=Marker.DELETEALL)
             self._markers.publish(MarkerArray(markers=[delete]))
@@ -88,14 +95,44 @@ class CameraPublishers:
         self._latency.publish(Float64(data=latency_ms))
 
     @property
+    def wants_smooth(self) -> bool:
+        """Whether smoothed joints have subscribers."""
+        return _is_wanted(self._smooth)
+
+    def publish_smooth(self, header: Header, people: People, ages: np.ndarray) -> None:
+        """people: with smoothed joints."""
+        self._smooth.publish(person_array(header, people, ages))
+
+    @property
     def wants_depth(self) -> bool:
         """Whether anything that needs depth has subscribers."""
-        return any(map(_is_wanted, (self._poses_3d, self._empty_depth, self._markers)))
+        in_space = (self._poses_3d, self._smooth_3d, self._empty_depth, self._markers)
+        return any(map(_is_wanted, in_space))
 
-    def publish_lifted(self, people: People, lifted: Lifted, run: RunSettings) -> None:
-        """Publish people in space and the depth without them, as far as there are subscribers."""
+    @property
+    def wants_smooth_in_space(self) -> bool:
+        """Whether smoothed joints in space have subscribers."""
+        return _is_wanted(self._smooth_3d)
+
+    def publish_lifted(
+        self,
+        tracked: Tracked,
+        lifted: Lifted,
+        velocities: np.ndarray,
+        smooth: People3D | None,
+        run: RunSettings,
+    ) -> None:
+        """Publish people in space and the depth without them, as far as there are subscribers.
+
+        velocities: (N, 3) metres per second. smooth: the same people smoothed, None if unwanted.
+        """
+        header, people, ages = lifted.header, tracked.people, tracked.ages
         if _is_wanted(self._poses_3d):
-            self._poses_3d.publish(person_array_3d(lifted.header, people, lifted.people))
+            self._poses_3d.publish(
+                person_array_3d(header, people, lifted.people, ages, velocities)
+            )
+        if smooth is not None:
+            self._smooth_3d.publish(person_array_3d(header, people, smooth, ages, velocities))
         if _is_wanted(self._empty_depth):
             depth = people_free_depth(lifted, people, run.people_margin)
             self._empty_depth.publish(depth_message(lifted.message, depth))
@@ -152,7 +189,8 @@ class CameraPublishers:
 
 
 def label_image(header: Header, people: People) -> Image:
-    """Image of numbers: 0 = background, i = people[i-1]; mono16 from the 256th person on."""
+    """Image of numbers: 0 = background, i = people[i-1], whatever the track id; mono16 from the
+    256th person on."""
     deep = len(people) > 255
     labels = np.zeros(people.image_size, np.uint16 if deep else np.uint8)
     for number, mask in enumerate(people.masks, start=1):

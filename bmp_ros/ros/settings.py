@@ -2,7 +2,7 @@
 """What the node can be told, by when it can be told: one table for everything that needs it.
 
 The declarations of the parameters, their checks, config/bmp.yaml and the table of docs/node.md all
-come from the fields below and from `bmp_ros.loop.settings.LoopSettings`.
+come from the fields below and from those of loop, tracker and smoothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bmp_ros.fields import (
     strings_field,
 )
 from bmp_ros.loop.settings import LoopSettings
+from bmp_ros.tracking import SmoothingSettings, TrackerSettings
 from bmp_ros.weights.zoo import LICENCES, PERMISSIVE
 
 
@@ -92,6 +93,11 @@ class CameraSettings:
     target_frame: str = str_field(
         "", text="frame of poses_3d, through tf; empty: the camera's optical frame"
     )
+    ego_frame: str = str_field(
+        "odom", text="frame of tf in which the camera's turns are looked up, so that people are "
+        "tracked while it turns; only where tf2_ros and a calibration are there; empty or none: "
+        "not looked up",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ class RunSettings:
         high=10.0,
         text="maximum seconds between image and depth image",
     )
+    tracking: bool = bool_field(True, text="give people ids that last from image to image")
     joint_inset: bool = bool_field(
         False, text="move the keypoints of poses_3d from the surface of the body into it"
     )
@@ -142,15 +149,22 @@ CAMERA_NAME = re.compile(r"[a-zA-Z]\w*$", re.ASCII)  # what may be a level of a 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that may change at the same times. settings: a dataclass of checked fields."""
+    """Parameters that may change at the same times. settings: a dataclass of checked fields.
+
+    remedy: what the user has to do before a change; empty where it is always possible. prefix: of
+    the parameters' names. It must not be a parameter itself: ``ros2 param dump`` cannot write one
+    that is a value and has others below it.
+    """
 
     settings: type
     when: str
-    remedy: str  # what the user has to do before a change; empty where it is always possible
+    remedy: str = ""
+    prefix: str = ""
 
-    def rows(self) -> Iterator[Field[Any]]:
-        """The fields, one per parameter."""
-        yield from fields(self.settings)
+    def rows(self) -> Iterator[tuple[str, Field[Any]]]:
+        """Name and field of each parameter."""
+        for item in fields(self.settings):
+            yield self.prefix + item.name, item
 
 
 _CLEANUP = "run `ros2 lifecycle set NODE deactivate` and `cleanup`, set it, then `configure`"
@@ -158,9 +172,11 @@ _DEACTIVATE = "run `ros2 lifecycle set NODE deactivate`, set it, then `activate`
 START = Group(StartSettings, "start", "restart the node with it")
 ENGINE = Group(EngineSettings, "unconfigured", _CLEANUP)
 CAMERA = Group(CameraSettings, "not active", _DEACTIVATE)
-RUN = Group(RunSettings, "always", "")
-LOOP = Group(LoopSettings, "always", "")
-GROUPS = (START, ENGINE, CAMERA, RUN, LOOP)
+RUN = Group(RunSettings, "always")
+TRACKER = Group(TrackerSettings, "always", prefix="tracker.")
+SMOOTHING = Group(SmoothingSettings, "always", prefix="smoothing.")
+LOOP = Group(LoopSettings, "always")
+GROUPS = (START, ENGINE, CAMERA, RUN, TRACKER, SMOOTHING, LOOP)
 
 
 def default_of(item: Field[Any]) -> Any:

@@ -2,7 +2,8 @@
 """Who is who over time. Pure NumPy and SciPy; all times are seconds of the images' stamps."""
 
 from bmp_ros.tracking.settings import TrackerSettings
+from bmp_ros.tracking.smoothing import JointSmoother, SmoothingSettings
 from bmp_ros.tracking.tracker import PersonTracker
 from bmp_ros.tracking.tracks import IdCounter
 
-__all__ = ["IdCounter", "PersonTracker", "TrackerSettings"]
+__all__ = ["IdCounter", "JointSmoother", "PersonTracker", "SmoothingSettings", "TrackerSettings"]

@@ -58,7 +58,11 @@ class Lab:
         self.peer = self._spin(lambda context: Node("peer", context=context))
 
     def start(
-        self, *, build_loop: Callable[..., BMPLoop] | None = None, **parameters: Any
+        self,
+        *,
+        build_loop: Callable[..., BMPLoop] | None = None,
+        cli_args: list[str] | None = None,
+        **parameters: Any,
     ) -> None:
         """Run the node with parameters; ``image_topic=…``; names with dots through a dict."""
         # The scripted networks stand for those of bmp_d3; preset auto depends on the machine.
@@ -68,6 +72,7 @@ class Lab:
             return BmpNode(
                 build_loop=build_loop or self.networks.build_loop,
                 context=context,
+                cli_args=cli_args,
                 namespace="/bmp",
                 parameter_overrides=[Parameter(k, value=v) for k, v in given.items()],
             )

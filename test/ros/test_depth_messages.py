@@ -26,7 +26,7 @@ from bmp_ros.ros.depth_messages import (
 )
 from bmp_ros.ros.image_messages import ImageError
 from bmp_ros.ros.interfaces import PersonArray3D
-from bmp_ros.ros.target_frame import rigid_motion
+from bmp_ros.ros.transforms import rigid_motion
 
 
 def message(depth: np.ndarray, encoding: str, padding: int = 0, big: bool = False) -> Image:
@@ -85,7 +85,8 @@ def test_people_in_space_survive_the_message() -> None:
     points[1, 3] = np.nan
     spread = random.random((2, 17)).astype(np.float32)
     found = People3D(points, spread, points[:, 0], np.array([2.5, np.nan], np.float32))
-    sent = person_array_3d(Header(frame_id="map"), people, found)
+    ages, velocities = np.array([3.5, np.nan]), np.array([[1.0, -2.0, 0.5], [np.nan] * 3])
+    sent = person_array_3d(Header(frame_id="map"), people, found, ages, velocities)
     got = deserialize_message(serialize_message(sent), PersonArray3D)
     assert got.header.frame_id == "map" and len(got.skeleton.keypoint_names) == 17
     assert [person.index for person in got.people] == [0, 1]
@@ -94,6 +95,11 @@ def test_people_in_space_survive_the_message() -> None:
     assert got.people[0].keypoints[5].spread == pytest.approx(spread[0, 5])
     assert got.people[0].centroid.y == pytest.approx(points[0, 0, 1])
     assert got.people[0].distance == 2.5 and math.isnan(got.people[1].distance)
+    assert got.people[0].track_age == 3.5 and math.isnan(got.people[1].track_age)
+    read = [[p.velocity.x, p.velocity.y, p.velocity.z] for p in got.people]
+    np.testing.assert_array_equal(read, velocities)
+    plain = person_array_3d(Header(), people, found).people
+    assert all(math.isnan(p.track_age) and math.isnan(p.velocity.x) for p in plain)
 
 
 def compressed(depth: np.ndarray, form: str) -> CompressedImage:

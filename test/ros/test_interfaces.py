@@ -13,6 +13,7 @@ from bmp_ros.ros import interfaces
 
 INTERFACES = Path(__file__).resolve().parents[2] / "bmp_msgs"
 MESSAGES = sorted(INTERFACES.glob("msg/*.msg"))
+SERVICES = sorted(INTERFACES.glob("srv/*.srv"))
 
 
 def installed(path: Path) -> Path:
@@ -37,9 +38,23 @@ def test_comments_are_shown(path: Path) -> None:
     assert path.read_text().startswith("# ")
 
 
-def test_service_is_explained() -> None:
-    path = INTERFACES / "srv" / "EstimatePeople.srv"
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.stem)
+def test_services_are_explained_and_built(path: Path) -> None:
     service = parse_service_file("bmp_msgs", str(path))
-    for field in [*service.request.fields, *service.response.fields]:
-        assert field.annotations.get("comment"), f"{field.name} has no comment"
+    built = getattr(interfaces, path.stem)
+    for part, message in ((service.request, built.Request), (service.response, built.Response)):
+        assert list(message.get_fields_and_field_types()) == [each.name for each in part.fields]
+        for field in part.fields:
+            assert field.annotations.get("comment"), f"{field.name} has no comment"
+        for constant in part.constants:
+            assert constant.annotations.get("comment"), f"{constant.name} has no comment"
+            assert getattr(message, constant.name) == constant.value
     assert installed(path).read_text() == path.read_text()
+
+
+def test_what_came_with_0_2_is_documented() -> None:
+    """The table of changes names every new field, message and service."""
+    document = (INTERFACES.parent / "docs" / "messages.md").read_text(encoding="utf-8")
+    table = document[document.index("## Changes") :]
+    new = ["track_age", "velocity", "FollowPerson", "ZoneState", "ZoneStates"]
+    assert all(f"`{name}`" in table for name in new)

@@ -19,7 +19,7 @@ ARGUMENTS = {each.name: each for each in parameter_arguments()}
 
 
 def test_every_parameter_is_an_argument_with_a_description() -> None:
-    names = [item.name for group in GROUPS for item in group.rows()]
+    names = [name for group in GROUPS for name, _ in group.rows()]
     assert list(ARGUMENTS) == [CAMERAS, *names]
     assert not {each.name for each in NODE_ARGUMENTS} & set(ARGUMENTS)
     for each in ARGUMENTS.values():
@@ -39,6 +39,9 @@ def test_every_parameter_is_an_argument_with_a_description() -> None:
         ("detection_threshold", "1e-1", 0.1),
         ("detection_threshold", "high", "high"),  # the node refuses it with the reason
         ("crowd_iou", "-1", -1.0),
+        ("tracking", "false", False),
+        ("tracker.confirm_hits", "3", 3),
+        ("smoothing.beta", "8", 8.0),
         ("accepted_licences", "Apache-2.0, GPL-3.0", ["Apache-2.0", "GPL-3.0"]),
         (CAMERAS, "front,rear,", ["front", "rear"]),
     ],

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -57,6 +59,18 @@ def test_a_person_has_the_colour_of_the_debug_image() -> None:
         blue, green, red = person_color(number)
         color = marker.color
         assert [round(255 * c) for c in (color.r, color.g, color.b)] == [red, green, blue]
+
+
+def test_tracks_have_markers_of_their_own() -> None:
+    people = replace(people_of(3), track_ids=np.array([9, -1, 4], np.int32))
+    drawn = skeleton_markers(Header(), people, CameraModel(K, 640, 480), 2.0, 0.3).markers[1:]
+    assert [(m.ns, m.id) for m in drawn] == [
+        ("tracks", 9), ("ids", 9), ("people", 1), ("tracks", 4), ("ids", 4),
+    ]  # fmt: skip
+    lines, text = drawn[:2]
+    assert text.text == "9" and text.color == lines.color != drawn[3].color
+    highest = min(point.y for point in lines.points)
+    assert text.pose.position.y < highest and text.pose.position.z == 2.0
 
 
 def test_keypoints_without_a_ray_are_left_out() -> None:

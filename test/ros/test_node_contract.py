@@ -33,7 +33,7 @@ def test_header_equals_input_every_keypoint_present_skeleton_matches(lab: Lab) -
     assert tuple(message.skeleton.keypoint_names) == COCO_17.names
     assert list(message.skeleton.edges) == [index for edge in COCO_17.edges for index in edge]
     assert [len(person.keypoints) for person in message.people] == [17, 17]
-    assert [person.track_id for person in message.people] == [-1, -1]
+    assert [person.track_id for person in message.people] == [1, 2]
 
 
 def test_node_output_equals_library_output(lab: Lab) -> None:
@@ -138,7 +138,9 @@ def test_markers_lie_on_the_rays_of_the_keypoints(lab: Lab) -> None:
     wait_for(send_until_drawn, "markers")
     array = markers[0].markers
     assert array[0].action == Marker.DELETEALL
-    assert [marker.id for marker in array[1:]] == [0, 1]
+    assert [(marker.ns, marker.id) for marker in array[1:]] == [
+        ("tracks", 1), ("ids", 1), ("tracks", 2), ("ids", 2),
+    ]  # fmt: skip
     first = array[1]
     person = next(p for p in poses if stamp_of(p) == stamp_of(first)).people[0]
     a, b = COCO_17.edges[0]

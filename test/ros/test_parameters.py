@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import yaml
@@ -26,10 +27,10 @@ def test_bmp_yaml_has_every_parameter_with_its_default() -> None:
     text = parameters_yaml()
     commented = text.replace("    # ", "    #")
     for group in GROUPS:
-        for item in group.rows():
-            given = f"    {'#' if group is LOOP else ''}{item.name}: "
+        for name, item in group.rows():
+            given = f"    {'#' if group is LOOP else ''}{name}: "
             lines = [line for line in commented.splitlines() if line.startswith(given)]
-            assert len(lines) == 1, item.name
+            assert len(lines) == 1, name
             value = yaml.safe_load(lines[0].removeprefix(given))
             assert value == to_parameter(item, default_of(item))
     settings = yaml.safe_load(text)["/**"]["ros__parameters"]
@@ -40,23 +41,30 @@ def test_documentation_is_up_to_date() -> None:
     document = (ROOT / "docs" / "node.md").read_text(encoding="utf-8")
     assert with_table(document) == document, ANEW
     for group in GROUPS:
-        for item in group.rows():
-            assert f"| `{item.name}` |" in parameters_markdown()
+        for name, _ in group.rows():
+            assert f"| `{name}` |" in parameters_markdown()
+
+
+def test_no_parameter_has_others_below_it() -> None:
+    """``ros2 param dump`` writes ``a.b`` as a map below ``a``, which cannot have a value then."""
+    names = {name for group in GROUPS for name, _ in group.rows()}
+    assert "tracker.birth_score" in names and "smoothing.beta" in names
+    assert not {name.partition(".")[0] for name in names if "." in name} & names
 
 
 def test_node_declares_the_table(lab: Lab) -> None:
     lab.start(autostart=False, preset="auto")
-    expected = {item.name for group in GROUPS for item in group.rows()} | {CAMERAS}
+    expected = {name for group in GROUPS for name, _ in group.rows()} | {CAMERAS}
     declared = set(lab.node._parameters)
     assert expected <= declared
     # What rclpy declares itself; everything else is in the table.
     assert {name for name in declared - expected if "start_type" not in name} <= {"use_sim_time"}
     for group in GROUPS:
-        for item in group.rows():
-            descriptor = lab.node.describe_parameter(item.name)
+        for name, item in group.rows():
+            descriptor = lab.node.describe_parameter(name)
             assert descriptor.description and descriptor.additional_constraints
-            if item.name != "autostart":
-                value = lab.node.get_parameter(item.name).value
+            if name != "autostart":
+                value = lab.node.get_parameter(name).value
                 assert value == to_parameter(item, default_of(item))
 
 
@@ -68,6 +76,18 @@ def test_refused_value_at_the_start_is_told(lab: Lab, name: str, value: object) 
 
     with pytest.raises(PARAMETER_ERRORS, match=name):
         lab.start(**{name: value})
+
+
+def test_names_with_a_dot_in_a_file_of_parameters(lab: Lab, tmp_path: Path) -> None:
+    """As config/bmp.yaml writes them, and as ``ros2 param dump`` does."""
+    file = tmp_path / "given.yaml"
+    file.write_text(
+        "/**:\n  ros__parameters:\n    tracker.lost_s: 2.5\n    smoothing:\n      beta: 7\n"
+    )
+    lab.start(autostart=False, cli_args=["--ros-args", "--params-file", str(file)])
+    assert lab.node.parameters.tracker().lost_s == 2.5
+    assert lab.node.parameters.smoothing().beta == 7.0
+    assert lab.node.parameters.unknown() == []
 
 
 def test_cameras_take_over_what_is_said_without_a_name_but_topics(lab: Lab) -> None:

@@ -85,6 +85,14 @@ def test_every_number_arrives() -> None:
     for name in ("scores", "keypoints", "keypoint_scores", "visibility", "presence", "track_ids"):
         np.testing.assert_array_equal(getattr(received, name), getattr(people, name), name)
     np.testing.assert_allclose(received.boxes, people.boxes, rtol=1e-5)
+    assert all(np.isnan(person.track_age) for person in message.people)
+
+
+def test_ages_of_tracks_arrive() -> None:
+    people = people_with_masks(np.ones((3, 4, 5), np.bool_))
+    sent = person_array(Header(), people, np.array([np.nan, 0.0, 12.25]))
+    received = deserialize_message(serialize_message(sent), PersonArray)
+    np.testing.assert_array_equal([p.track_age for p in received.people], [np.nan, 0.0, 12.25])
 
 
 def test_nobody() -> None:
