@@ -5,8 +5,9 @@
 
 The networks say what a picture of four people needs, at once. Everything else is bmp_node: the
 stopwatch runs from the entry into the image callback to the return of the publisher of ``poses``,
-the waking of the worker included. That minus the loop's own time goes to ``debug/overhead_ms``
-(std_msgs/Float64). Images must come slower than they are worked on, so that none of them waits.
+the waking of the worker and the tracker included. That minus the loop's own time goes to
+``debug/overhead_ms`` (std_msgs/Float64). Images must come slower than they are worked on, so that
+none of them waits.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class ClockedNode(BmpNode):
 
     def create_lifecycle_publisher(self, kind: Any, *given: Any, **options: Any) -> Any:
         publisher = super().create_lifecycle_publisher(kind, *given, **options)
-        if kind is PersonArray:
+        if kind is PersonArray and given[0].rpartition("/")[2] == "poses":
             publish = publisher.publish
 
             def clocked(message: PersonArray) -> None:

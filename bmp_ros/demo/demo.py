@@ -171,6 +171,7 @@ class Summary:
     stage_ms_median: of the last 100 frames, as the node's diagnostics say.
     box_ap50, mask_ap50, keypoint_ap: COCO's, over the frames that were processed; frames_scored
     of them. People of whom fewer than 150 pixels are to be seen count neither way.
+    ids_given, id_switches: see `IdCounts`.
     """
 
     preset: str
@@ -188,6 +189,8 @@ class Summary:
     box_ap50: float | None
     mask_ap50: float | None
     keypoint_ap: float | None
+    ids_given: int
+    id_switches: int | None
     machine: Mapping[str, Any] = field(default_factory=machine)
 
 
@@ -198,6 +201,7 @@ def summarize(recorder: Recorder, preset: str, source: str) -> Summary:
     ages = [result.age_ms for result in results]
     known = [result for result in results if result.truth is not None]
     scored = scores(known)
+    ids = count_ids(results)
     return Summary(
         preset=preset,
         device=said.engines.get("device", ""),
@@ -214,7 +218,43 @@ def summarize(recorder: Recorder, preset: str, source: str) -> Summary:
         box_ap50=scored.boxes.ap50 if scored.boxes else None,
         mask_ap50=scored.masks.ap50 if scored.masks else None,
         keypoint_ap=scored.keypoints.ap if scored.keypoints else None,
+        ids_given=ids.given,
+        id_switches=ids.switches if known else None,
     )
+
+
+@dataclass(frozen=True)
+class IdCounts:
+    """given: different ids. switches: how often somebody had another id than when last found."""
+
+    given: int
+    switches: int
+
+
+def count_ids(results: Sequence[Result]) -> IdCounts:
+    """Count ids in the order of the images.
+
+    Somebody is found where box of truth and box of result are each other's best, with an IoU of
+    at least 0.5. Results without truth have no switches.
+    """
+    last: dict[int, int] = {}
+    given: set[int] = set()
+    switches = 0
+    for result in sorted(results, key=lambda each: each.stamp_ns):
+        found = people_from_message(result.people)
+        given |= set(found.track_ids[found.track_ids >= 0].tolist())
+        if result.truth is None or not len(found) or not result.truth.people:
+            continue
+        truth = people_from_message(result.truth)
+        iou = box_iou(truth.boxes, found.boxes)
+        for row, column in enumerate(iou.argmax(axis=1).tolist()):
+            track = int(found.track_ids[column])
+            if track < 0 or iou[row, column] < 0.5 or iou[:, column].argmax() != row:
+                continue
+            identity = int(truth.track_ids[row])
+            switches += last.get(identity, track) != track
+            last[identity] = track
+    return IdCounts(len(given), switches)
 
 
 def scores(results: Sequence[Result]) -> ResultScores:
@@ -256,6 +296,8 @@ def table(summary: Summary, files: Sequence[Path]) -> list[str]:
         ("box AP50", _known(summary.box_ap50)),
         ("mask AP50", _known(summary.mask_ap50)),
         ("keypoint AP", _known(summary.keypoint_ap)),
+        ("ids", f"{summary.ids_given} given"
+         + ("" if summary.id_switches is None else f", {summary.id_switches} switches")),
         ("machine", machine_line()),
     ]  # fmt: skip
     lines = [f"{label:<{_LABEL_WIDTH}}{text}" for label, text in rows]

@@ -9,16 +9,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from node_harness import LIMIT_S, wait_for
+from std_msgs.msg import Header
 
 from bmp_ros.cli.main import main
-from bmp_ros.demo.demo import DemoSettings, run_demo
+from bmp_ros.demo.demo import DemoSettings, IdCounts, count_ids, run_demo
 from bmp_ros.demo.processes import ProcessError
+from bmp_ros.demo.recorder import Result
 from bmp_ros.image_files import shown_name
+from bmp_ros.loop.people import People
+from bmp_ros.ros.interfaces import PersonArray
+from bmp_ros.ros.person_messages import person_array
 
 PRESET = "bmp_j1"  # named in the node's log only: the networks are scripted
 BY_HEART = (str(Path(__file__).with_name("truth_node.py")),)
@@ -46,6 +53,7 @@ def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
     # COCO counts the pose of an arm that reaches into the picture as false, right as it is.
     assert summary["keypoint_ap"] > 0.99
     assert 3 < summary["people_mean"] < 5
+    assert 5 <= summary["ids_given"] < 20 and 0 <= summary["id_switches"] < 8
     assert 0 < summary["age_ms_p50"] <= summary["age_ms_p95"]
     assert {"detect", "pose", "total", "node overhead"} <= set(summary["stage_ms_median"])
     assert summary["machine"]["processor"]
@@ -61,6 +69,32 @@ def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
     assert (tmp_path / "demo.gif").stat().st_size <= 5_000_000
     text = "\n".join(lines)
     assert "240 sent" in text and str(tmp_path / "demo.gif") in text and "machine" in text
+
+
+def result_of(stamp: int, boxes: list[list[float]], ids: list[int], truth: list[int]) -> Result:
+    """A result whose true people stand where they were found, one each."""
+
+    def message(numbers: list[int], places: list[list[float]]) -> PersonArray:
+        people = People.from_boxes(
+            np.array(places, np.float32).reshape(-1, 4), np.ones(len(places), np.float32), 48, 64
+        )
+        people = replace(people, track_ids=np.array(numbers, np.int32))
+        return person_array(Header(), people)
+
+    known = message(truth, boxes[: len(truth)]) if truth else None
+    return Result(stamp, 0.0, message(ids, boxes), known, None)
+
+
+def test_ids_are_counted_in_the_order_of_the_images() -> None:
+    left, right = [0.0, 0, 10, 40], [30.0, 0, 40, 40]
+    results = [
+        result_of(3, [left, right], [1, 3], [70, 80]),  # 80 has another id
+        result_of(1, [left, right], [1, 2], [70, 80]),
+        result_of(2, [left, right], [1, -1], [70, 80]),  # no id is no other id
+        result_of(4, [right, left], [1, 3], [80, 70]),  # both have
+        result_of(5, [right], [9], []),  # without truth
+    ]
+    assert count_ids(results) == IdCounts(given=4, switches=3)
 
 
 @pytest.mark.slow
@@ -101,6 +135,7 @@ def test_source_without_truth(tmp_path: Path) -> None:
     summary = run_demo(settings(tmp_path / "out", source=str(video), images=60))
     assert summary.results_received > 0 == summary.frames_scored
     assert summary.box_ap50 is summary.mask_ap50 is summary.keypoint_ap is None
+    assert summary.ids_given > 0 and summary.id_switches is None
     assert list((tmp_path / "out").glob("debug_*_closest.png"))
 
 
