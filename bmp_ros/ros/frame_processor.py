@@ -29,6 +29,7 @@ from bmp_ros.ros.image_messages import ImageError, bgr_image, decode_image, read
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.transforms import NoTransformError
 
 _REPEAT_S = 5.0
@@ -321,25 +322,6 @@ class FrameProcessor:
     def _say_once(self, text: str) -> None:
         if self._throttle.due(text, math.inf):
             self._log.warning(text)
-
-
-class Throttle:
-    """Remembers when something was said last, by topic.
-
-    rclpy throttles by the line of code that logs: two cameras that complain on the same line would
-    silence each other, and its default clock stands still with simulated time.
-    """
-
-    def __init__(self) -> None:
-        self._said: dict[str, float] = {}
-
-    def due(self, topic: str, every_s: float) -> bool:
-        """Whether ``topic`` may be said now; the answer True counts as said."""
-        now = time.monotonic()
-        if topic in self._said and now - self._said[topic] < every_s:
-            return False
-        self._said[topic] = now
-        return True
 
 
 def _read(serialised: bytes, kind: type) -> Any:
