@@ -37,8 +37,8 @@ RUNTIMES = ("none", "torch", "onnxruntime")
 GROUP = "bmp_ros.engines"
 VARIABLE = "BMP_ENGINES"
 
-_BUILT_IN = ("rtmdet_ins", "heatmap_pose", "sam2", "point_segmenter", "openmmlab.engines",
-             "onnx.engines")  # fmt: skip
+_BUILT_IN = ("rtmdet_ins", "yolov5", "heatmap_pose", "sam2", "point_segmenter",
+             "openmmlab.engines", "onnx.engines")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 
 A .pth file is a pickle, and a pickle is a program. Only tensors, plain containers and the few
 inert types that MMEngine writes beside the weights are allowed; any other type is refused by name
-before it is touched. A .safetensors file with the same stem is read instead if there is one; it
-cannot contain a program at all.
+before it is touched. Files of YOLOv5 hold their network as an object: `pickled_modules` reads its
+tensors without the classes that it asks for. A .safetensors file with the same stem is read
+instead if there is one; it cannot contain a program at all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bmp_ros.weights import pickled_modules
 from bmp_ros.weights.errors import BadCheckpoint, UnsafeCheckpoint, WeightsError
 
 if TYPE_CHECKING:
@@ -38,8 +40,9 @@ class Checkpoint:
     """What a file contained.
 
     state_dict: every entry as stored, tensors on the CPU (memory-mapped where the format permits).
-    meta: MMEngine's ``meta`` (``dataset_meta``, config, versions) or the metadata of a safetensors
-        file; empty when there is none.
+    meta: MMEngine's ``meta`` (``dataset_meta``, config, versions), the metadata of a safetensors
+        file, or what a pickled network says of itself (`load_pickled_module`); empty when there is
+        none.
     left_out: the other top-level entries (optimizer, ema_state_dict ...), which were not kept.
     path: the file that was read, the .safetensors twin if there was one.
     """
@@ -50,16 +53,26 @@ class Checkpoint:
     path: Path = Path()
 
 
-def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+class StateDict(dict[str, Any]):
+    """Tensors by name. meta: what their file says beside them, see `Checkpoint`."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        super().__init__(tensors)
+        self.meta = dict(meta)
+
+
+def load_state_dict(path: str | Path) -> StateDict:
     """Return the tensors of a checkpoint by name; see ``load_checkpoint`` for the rest."""
-    return load_checkpoint(path).state_dict
+    checkpoint = load_checkpoint(path)
+    return StateDict(checkpoint.state_dict, checkpoint.meta)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read .pth, .pt or .safetensors; tensors stay on the CPU.
 
-    Layouts: {"state_dict": ..., "meta": ...} (OpenMMLab), {"model": ...} (SAM 2), or the state
-    dict itself. torch's old format from before 1.6 is read as well, without memory-mapping.
+    Layouts: {"state_dict": ..., "meta": ...} (OpenMMLab), {"model": ...} (SAM 2), the state dict
+    itself, or a pickled network under ``ema`` or ``model`` (YOLOv5). torch's old format from
+    before 1.6 is read as well, without memory-mapping.
     Raises BadCheckpoint (no such file, not a checkpoint, cut short, no state dict) and
     UnsafeCheckpoint (a pickle that requests types that are not allowed).
     """
@@ -110,12 +123,16 @@ def _load_pickle(path: Path) -> Any:
         wanted = _wanted_type(str(error))
         if wanted is None:
             raise _not_a_checkpoint(path, error) from error
+        if pickled_modules.is_module(wanted):
+            return pickled_modules.load_pickled_module(path)
         raise UnsafeCheckpoint(
             f"{path} requests {wanted}, which could run code; it was refused and nothing of it "
             "was run. If you trust its origin, convert it once, in a sandbox:\n"
             f"{_conversion(path)}"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch's reader raises whatever an altered byte leads to
         raise _not_a_checkpoint(path, error) from error
 
 

@@ -20,6 +20,7 @@ from bmp_ros.fields import (
     number_field,
     settings_from_mapping,
     size_field,
+    str_field,
 )
 from bmp_ros.loop.skeletons import SKELETONS
 
@@ -38,6 +39,20 @@ class RTMDetInsFacts:
     normalisation: str = choice_field(
         "imagenet_bgr", choices=("imagenet_bgr",), text="of the canvas"
     )
+
+
+@dataclass(frozen=True)
+class YOLOv5Facts:
+    """Raw maps of YOLOv5; see `bmp_ros.engines.yolov5.YOLOv5Options`."""
+
+    input_size: int | tuple[int, int] = size_field(
+        low=32, high=8192, multiple=32, text="largest canvas, [width, height]"
+    )
+    anchors: str = str_field(text="width height of three anchors at three levels, in pixels")
+    canvas: str = choice_field("minimal", choices=("minimal", "full"), text="of smaller images")
+    enlarge: bool = bool_field(True, text="small images are scaled up")
+    label: int = number_field(0, low=0, high=10_000, integer=True, text="class of the boxes")
+    normalisation: str = choice_field("unit_rgb", choices=("unit_rgb",), text="of the canvas")
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class Kind:
 
 KINDS = {
     "rtmdet_ins": Kind("detector", RTMDetInsFacts, ("boxes", "masks")),
+    "yolov5": Kind("detector", YOLOv5Facts, ("maps",)),
     "heatmaps": Kind("pose_estimator", HeatmapFacts, ("heatmaps",)),
     "point_segmenter": Kind("segmenter", PointSegmenterFacts, ("encoder", "decoder")),
     "sam2": Kind("segmenter", Sam2Facts, ("encoder", "decoder")),

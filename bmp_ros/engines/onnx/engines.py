@@ -22,7 +22,7 @@ def _weights() -> Any:
 
 @dataclass(frozen=True)
 class OnnxDetectorOptions:
-    """RTMDet-Ins in ONNX files, written by ``bmp export``."""
+    """RTMDet-Ins or YOLOv5 in ONNX files, written by ``bmp export``."""
 
     weights: str = _weights()
     nms_iou: float = options.nms_iou()
@@ -55,8 +55,16 @@ class OnnxSegmenterOptions:
 def _detector(settings: OnnxDetectorOptions, path: Path, runtime: Runtime) -> Any:
     from bmp_ros.engines.onnx.graph import load_network
     from bmp_ros.engines.rtmdet_ins import RTMDetInsDetector
+    from bmp_ros.engines.yolov5 import YOLOv5Detector, anchor_sizes
 
     graphs = load_network(path, "detector", _target(settings, runtime))
+    if "maps" in graphs:
+        facts = graphs["maps"].card.facts
+        return YOLOv5Detector(
+            graphs["maps"], anchor_sizes(facts.anchors), facts.input_size, runtime.device,
+            label=facts.label, canvas=facts.canvas, enlarge=facts.enlarge,
+            nms_iou=settings.nms_iou,
+        )  # fmt: skip
     size = graphs["boxes"].card.facts.input_size
     return RTMDetInsDetector(graphs, size, runtime.device, nms_iou=settings.nms_iou)
 
