@@ -1,29 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other trackers beside ours, on the same detections: the table of docs/tracking.md.
+"""Other trackers beside ours, on the same detections: the tables of docs/tracking.md.
 
     python benchmarks/tracking_detections.py DIR/tuning DIR/test --output DET   # once
-    python benchmarks/tracking_baselines.py --tuning DIR/tuning --test DIR/test --detections DET \\
+    python benchmarks/tracking_baselines.py search DIR/tuning --detections DET --settings FILE \\
         --trackers-python VENV1/bin/python --norfair-python VENV2/bin/python
+    python benchmarks/tracking_baselines.py compare DIR/test --detections DET --settings FILE ...
 
-The others run in environments of their own (``pip install trackers==2.6.1``; ``norfair==2.3.0``),
-which need not hold bmp_ros: this file is their worker, too. Their settings are searched on the
-tuning clips, by the mean HOTA over the timings, and reported on the test clips. Ours has the
-settings of `TrackerSettings`. Detections of a clip NAME are read from DET/NAME.npz, or from
-DET/SET/NAME.npz.
+The others run in environments of their own (``pip install trackers==2.6.1``, ``norfair==2.3.0``),
+which need not hold bmp_ros. ``search`` chooses their settings on the tuning clips, by the mean
+HOTA over the timings, and writes them to FILE; ``compare`` reports on other clips or sequences.
+Ours has the defaults of `TrackerSettings`. Detections of a sequence NAME are read from
+DET/NAME.npz or DET/FOLDER/NAME.npz.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from bmp_ros.evaluation.evaluate_tracks import (
+    LONG_ABSENCE,
+    Timing,
+    longest_absence,
+    person_tracker,
+    tracks_of,
+)
+from bmp_ros.evaluation.people_file import load_people
+from bmp_ros.evaluation.sequences import ClipSequence, FrameTruth, open_sequences
+from bmp_ros.evaluation.sequences import Sequence as TrackSequence
+from bmp_ros.evaluation.tracking_scores import (
+    Comparison,
+    FrameTracks,
+    TrackScorer,
+    block_bootstrap,
+    compare,
+)
+from bmp_ros.loop.people import People
+from bmp_ros.machine import machine_line
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "ByteTrack": {
@@ -49,170 +72,104 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "initialization_delay": [1, 2],
     },
 }  # fmt: skip
+OURS = "ours"
+Place = tuple[Timing, str]
+"""A timing and the name of a sequence."""
 
 
-def work() -> None:
-    """In the other environment: jobs on stdin, the ids of every job's detections on stdout."""
-    jobs = json.load(sys.stdin)
-    results = []
-    sequences: dict[tuple[str, str], Any] = {}
-    for job in jobs:
-        key = job["detections"], job["video"]
-        if key not in sequences:
-            with np.load(job["detections"]) as archive:
-                saved = {name: archive[name] for name in ("boxes", "scores", "keypoints",
-                         "keypoint_scores", "first_person", "stamps")}  # fmt: skip
-            sequences[key] = saved
-        saved = sequences[key]
-        run = norfair_ids if job["tracker"] == "norfair" else box_tracker_ids
-        results.append(run(job, saved))
-    json.dump(results, sys.stdout)
+@dataclass(frozen=True)
+class Detected:
+    """A sequence with its saved detections: their file, the video or folder of images."""
 
+    sequence: TrackSequence
+    file: Path
+    video: str
+    people: list[People]
+    truth: list[FrameTruth]
 
-def box_tracker_ids(job: dict[str, Any], saved: dict[str, np.ndarray]) -> list[list[int]]:
-    import supervision
-    import trackers
+    @property
+    def name(self) -> str:
+        return self.sequence.name
 
-    names = {
-        "ByteTrack": "ByteTrackTracker", "OC-SORT": "OCSORTTracker",
-        "BoT-SORT": "BoTSORTTracker", "C-BIoU": "CBIoUTracker",
-    }  # fmt: skip
-    tracker = getattr(trackers, names[job["tracker"]])(frame_rate=job["rate"], **job["settings"])
-    pictures = images(job["video"], job["frames"]) if job["tracker"] == "BoT-SORT" else None
-    ids = []
-    for frame in job["frames"]:
-        rows = slice(*saved["first_person"][frame : frame + 2].tolist())
-        count = rows.stop - rows.start
-        detections = supervision.Detections(
-            xyxy=saved["boxes"][rows].astype(np.float64),
-            confidence=saved["scores"][rows].astype(np.float64),
-            class_id=np.zeros(count, int),
-            data={"row": np.arange(count)},
-        )
-        picture = None if pictures is None else next(pictures)
-        tracked = tracker.update(detections, picture, timestamp=float(saved["stamps"][frame]))
-        found = [-1] * count
-        if len(tracked) and tracked.tracker_id is not None:
-            for row, number in zip(tracked.data["row"], tracked.tracker_id, strict=True):
-                found[int(row)] = int(number)
-        ids.append(found)
-    return ids
-
-
-def norfair_ids(job: dict[str, Any], saved: dict[str, np.ndarray]) -> list[list[int]]:
-    """On keypoints: mean distance of the joints that both know, in body heights."""
-    import norfair
-
-    def distance(detection: Any, tracked: Any) -> float:
-        both = (detection.scores > 0.3) & (tracked.last_detection.scores > 0.3)
-        if both.sum() < 3:
-            both[:] = True
-        steps = np.linalg.norm(detection.points - tracked.estimate, axis=1)[both]
-        return float(steps.mean() / detection.data["height"])
-
-    settings = dict(job["settings"])
-    # Its counters are in images: the same seconds at every rate.
-    settings["hit_counter_max"] = max(2, round(settings["hit_counter_max"] * job["rate"] / 30))
-    settings["initialization_delay"] = min(
-        settings["initialization_delay"], settings["hit_counter_max"] - 1
-    )
-    tracker = norfair.Tracker(distance_function=distance, **settings)
-    ids = []
-    for frame in job["frames"]:
-        rows = slice(*saved["first_person"][frame : frame + 2].tolist())
-        heights = np.maximum(saved["boxes"][rows][:, 3] - saved["boxes"][rows][:, 1], 1.0)
-        detections = [
-            norfair.Detection(points, scores=scores, data={"row": row, "height": float(height)})
-            for row, (points, scores, height) in enumerate(
-                zip(saved["keypoints"][rows].astype(float), saved["keypoint_scores"][rows],
-                    heights, strict=True)
-            )
-        ]  # fmt: skip
-        found = [-1] * len(detections)
-        for tracked in tracker.update(detections=detections):
-            if any(tracked.last_detection is detection for detection in detections):
-                found[tracked.last_detection.data["row"]] = int(tracked.id)
-        ids.append(found)
-    return ids
-
-
-def images(path: str, wanted: list[int]) -> Iterator[np.ndarray]:
-    """The wanted frames of a video, or of a folder of images."""
-    import cv2
-
-    if Path(path).is_dir():
-        files = sorted(Path(path).iterdir())
-        yield from (cv2.imread(str(files[number])) for number in wanted)
-        return
-    video, chosen = cv2.VideoCapture(path), set(wanted)
-    for number in range(max(wanted) + 1):
-        good, image = video.read()
-        if good and number in chosen:
-            yield image
+    @property
+    def stamps(self) -> np.ndarray:
+        return self.sequence.stamps
 
 
 def main() -> None:
-    import argparse
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tuning", type=Path, required=True)
-    parser.add_argument("--test", type=Path, nargs="+", required=True)
+    parser.add_argument("verb", choices=("search", "compare"))
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--detections", type=Path, required=True)
+    parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
     parser.add_argument("--trackers-python", required=True)
     parser.add_argument("--norfair-python", required=True)
     parser.add_argument("--rates", type=float, nargs="+", default=[30.0, 15.0, 7.5, 5.0])
     parser.add_argument("--drop", type=float, nargs="+", default=[0.0, 0.2])
     parser.add_argument("--trackers", nargs="+", choices=tuple(GRIDS), default=list(GRIDS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="samples")
     args = parser.parse_args()
-    table = compare_trackers(args)
-    print("| tracker | sequences | HOTA | DetA | AssA | IDF1 | MOTA | switches |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in table:
-        values = " | ".join(
-            f"{row[name]:.3f}" for name in ("hota", "deta", "assa", "idf1", "mota")
-        )
-        print(f"| {row['tracker']} | {row['sequences']} | {values} | {row['switches']:.1f} |")
-    for row in table:
-        if row.get("settings"):
-            print(f"{row['tracker']}: {row['settings']}")
-    if args.json:
-        args.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-
-
-def compare_trackers(args: Any) -> list[dict[str, Any]]:
-    """One row per tracker and folder, means over the timings."""
-    from bmp_ros.evaluation.evaluate_tracks import Timing
-
     timings = [Timing(rate, drop) for drop in args.drop for rate in args.rates]
-    tuning = load(args.tuning, args.detections)
-    tests = {folder.name: load(folder, args.detections) for folder in args.test}
-    rows = []
-    sets = {args.tuning.name: tuning, **tests}
-    for name, data in sets.items():
-        rows.append({"tracker": "ours", "sequences": name, **ours(data, timings)})
+    data = load(args.folder, args.detections)
+    print(f"{machine_line()}; {', '.join(item.name for item in data)}; "
+          f"means over {'; '.join(map(str, timings))}")  # fmt: skip
+    (search if args.verb == "search" else compare_trackers)(args, data, timings)
+
+
+def search(args: argparse.Namespace, data: list[Detected], timings: list[Timing]) -> None:
+    """Choose the settings of the others, and write them."""
+    chosen = json.loads(args.settings.read_text()) if args.settings.is_file() else {}
+    print_header()
+    print_row(OURS, mean_scores(ours(data, timings), timings))
     for tracker in args.trackers:
-        python = args.norfair_python if tracker == "norfair" else args.trackers_python
         grid = GRIDS[tracker]
         choices = [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
-        scores = others(python, tracker, choices, tuning, timings)
+        runs = others(python_of(args, tracker), tracker, choices, data, timings)
+        scores = [mean_scores(run, timings) for run in runs]
         best = max(range(len(choices)), key=lambda i: scores[i]["hota"])
-        rows.append({"tracker": tracker, "sequences": args.tuning.name, **scores[best],
-                     "settings": choices[best]})  # fmt: skip
-        for name, data in tests.items():
-            (result,) = others(python, tracker, [choices[best]], data, timings)
-            rows.append({"tracker": tracker, "sequences": name, **result})
-        print(rows[-1], file=sys.stderr, flush=True)
-    return rows
+        print_row(f"{tracker} {choices[best]}", scores[best])
+        chosen[tracker] = choices[best]
+        args.settings.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
 
 
-def load(folder: Path, detections: Path) -> list[dict[str, Any]]:
-    """Sequences of a folder whose detections were saved, with their images and truth."""
-    from bmp_ros.evaluation.people_file import load_people
-    from bmp_ros.evaluation.sequences import ClipSequence, open_sequences
+def compare_trackers(
+    args: argparse.Namespace, data: list[Detected], timings: list[Timing]
+) -> None:
+    """The table: ours, with and without the camera's turning where that is known, and others."""
+    chosen = json.loads(args.settings.read_text(encoding="utf-8"))
+    runs = {OURS: ours(data, timings, ego_motion=False)}
+    if any(item.sequence.ego_motion(0, 1) is not None for item in data):
+        runs["ours, turning known"] = ours(data, timings, ego_motion=True)
+    for tracker in args.trackers:
+        (runs[tracker],) = others(
+            python_of(args, tracker), tracker, [chosen[tracker]], data, timings
+        )
+    scores = {name: mean_scores(run, timings) for name, run in runs.items()}
+    print_header()
+    for name in sorted(runs, key=lambda name: -scores[name]["hota"]):
+        print_row(name, scores[name])
+    print_by_timing(runs, timings)
+    print_by_sequence(runs, timings, data)
+    if args.bootstrap:
+        for metric in ("hota", "idf1"):
+            best = max(args.trackers, key=lambda name: scores[name][metric])
+            low, high = block_bootstrap(
+                runs[OURS], runs[best],
+                {(timing, item.name): item.stamps[timing.choose(item.stamps)]
+                 for timing in timings for item in data},
+                metric=metric, samples=args.bootstrap,
+            )  # fmt: skip
+            gain = scores[OURS][metric] - scores[best][metric]
+            print(
+                f"{metric}: ours {gain:+.3f} above {best}; 95 % of {args.bootstrap} resamplings "
+                f"of 1-second blocks: {low:+.3f} to {high:+.3f}"
+            )
 
+
+def load(folder: Path, detections: Path) -> list[Detected]:
+    """Sequences of a folder whose detections were saved."""
     found = []
     for sequence in open_sequences(folder):
         files = [
@@ -223,90 +180,140 @@ def load(folder: Path, detections: Path) -> list[dict[str, Any]]:
         if file is None:
             print(f"{sequence.name}: no saved detections, left out", file=sys.stderr)
             continue
-        people, stamps = load_people(file)
+        people, _ = load_people(file)
         if isinstance(sequence, ClipSequence):
             video = str(sequence.clip.path)
         else:
             video = str(sequence.images[0].parent)
-        frames = list(sequence)
-        found.append({
-            "name": sequence.name, "file": str(file), "video": video, "people": people,
-            "stamps": stamps, "images": [frame.image for frame in frames],
-            "truth": [frame.truth for frame in frames],
-        })  # fmt: skip
+        truth = [sequence.truth(number) for number in range(len(sequence))]
+        found.append(Detected(sequence, file, video, people, truth))
+    if not found:
+        raise SystemExit(f"no sequence of {folder} has detections in {detections}")
     return found
 
 
-def ours(data: list[dict[str, Any]], timings: list[Any]) -> dict[str, float]:
-    """Mean scores over the timings of our tracker."""
-    from bmp_ros.evaluation.evaluate_tracks import person_tracker, tracks_of
-    from bmp_ros.evaluation.tracking_scores import TrackScorer, compare
-
-    totals = []
-    for timing in timings:
-        scorer = TrackScorer()
-        for item in data:
-            update = person_tracker()
-            scorer.add(item["name"], [
-                compare(item["truth"][i], tracks_of(
-                    update(item["people"][i], float(item["stamps"][i]), item["images"][i])
-                ))
-                for i in np.flatnonzero(timing.choose(item["stamps"]))
-            ])  # fmt: skip
-        totals.append(scorer.total())
-    return mean_scores(totals)
+def ours(
+    data: list[Detected], timings: list[Timing], *, ego_motion: bool = False
+) -> dict[Place, list[Comparison]]:
+    """Our tracker, with its default settings, at every timing."""
+    results: dict[Place, list[Comparison]] = {}
+    for item in data:
+        images = [frame.image for frame in item.sequence]
+        for timing in timings:
+            update, last = person_tracker(), None
+            compared = []
+            for i in np.flatnonzero(timing.choose(item.stamps)).tolist():
+                turn = None
+                if ego_motion and last is not None:
+                    turn = item.sequence.ego_motion(last, i)
+                last = i
+                tracked = update(item.people[i], float(item.stamps[i]), images[i], turn)
+                compared.append(compare(item.truth[i], tracks_of(tracked)))
+            results[timing, item.name] = compared
+    return results
 
 
 def others(
     python: str,
     tracker: str,
     choices: list[dict[str, Any]],
-    data: list[dict[str, Any]],
-    timings: list[Any],
-) -> list[dict[str, float]]:
-    """Mean scores over the timings of another tracker, run by ``python``, for every choice of
-    settings."""
-    from bmp_ros.evaluation.tracking_scores import FrameTracks, TrackScorer, compare
-
+    data: list[Detected],
+    timings: list[Timing],
+) -> list[dict[Place, list[Comparison]]]:
+    """Another tracker, run by ``python``, for every choice of settings."""
     jobs, places = [], []
     for number, timing, item in itertools.product(range(len(choices)), timings, data):
-        stamps = item["stamps"]
-        native = 1 / float(np.median(np.diff(stamps)))
-        frames = np.flatnonzero(timing.choose(stamps)).tolist()
+        frames = np.flatnonzero(timing.choose(item.stamps)).tolist()
+        native = 1 / float(np.median(np.diff(item.stamps)))
         jobs.append({
             "tracker": tracker, "settings": choices[number], "frames": frames,
-            "rate": min(timing.rate or native, native), "detections": item["file"],
-            "video": item["video"],
+            "rate": min(timing.rate or native, native), "detections": str(item.file),
+            "video": item.video,
         })  # fmt: skip
-        places.append(((number, timing), item, frames))
+        places.append((number, timing, item, frames))
+    worker = Path(__file__).with_name("tracking_worker.py")
     with tempfile.TemporaryFile("w+") as file:
         json.dump(jobs, file)
         file.seek(0)
         done = subprocess.run(
-            [python, __file__, "--worker"], stdin=file, capture_output=True, text=True, check=False
+            [python, str(worker)], stdin=file, capture_output=True, text=True, check=False
         )
     if done.returncode:
         raise SystemExit(f"{tracker} failed:\n{done.stderr[-2000:]}")
-    totals = {place: TrackScorer() for place, _, _ in places}
+    runs: list[dict[Place, list[Comparison]]] = [{} for _ in choices]
     results = json.loads(done.stdout.splitlines()[-1])
-    for (place, item, frames), result in zip(places, results, strict=True):
-        comparisons = []
-        for number, ids in zip(frames, result, strict=True):
+    for (number, timing, item, frames), result in zip(places, results, strict=True):
+        compared = []
+        for frame, ids in zip(frames, result, strict=True):
             given = np.array(ids, np.int64)
             known = given >= 0
-            tracks = FrameTracks(given[known], item["people"][number].boxes[known])
-            comparisons.append(compare(item["truth"][number], tracks))
-        totals[place].add(item["name"], comparisons)
-    return [
-        mean_scores([totals[number, timing].total() for timing in timings])
-        for number in range(len(choices))
-    ]
+            tracks = FrameTracks(given[known], item.people[frame].boxes[known])
+            compared.append(compare(item.truth[frame], tracks))
+        runs[number][timing, item.name] = compared
+    return runs
 
 
-def mean_scores(scores: list[Any]) -> dict[str, float]:
-    names = ("hota", "deta", "assa", "idf1", "mota", "switches")
-    return {name: float(np.mean([getattr(score, name) for score in scores])) for name in names}
+def mean_scores(
+    run: dict[Place, list[Comparison]], timings: Sequence[Timing], names: Sequence[str] = ()
+) -> dict[str, float]:
+    """Means over the timings, of all sequences or of those with ``names`` together."""
+    totals = []
+    for timing in timings:
+        scorer = TrackScorer()
+        for (when, name), compared in run.items():
+            if when == timing and (not names or name in names):
+                scorer.add(name, compared)
+        totals.append(scorer.total())
+    metrics = ("hota", "deta", "assa", "idf1", "mota", "switches")
+    return {name: float(np.mean([getattr(total, name) for total in totals])) for name in metrics}
+
+
+def python_of(args: argparse.Namespace, tracker: str) -> str:
+    return str(args.norfair_python if tracker == "norfair" else args.trackers_python)
+
+
+def print_header() -> None:
+    print(
+        "| tracker | HOTA | DetA | AssA | IDF1 | MOTA | switches |\n|---|---|---|---|---|---|---|"
+    )
+
+
+def print_row(name: str, scores: dict[str, float]) -> None:
+    values = " | ".join(f"{scores[key]:.3f}" for key in ("hota", "deta", "assa", "idf1", "mota"))
+    print(f"| {name} | {values} | {scores['switches']:.1f} |", flush=True)
+
+
+def print_by_timing(runs: dict[str, dict[Place, list[Comparison]]], timings: list[Timing]) -> None:
+    columns = {str(timing): ([timing], []) for timing in timings}
+    print_columns(runs, columns)
+
+
+def print_by_sequence(
+    runs: dict[str, dict[Place, list[Comparison]]], timings: list[Timing], data: list[Detected]
+) -> None:
+    """By scenario, and by whether somebody is away for long."""
+    groups: dict[str, tuple[list[Timing], list[str]]] = {}
+    for item in data:
+        seen = [truth.identities[~truth.ignored].tolist() for truth in item.truth]
+        away = longest_absence(seen, item.stamps.tolist())
+        absences = f"absences {'over' if away > LONG_ABSENCE else 'up to'} {LONG_ABSENCE:g} s"
+        for key in (item.name.rsplit("_", 1)[0], absences):
+            groups.setdefault(key, (timings, []))[1].append(item.name)
+    print_columns(runs, groups)
+
+
+def print_columns(
+    runs: dict[str, dict[Place, list[Comparison]]],
+    columns: dict[str, tuple[list[Timing], list[str]]],
+) -> None:
+    """HOTA and switches of every tracker; columns: which timings and sequences, all if none."""
+    print(f"\n| HOTA / switches | {' | '.join(columns)} |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, run in runs.items():
+        scores = [mean_scores(run, timings, names) for timings, names in columns.values()]
+        cells = (f"{score['hota']:.3f} / {score['switches']:.1f}" for score in scores)
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
-    work() if sys.argv[1:] == ["--worker"] else main()
+    main()

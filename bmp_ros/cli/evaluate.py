@@ -67,6 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of --tracks: take people from the ground truth of rendered clips, not from the loop",
     )
+    parser.add_argument(
+        "--no-ego-motion",
+        action="store_true",
+        help="of --tracks: do not tell the tracker how the camera of rendered clips turned",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
 
 
@@ -104,14 +109,19 @@ def _run_tracks(args: argparse.Namespace) -> int:
     if args.drop is not None:
         timings += [Timing(rate, args.drop) for rate in rates]
     sequences = open_sequences(args.tracks.expanduser())
+    ego_motion = not args.no_ego_motion
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)
     if args.from_truth:
-        results = evaluate_tracks(lambda _, frame: true_people(frame), sequences, timings)
+        results = evaluate_tracks(
+            lambda _, frame: true_people(frame), sequences, timings, ego_motion=ego_motion
+        )
         print(f"people from the ground truth; {machine_line()}")
     else:
         loop = build_loop(args.preset, args.device, precision=args.precision)
-        results = evaluate_tracks(lambda _, frame: loop(frame.image), sequences, timings)
+        results = evaluate_tracks(
+            lambda _, frame: loop(frame.image), sequences, timings, ego_motion=ego_motion
+        )
         print(f"preset {args.preset}, device {args.device}, {args.precision}; {machine_line()}")
     names = ", ".join(sequence.name for sequence in sequences)
     print(f"{sum(map(len, sequences))} images of {len(sequences)} sequences: {names}")
@@ -119,6 +129,7 @@ def _run_tracks(args: argparse.Namespace) -> int:
     if args.json:
         document = {
             "preset": None if args.from_truth else args.preset,
+            "ego_motion": ego_motion,
             "timings": [result.to_dict() for result in results],
         }
         args.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -139,8 +150,9 @@ def _run_dataset(args: argparse.Namespace) -> int:
     for option in ("rates", "drop"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} is for --tracks, not for --dataset")
-    if args.from_truth:
-        raise ValueError("--from-truth is for --tracks, not for --dataset")
+    for option in ("from_truth", "no_ego_motion"):
+        if getattr(args, option):
+            raise ValueError(f"--{option.replace('_', '-')} is for --tracks, not for --dataset")
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)
     # The loop first: it is built in seconds, and pictures may take minutes to render.

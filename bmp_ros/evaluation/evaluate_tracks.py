@@ -30,8 +30,9 @@ VISIBILITY_SCORES = np.array([0.0, 0.4, 0.9], np.float32)
 
 Find = Callable[[str, SequenceFrame], People]
 """(name of the sequence, frame) -> the people in it."""
-Tracker = Callable[[People, float, np.ndarray], People]
-"""(people, stamp in seconds, image) -> the people with their ids."""
+Tracker = Callable[[People, float, np.ndarray, np.ndarray | None], People]
+"""(people, stamp in seconds, image, homography of the camera's motion since the last image or None
+where it is unknown) -> the people with their ids."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,15 @@ class Timing:
 @dataclass
 class TimingScores:
     """Scores at one timing: boxes and, where every sequence has them, masks, of all sequences
-    together; sequences: boxes, by name. returned, recognised: people who came back after more than
-    a second, and those of them with the id that they had."""
+    together; sequences: boxes, by name; short_absences: boxes of those in which nobody is away for
+    more than a second, None without one. returned, recognised: people who came back after more
+    than a second, and those of them with the id that they had."""
 
     timing: Timing
     boxes: TrackScores
     masks: TrackScores | None
     sequences: dict[str, TrackScores]
+    short_absences: TrackScores | None
     returned: int
     recognised: int
 
@@ -98,27 +101,32 @@ def evaluate_tracks(
     sequences: Iterable[TrackSequence],
     timings: Sequence[Timing],
     make_tracker: Callable[[], Tracker] | None = None,
+    *,
+    ego_motion: bool = True,
 ) -> list[TimingScores]:
     """Score the ids of ``sequences``, one entry per timing.
 
     find: called once per image that a timing uses. make_tracker: a new one per sequence and
-    timing; `PersonTracker` with its default settings if None.
+    timing; `PersonTracker` with its default settings if None. ego_motion: tell it how the camera
+    turned, where the sequence knows.
 
     Raises ModuleNotFoundError without TrackEval, ValueError without a sequence.
     """
     import_trackeval()
     make_tracker = make_tracker or person_tracker
     runs = [_Run(timing) for timing in timings]
-    all_masks = True
+    all_masks, short = True, []
     for sequence in sequences:
         all_masks &= sequence.has_masks
-        _run_sequence(find, sequence, runs, make_tracker)
+        if _run_sequence(find, sequence, runs, make_tracker, ego_motion) <= LONG_ABSENCE:
+            short.append(sequence.name)
     return [
         TimingScores(
             run.timing,
             run.boxes.total(),
             run.masks.total() if all_masks else None,
             run.sequences,
+            run.boxes.total(short) if short else None,
             run.returned,
             run.recognised,
         )
@@ -129,7 +137,9 @@ def evaluate_tracks(
 def person_tracker(settings: TrackerSettings | None = None) -> Tracker:
     """A `PersonTracker` that is given the images."""
     tracker = PersonTracker(settings)
-    return lambda people, stamp, image: tracker.update(people, stamp, image=image)
+    return lambda people, stamp, image, ego_motion: tracker.update(
+        people, stamp, ego_motion, image=image
+    )
 
 
 def _run_sequence(
@@ -137,19 +147,27 @@ def _run_sequence(
     sequence: TrackSequence,
     runs: Sequence[_Run],
     make_tracker: Callable[[], Tracker],
-) -> None:
+    ego_motion: bool,
+) -> float:
+    """Run one sequence at every timing; returns the longest absence of somebody, in seconds."""
     chosen = [run.timing.choose(sequence.stamps) for run in runs]
     trackers = [make_tracker() for _ in runs]
+    last: list[int | None] = [None] * len(runs)
     boxes: list[list[Comparison]] = [[] for _ in runs]
     masks: list[list[Comparison]] = [[] for _ in runs]
+    seen: list[list[int]] = []
     for frame in sequence:
+        seen.append(frame.truth.identities[~frame.truth.ignored].tolist())
         using = [i for i, frames in enumerate(chosen) if frames[frame.number]]
         if not using:
             continue
         people = find(sequence.name, frame)
         for i in using:
-            tracked = trackers[i](people, frame.stamp, frame.image)
-            found = tracks_of(tracked)
+            before, last[i] = last[i], frame.number
+            turn = None
+            if ego_motion and before is not None:
+                turn = sequence.ego_motion(before, frame.number)
+            found = tracks_of(trackers[i](people, frame.stamp, frame.image, turn))
             boxes[i].append(compare(frame.truth, found))
             if sequence.has_masks:
                 masks[i].append(compare(frame.truth, found, masks=True))
@@ -160,6 +178,21 @@ def _run_sequence(
         returned, again = recognised(by_box, sequence.stamps[frames].tolist(), LONG_ABSENCE)
         run.returned += returned
         run.recognised += again
+    return longest_absence(seen, sequence.stamps.tolist())
+
+
+def longest_absence(frames: Sequence[Sequence[int]], stamps: Sequence[float]) -> float:
+    """Seconds from one image with somebody to the next one with them, at most, over all people.
+
+    frames: the identities in every image; stamps: of the images, seconds.
+    """
+    last: dict[int, float] = {}
+    longest = 0.0
+    for identities, stamp in zip(frames, stamps, strict=True):
+        for identity in identities:
+            longest = max(longest, stamp - last.get(identity, stamp))
+            last[identity] = stamp
+    return longest
 
 
 def tracks_of(people: People) -> FrameTracks:
@@ -206,6 +239,14 @@ def report_lines(results: Sequence[TimingScores]) -> list[str]:
         "",
         "HOTA, DetA, AssA: means over IoU 0.05 to 0.95; IDF1, MOTA, switches: at IoU 0.5.",
     ]
+    short = [
+        f"{result.timing}: {result.short_absences.assa:.3f}"
+        for result in results
+        if result.short_absences is not None
+    ]
+    if short:
+        lines.append(f"AssA of boxes where nobody is away for more than {LONG_ABSENCE:g} s: "
+                     + "; ".join(short) + ".")  # fmt: skip
     if any(result.returned for result in results):
         lines.append(f"Recognised after more than {LONG_ABSENCE:g} s out of sight: " + "; ".join(
             f"{result.timing}: {result.recognised} of {result.returned}" for result in results

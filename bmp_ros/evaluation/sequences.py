@@ -14,6 +14,7 @@ from bmp_ros.evaluation.clip_truth import LEAST_AREA
 from bmp_ros.image_files import read_image
 from bmp_ros.synthetic.clip_file import Clip, open_clip
 from bmp_ros.synthetic.ground_truth import PeopleTruth
+from bmp_ros.tracking.motion import rotation_homography
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ class ClipSequence:
     def truth(self, number: int) -> FrameTruth:
         return clip_truth(self.clip.people(number))
 
+    def ego_motion(self, before: int, after: int) -> np.ndarray | None:
+        """(3, 3) homography from frame ``before`` to ``after`` by the camera's rotation; None
+        where the clip does not tell. What the camera moved is not in it."""
+        rotations = self.clip.camera_rotations
+        if rotations is None:
+            return None
+        return rotation_homography(self.clip.camera_matrix, rotations[before], rotations[after])
+
     def __iter__(self) -> Iterator[SequenceFrame]:
         for frame in self.clip:
             yield SequenceFrame(
@@ -106,6 +115,10 @@ class MotSequence:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def ego_motion(self, before: int, after: int) -> np.ndarray | None:
+        """None: nothing says how the camera moved."""
+        return None
 
     def truth(self, number: int) -> FrameTruth:
         rows = self.rows[self.rows[:, 0] == number + 1]

@@ -125,12 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", choices=tuple(ASSETS), required=True)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--clips", type=int, default=2, help="of every scenario")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--fps", type=float, default=30.0)
     args = parser.parse_args(arguments)
-    if args.seconds <= 0 or args.fps <= 0 or args.clips < 1:
-        parser.error("--seconds, --fps and --clips must be above 0")
-    for number in range(args.clips):
+    if args.seconds <= 0 or args.fps <= 0 or args.clips < 1 or args.first < 0:
+        parser.error("--seconds, --fps and --clips must be above 0, --first at least 0")
+    for number in range(args.first, args.first + args.clips):
         for scenario in args.scenarios:
             path = args.output / f"{scenario}_{number}.mp4"
             if path.with_suffix(".npz").is_file():  # written last: the clip is complete

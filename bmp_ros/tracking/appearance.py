@@ -6,6 +6,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from bmp_ros.tracking.association import Pixels
+
 _HUES, _SATURATIONS, _GREYS = 12, 2, 5
 _PART = _HUES * _SATURATIONS + _GREYS
 BINS = 2 * _PART
@@ -13,22 +15,21 @@ _LEAST_SATURATION, _LEAST_VALUE = 45, 35
 _VIVID = 120
 
 
-def colour_histograms(
-    image: np.ndarray, stride: int, owners: np.ndarray, points: np.ndarray, waists: np.ndarray
-) -> np.ndarray:
+def colour_histograms(image: np.ndarray, pixels: Pixels, waists: np.ndarray) -> np.ndarray:
     """Histograms of N people, (N, BINS) float64; each half sums to 0.5, or 0 without a pixel.
 
-    image: BGR uint8 (H, W, 3). owners (P,), points (P, 2) x y: pixels of masks, on the grid of
-    every ``stride``-th pixel. waists: (N,) y that divides a body in two.
+    image: BGR uint8 (H, W, 3). pixels: of the masks. waists: (N,) y that divides a body in two.
     """
-    count = len(waists)
-    coarse = cv2.cvtColor(np.ascontiguousarray(image[::stride, ::stride]), cv2.COLOR_BGR2HSV)
-    x, y = (points.astype(np.int64) // stride).T
-    hue, saturation, value = coarse[y, x].T.astype(np.int64)
+    count, owners = len(waists), pixels.owners
+    height, width = pixels.labels.shape
+    coarse = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
+    hsv = cv2.cvtColor(coarse, cv2.COLOR_BGR2HSV).reshape(-1, 3)
+    x, y = (pixels.points.astype(np.int64) // pixels.stride).T
+    hue, saturation, value = hsv[y * width + x].T.astype(np.int64)
     bins = (hue * _HUES // 180) * _SATURATIONS + (saturation > _VIVID)
     grey = (saturation < _LEAST_SATURATION) | (value < _LEAST_VALUE)
-    bins[grey] = _HUES * _SATURATIONS + value[grey] * _GREYS // 256
-    lower = points[:, 1] > waists[owners]
+    bins = np.where(grey, _HUES * _SATURATIONS + value * _GREYS // 256, bins)
+    lower = pixels.points[:, 1] > waists[owners]
     slots = owners * BINS + lower * _PART + bins
     counts = np.bincount(slots, minlength=count * BINS).reshape(count, 2, _PART).astype(float)
     totals = counts.sum(axis=2, keepdims=True)

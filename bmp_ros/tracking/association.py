@@ -26,18 +26,20 @@ class Pixels:
     """Pixels of N masks on a coarse grid.
 
     stride: of the grid, pixels. owners (P,) int64 ascending, points (P, 2) float32 x y in pixels
-    of the image. areas: (N,) number of points. labels: (h, w) int32, 0 = nobody, row + 1.
+    of the image. areas: (N,) number of points, starts: (N + 1,) where those of each person begin.
+    labels: (h, w) int32, 0 = nobody, row + 1.
     """
 
     stride: int
     owners: np.ndarray
     points: np.ndarray
     areas: np.ndarray
+    starts: np.ndarray
     labels: np.ndarray
 
-    def of_each(self) -> list[np.ndarray]:
-        """The points of every person, N arrays (P_i, 2)."""
-        return np.split(self.points, np.cumsum(self.areas)[:-1]) if len(self.areas) else []
+    def of(self, row: int) -> np.ndarray:
+        """(P_i, 2) the points of one person."""
+        return self.points[self.starts[row] : self.starts[row + 1]]
 
 
 def coarse_pixels(people: People) -> Pixels:
@@ -46,30 +48,30 @@ def coarse_pixels(people: People) -> Pixels:
     stride = max(1, -(-max(height, width) // GRID))
     count = len(people)
     labels = np.zeros((-(-height // stride), -(-width // stride)), np.int32)
-    owners, points = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.float32)]
-    areas = np.zeros(count, np.int64)
     # The window holds the box and what a segmenter may add around it.
     low = people.boxes[:, :2] - 0.15 * (people.boxes[:, 2:] - people.boxes[:, :2])
     high = people.boxes[:, 2:] + 0.15 * (people.boxes[:, 2:] - people.boxes[:, :2])
     windows = np.concatenate([np.floor(low / stride), np.ceil(high / stride) + 1], axis=1)
     windows = np.clip(windows, 0, [labels.shape[1], labels.shape[0]] * 2).astype(np.int64)
-    for row, (x0, y0, x1, y1) in enumerate(windows.tolist()):
-        window = people.masks[
-            row, y0 * stride : y1 * stride : stride, x0 * stride : x1 * stride : stride
-        ]
-        y, x = window.nonzero()
-        areas[row] = len(y)
-        y, x = y + y0, x + x0
-        labels[y, x] = row + 1
-        owners.append(np.full(len(y), row))
-        points.append(np.stack([x, y], axis=1).astype(np.float32) * stride)
-    return Pixels(stride, np.concatenate(owners), np.concatenate(points), areas, labels)
+    coarse = people.masks[:, ::stride, ::stride]
+    found = [np.zeros(0, np.int64)]
+    for mask, (x0, y0, x1, y1) in zip(coarse, windows.tolist(), strict=True):
+        found.append(mask[y0:y1, x0:x1].ravel().nonzero()[0])
+    places = np.concatenate(found)
+    areas = np.array([len(part) for part in found[1:]], np.int64)
+    owners = np.repeat(np.arange(count), areas)
+    y, x = np.divmod(places, np.repeat(windows[:, 2] - windows[:, 0], areas))
+    x, y = x + windows[owners, 0], y + windows[owners, 1]
+    labels[y, x] = owners + 1
+    points = np.stack([x, y], axis=1).astype(np.float32) * stride
+    return Pixels(stride, owners, points, areas, np.append(0, np.cumsum(areas)), labels)
 
 
 @dataclass(frozen=True)
 class MaskOverlap:
     """iou, inside: (T, N) overlap of predicted and new masks over their union, and over the
-    smaller one; NaN where either is empty. covered: (T, N) share of the predicted mask."""
+    smaller one; NaN where either is empty. covered, of_new: (T, N) share of the predicted mask,
+    and of the new one."""
 
     iou: np.ndarray
     inside: np.ndarray
@@ -88,21 +90,18 @@ def mask_overlap(pixels: list[np.ndarray], shift: np.ndarray, new: Pixels) -> Ma
     points = np.concatenate([np.zeros((0, 2), np.float32), *pixels])
     x, y = np.rint((points + shift[owners]) / new.stride).astype(np.int64).T
     height, width = new.labels.shape
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    labels = np.zeros(len(x), np.int64)
-    labels[inside] = new.labels[y[inside], x[inside]]
+    within = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    owners = owners[within]
+    labels = new.labels[y[within], x[within]]
     shared = np.bincount(owners * (others + 1) + labels, minlength=count * (others + 1))
     shared = shared.reshape(count, others + 1)[:, 1:].astype(np.float64)
-    own = np.bincount(owners[inside], minlength=count)[:, None].astype(np.float64)
+    own = np.bincount(owners, minlength=count)[:, None].astype(np.float64)
     shared = np.minimum(shared, np.minimum(own, new.areas))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        iou = shared / (own + new.areas - shared)
-        smaller = shared / np.minimum(own, new.areas)
-        covered = shared / own
-        of_new = shared / new.areas
-    empty = (own == 0) | (new.areas == 0)
-    iou[empty] = smaller[empty] = np.nan
-    return MaskOverlap(iou, smaller, np.nan_to_num(covered), np.nan_to_num(of_new))
+    smaller = np.minimum(own, new.areas)
+    known = smaller > 0
+    iou = np.where(known, shared / np.maximum(own + new.areas - shared, 1), np.nan)
+    inside = np.where(known, shared / np.maximum(smaller, 1), np.nan)
+    return MaskOverlap(iou, inside, shared / np.maximum(own, 1), shared / np.maximum(new.areas, 1))
 
 
 def box_similarity(tracks: np.ndarray, boxes: np.ndarray, buffers: np.ndarray) -> np.ndarray:
@@ -123,25 +122,29 @@ def pose_similarity(
     people: People,
     areas: np.ndarray,
     slack: np.ndarray,
+    wanted: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """OKS of T predicted poses (T, K, 2) with the N of ``people``, and its reliability: (T, N).
 
-    Only joints confident on both sides count; NaN with fewer than four. areas: (N,) square pixels.
-    slack: (T,) factor on the sigmas, for predictions over a longer time. The reliability is the
-    mean score of the joints that count, less with fewer than eight.
+    Only joints confident on both sides count; NaN with fewer than four, and where the pair is not
+    ``wanted`` (T, N). areas: (N,) square pixels. slack: (T,) factor on the sigmas, for predictions
+    over a longer time. The reliability is the mean score of the joints that count, less with
+    fewer than eight.
     """
-    scores = people.keypoint_scores.astype(np.float64)
-    both = (joint_scores > JOINT_SCORE)[:, None] & (scores > JOINT_SCORE)[None]
+    rows, columns = wanted.nonzero()
+    scores = np.minimum(joint_scores[rows], people.keypoint_scores[columns])
+    both = scores > JOINT_SCORE
     sigmas = np.asarray(people.skeleton.sigmas)
-    spread = 2 * (2 * sigmas) ** 2 * (slack**2)[:, None]
-    distance = ((joints[:, None] - people.keypoints[None].astype(np.float64)) ** 2).sum(axis=-1)
-    similar = np.exp(-distance / (spread[:, None] * np.maximum(areas, 1.0)[None, :, None]))
-    count = both.sum(axis=2)
-    enough = count >= LEAST_JOINTS
-    total = np.where(enough, count, 1)
-    oks = np.where(enough, (similar * both).sum(axis=2) / total, np.nan)
-    sure = np.minimum(joint_scores[:, None], scores[None]) * both
-    return oks, np.clip(sure.sum(axis=2) / np.maximum(total, MANY_JOINTS), 0, 1)
+    spread = 2 * (2 * sigmas) ** 2 * (slack**2)[rows, None] * np.maximum(areas, 1.0)[columns, None]
+    steps = joints[rows] - people.keypoints[columns]
+    steps *= steps
+    similar = np.exp(-(steps[..., 0] + steps[..., 1]) / spread) * both
+    count = both.sum(axis=1)
+    total = np.maximum(count, 1)
+    oks, sure = np.full(wanted.shape, np.nan), np.zeros(wanted.shape)
+    oks[rows, columns] = np.where(count >= LEAST_JOINTS, similar.sum(axis=1) / total, np.nan)
+    sure[rows, columns] = (scores * both).sum(axis=1) / np.maximum(total, MANY_JOINTS)
+    return oks, sure.clip(0, 1)
 
 
 def assign(similarity: np.ndarray, threshold: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

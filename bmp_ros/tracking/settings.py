@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``TrackerSettings``: what the tracker takes for the same person, and for how long."""
+"""What the tracker takes for the same person, and for how long; how much joints are smoothed."""
 
 from __future__ import annotations
 
@@ -60,4 +60,28 @@ class TrackerSettings:
     )  # fmt: skip
     swap_guard: bool = bool_field(
         True, text="after two people met, exchange their ids if they look exchanged"
+    )
+
+
+@dataclass(frozen=True)
+class SmoothingSettings:
+    """Settings of `JointSmoother`, chosen on rendered clips (docs/tracking.md)."""
+
+    min_cutoff: float = number_field(
+        0.3, low=0.01, high=50, text="cut-off frequency of still joints, hertz"
+    )
+    beta: float = number_field(
+        4.0, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
+    )
+    speed_cutoff: float = number_field(
+        1.0, low=0.01, high=50, text="cut-off frequency of the speed itself, hertz"
+    )
+    forget_s: float = number_field(
+        0.5, low=0.01, high=10, text="seconds without the person after which smoothing begins anew"
+    )
+    jump: float = number_field(
+        0.5,
+        low=0.01,
+        high=100,
+        text="body scales that a sure joint must jump to be taken as it is",
     )

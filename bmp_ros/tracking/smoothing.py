@@ -8,36 +8,9 @@ setting suits people near and far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from bmp_ros.fields import number_field
-
-
-@dataclass(frozen=True)
-class SmoothingSettings:
-    """Settings of `JointSmoother`, chosen on rendered clips (docs/tracking.md)."""
-
-    min_cutoff: float = number_field(
-        0.3, low=0.01, high=50, text="cut-off frequency of still joints, hertz"
-    )
-    beta: float = number_field(
-        4.0, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
-    )
-    speed_cutoff: float = number_field(
-        1.0, low=0.01, high=50, text="cut-off frequency of the speed itself, hertz"
-    )
-    forget_s: float = number_field(
-        0.5, low=0.01, high=10, text="seconds without the person after which smoothing begins anew"
-    )
-    jump: float = number_field(
-        0.5,
-        low=0.01,
-        high=100,
-        text="body scales that a sure joint must jump to be taken as it is",
-    )
-
+from bmp_ros.tracking.settings import SmoothingSettings
 
 SURE = 0.6
 LEAST_CONFIDENCE = 0.3

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bmp_ros.tracking.appearance import appearance_similarity
+from bmp_ros.tracking.appearance import BINS, appearance_similarity
 from bmp_ros.tracking.association import box_similarity
+from bmp_ros.tracking.matching import Matches, Sighting
 from bmp_ros.tracking.tracks import State, Tracks
 
 TOGETHER, APART = 0.3, 0.05
@@ -59,3 +60,23 @@ def judge(
         if ids not in known and ids[::-1] not in known:
             going.append(Encounter(ids, tracks.colours[[first, second]].copy(), now))
     return going, swaps
+
+
+def exchange(
+    encounters: list[Encounter], tracks: Tracks, seen: Sighting, matches: Matches, now: float
+) -> tuple[list[Encounter], int]:
+    """Exchange the ids of people who came together and left with each other's, in ``tracks``.
+
+    Returns the encounters that go on or begin, and how many pairs were exchanged.
+    """
+    if len(tracks) < 2:
+        return encounters, 0
+    in_sight = np.zeros(len(tracks), np.bool_)
+    in_sight[matches.rows] = True
+    colours = np.zeros((len(tracks), BINS))
+    colours[matches.rows] = seen.colours[matches.columns]
+    encounters, swaps = judge(encounters, tracks, in_sight, colours, now)
+    for pair in swaps:
+        for values in (tracks.ids, tracks.first_s, tracks.colours):
+            values[list(pair)] = values[list(pair[::-1])]
+    return encounters, len(swaps)

@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from bmp_ros.tracking.appearance import BINS
-from bmp_ros.tracking.motion import to_centre
+from bmp_ros.tracking.motion import move_boxes, move_points, to_centre
 
 
 class State(IntEnum):
@@ -108,7 +108,9 @@ class Tracks:
         return len(self.ids)
 
     def keep(self, rows: np.ndarray) -> Tracks:
-        """The tracks where ``rows`` (T,) is True."""
+        """The tracks where ``rows`` (T,) is True; these themselves if it is everywhere."""
+        if rows.all():
+            return self
         arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
         return Tracks(**arrays, pixels=list(itertools.compress(self.pixels, rows)))
 
@@ -118,6 +120,21 @@ class Tracks:
             name: np.concatenate([getattr(self, name), getattr(others, name)]) for name in _ARRAYS
         }
         return Tracks(**arrays, pixels=self.pixels + others.pixels)
+
+    def move_with_camera(self, homography: np.ndarray) -> None:
+        """Put everything that is in pixels where the camera's motion has moved it."""
+        last = to_centre(self.boxes)
+        self.boxes = move_boxes(homography, self.boxes)
+        moved = to_centre(self.boxes)
+        scale = (moved[:, 2:] / np.maximum(last[:, 2:], 1)).clip(0.5, 2)
+        self.pixels = [
+            ((part - last[row, :2]) * scale[row] + moved[row, :2]).astype(np.float32)
+            for row, part in enumerate(self.pixels)
+        ]
+        self.joints = move_points(homography, self.joints)
+        by = moved[:, :2] - last[:, :2]
+        self.anchor = self.anchor + by
+        self.mean[:, :, 0] += by
 
 
 _ARRAYS = tuple(item.name for item in fields(Tracks) if item.name != "pixels")

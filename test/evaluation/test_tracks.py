@@ -17,12 +17,18 @@ from walkers import HEIGHT, WIDTH, walkers  # noqa: E402
 
 import bmp_ros.engines  # noqa: E402
 from bmp_ros.cli.main import main  # noqa: E402
-from bmp_ros.evaluation.evaluate_tracks import Timing, evaluate_tracks, true_people  # noqa: E402
+from bmp_ros.evaluation.evaluate_tracks import (  # noqa: E402
+    Timing,
+    evaluate_tracks,
+    longest_absence,
+    true_people,
+)
 from bmp_ros.evaluation.people_file import load_people, save_people  # noqa: E402
 from bmp_ros.evaluation.sequences import FrameTruth, SequenceFrame, open_sequences  # noqa: E402
 from bmp_ros.evaluation.tracking_scores import (  # noqa: E402
     FrameTracks,
     TrackScorer,
+    block_bootstrap,
     compare,
     recognised,
 )
@@ -134,6 +140,68 @@ def test_recognised_after_an_absence() -> None:
     assert recognised(frames([5, 6]), stamps, 5.0) == (0, 0)
 
 
+def test_longest_absence() -> None:
+    frames = [[1, 2], [1], [1], [1, 2, 3], [3]]
+    assert longest_absence(frames, [0.0, 0.5, 1.0, 1.5, 9.0]) == 7.5
+    assert longest_absence(frames[:4], [0.0, 0.5, 1.0, 1.5]) == 1.5
+    assert longest_absence([], []) == 0
+
+
+def test_scores_where_nobody_is_away_for_long_are_kept_apart(mot_folder: Path) -> None:
+    """In A-01 somebody is missing from the truth for a while."""
+    truth = mot_folder / "A-01/gt/gt.txt"
+    rows = [row for row in truth.read_text().splitlines()
+            if not (row.split(",")[1] == "1" and 5 <= int(row.split(",")[0]) < 17)]  # fmt: skip
+    truth.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (result,) = evaluate_tracks(find, open_sequences(mot_folder), [Timing()])
+    assert result.short_absences == result.sequences["B-02"] != result.boxes
+    (mot_folder / "B-02/gt/gt.txt").write_text(truth.read_text(), encoding="utf-8")
+    (result,) = evaluate_tracks(find, open_sequences(mot_folder), [Timing()])
+    assert result.short_absences is None
+
+
+def test_the_tracker_is_told_how_the_camera_of_a_clip_turned() -> None:
+    """The rotation from the last image that it saw, not from the last one of the clip."""
+    turns, truth = {}, truth_of(walkers([(60, 120)]), [1])
+
+    class Turning:
+        name, has_masks, stamps = "a", False, np.arange(6) / 10
+
+        def ego_motion(self, before: int, after: int) -> np.ndarray:
+            return np.eye(3) * (10 * before + after)
+
+        def __iter__(self):  # noqa: ANN204
+            image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            return (SequenceFrame(image, truth, i / 10, i) for i in range(6))
+
+    for told in (True, False):
+        turns[told] = []
+
+        def update(people, stamp, image, turn, seen=turns[told]):  # noqa: ANN001, ANN202
+            seen.append(None if turn is None else int(turn[0, 0]))
+            return people
+
+        evaluate_tracks(
+            lambda *_: walkers([(60, 120)]), [Turning()], [Timing(5)], lambda: update,
+            ego_motion=told,
+        )  # fmt: skip
+    assert turns == {True: [None, 2, 24], False: [None, None, None]}
+
+
+def test_block_bootstrap() -> None:
+    """A tracker that swaps ids half way is surely worse; no tracker is better than itself."""
+    people = walkers([(60, 120), (200, 120)])
+    truth = truth_of(people, [1, 2])
+    right = [compare(truth, tracks_of(people, [5, 6]))] * 40
+    swapped = right[:20] + [compare(truth, tracks_of(people, [6, 5]))] * 20
+    stamps = {"a": (np.arange(40) / 10).tolist()}
+    low, high = block_bootstrap({"a": right}, {"a": swapped}, stamps, samples=20)
+    assert 0 <= low < high <= 1 and high > 0.2, "4 blocks; some samples have those of one half"
+    assert block_bootstrap({"a": right}, {"a": right}, stamps, samples=3) == (0, 0)
+    same = block_bootstrap({"a": right}, {"a": swapped}, stamps, samples=20)
+    assert same == (low, high), "the same every time"
+
+
 def test_sequences_of_a_folder(mot_folder: Path) -> None:
     results = evaluate_tracks(find, open_sequences(mot_folder), [Timing(), Timing(5, 0.2)])
     for result in results:
@@ -172,6 +240,8 @@ def test_a_clip_from_its_truth(tmp_path: Path) -> None:
 
     class Beginning:
         name, has_masks, stamps = sequence.name, True, sequence.stamps[:40]
+
+        ego_motion = sequence.ego_motion
 
         def __iter__(self):  # noqa: ANN204
             return iter(frames)
@@ -220,7 +290,8 @@ def test_command(
     printed = capsys.readouterr().out
     assert "40 images of 2 sequences: A-01, B-02" in printed
     assert "5 Hz, 20% dropped" in printed and "HOTA" in printed
-    assert json_file.read_text(encoding="utf-8").count('"hota"') == 4 * 3
+    assert "nobody is away for more than 1 s" in printed
+    assert json_file.read_text(encoding="utf-8").count('"hota"') == 4 * 4
 
 
 @pytest.mark.parametrize(
@@ -230,6 +301,7 @@ def test_command(
         (["--tracks", ".", "--iterations", "2"], "--iterations is for --dataset"),
         (["--dataset", "easy", "--rates", "5"], "--rates is for --tracks"),
         (["--dataset", "easy", "--from-truth"], "--from-truth is for --tracks"),
+        (["--dataset", "easy", "--no-ego-motion"], "--no-ego-motion is for --tracks"),
     ],
 )
 def test_refusals(

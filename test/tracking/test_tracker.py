@@ -92,6 +92,17 @@ def test_hidden_people_are_reported_as_occluded_and_go_on_moving() -> None:
     assert (report.boxes[1, [0, 2]].mean()) == pytest.approx(160, abs=6)
 
 
+def test_a_report_stays_as_it_was() -> None:
+    tracker = PersonTracker()
+    for step in range(5):
+        tracker.update(walkers([(60 + 4 * step, 120), (200, 120)]), step / 10)
+    report = tracker.report()
+    before = pickle.dumps(report)
+    for step in range(5, 8):
+        tracker.update(walkers([(60 + 9 * step, 120)]), step / 10)
+    assert pickle.dumps(report) == before
+
+
 def test_somebody_recognised_by_colour_after_a_longer_absence() -> None:
     tracker = PersonTracker()
     colours = [RED, GREEN]

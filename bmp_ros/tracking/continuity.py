@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds between images by their stamps: gaps, steps back, stamps that stand still."""
+"""Whether an image goes on from the one before: steps of the stamps, gaps, cuts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+import cv2
+import numpy as np
+
 LONG_GAP = 2.0
 STEP_BACK = -1.0
 FROZEN_AFTER = 3
 """Images in a row with one stamp after which the times of arrival are used."""
+THUMBNAIL = (32, 24)
+CUT_CORRELATION = 0.5
 
 
 class Step(Enum):
@@ -64,3 +69,21 @@ class StampClock:
             return Step.SAME, 0.0
         self.now += dt
         return (Step.NORMAL if dt <= self.short_gap else Step.GAP), dt
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Grey (24, 32) float32 of a BGR image (H, W, 3), for `shows_another_place`."""
+    width, height = THUMBNAIL
+    small = cv2.resize(image, (4 * width, 4 * height), interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(small, THUMBNAIL, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
+
+
+def shows_another_place(before: np.ndarray | None, after: np.ndarray | None) -> bool:
+    """Whether two thumbnails are of other places: their correlation is below 0.5. False where one
+    is missing or plain."""
+    if before is None or after is None:
+        return False
+    first, second = before - before.mean(), after - after.mean()
+    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return size > 0 and float((first * second).sum()) / size < CUT_CORRELATION

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How tracks begin, go on and end. All functions change the ``tracks`` that they are given.
+
+now: seconds on the tracker's clock. dt: seconds since the last image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bmp_ros.tracking import motion
+from bmp_ros.tracking.association import JOINT_SCORE, LEAST_JOINTS
+from bmp_ros.tracking.matching import Matches, Sighting, is_cut_off
+from bmp_ros.tracking.settings import TrackerSettings
+from bmp_ros.tracking.tracks import IdCounter, State, Tracks
+
+LOST_TRACE = 0.5
+"""Seconds out of sight after which the motion of who comes back is another one."""
+ENTERING = 0.5
+"""Seconds at most for which somebody at the border waits for an id."""
+SLOW = 0.25
+"""Seconds between two images from which a track is confirmed at once."""
+HALF_HIDDEN = 0.5
+COLOUR_MEMORY = 0.3
+"""Time constant of the colours' moving average, seconds."""
+
+
+def predict(tracks: Tracks, dt: float, settings: TrackerSettings) -> None:
+    """Move everybody on by their velocity."""
+    if dt <= 0 or not len(tracks):
+        return
+    half_lives = np.full(len(tracks), np.inf)
+    half_lives[tracks.state == State.LOST] = motion.HALF_LIFE
+    half_lives[tracks.state == State.OCCLUDED] = motion.HIDDEN_HALF_LIFE
+    noise = settings.velocity_noise * tracks.heights**2
+    before = tracks.mean[:, :, 0]
+    tracks.mean, tracks.covariance = motion.predict(
+        tracks.mean, tracks.covariance, dt, noise, half_lives
+    )
+    tracks.shift = tracks.shift + tracks.mean[:, :, 0] - before
+
+
+def go_on(
+    tracks: Tracks,
+    seen: Sighting,
+    matches: Matches,
+    settings: TrackerSettings,
+    now: float,
+    dt: float,
+) -> None:
+    """Take over what this image shows of the people who were matched."""
+    rows, columns = matches.rows, matches.columns
+    if not len(rows):
+        return
+    people = seen.people
+    back = tracks.state[rows] >= State.OCCLUDED
+    lost_long = back & (now - tracks.seen_s[rows] > LOST_TRACE)
+    moved = motion.displacement(
+        np.stack([tracks.joints[rows], people.keypoints[columns]]),
+        np.stack([tracks.joint_scores[rows], people.keypoint_scores[columns]]),
+        np.stack([tracks.boxes[rows], people.boxes[columns]]),
+        JOINT_SCORE, LEAST_JOINTS,
+    )  # fmt: skip
+    anchor = tracks.anchor[rows] + moved
+    heights = tracks.heights[rows]
+    deviations = motion.POSITION_NOISE * heights * np.where(seen.crowded[columns], 2.0, 1.0)
+    mean, covariance = motion.correct(
+        tracks.mean[rows], tracks.covariance[rows], anchor, deviations
+    )
+    first = motion.first_state(anchor, heights)
+    tracks.mean[rows] = np.where(lost_long[:, None, None], first[0], mean)
+    tracks.covariance[rows] = np.where(lost_long[:, None], first[1], covariance)
+    tracks.anchor[rows] = anchor
+    tracks.shift[rows] = 0.0
+    tracks.boxes[rows] = people.boxes[columns]
+    tracks.joints[rows] = people.keypoints[columns]
+    tracks.joint_scores[rows] = people.keypoint_scores[columns]
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        tracks.pixels[row] = seen.pixels.of(column)
+    tracks.hits[rows] += dt > 0
+    tracks.seen_s[rows] = now
+    tracks.state[rows] = np.maximum(
+        np.minimum(tracks.state[rows], State.CONFIRMED), tracks.ids[rows] >= 0
+    )
+    _remember_colours(tracks, seen, matches, settings, dt)
+
+
+def _remember_colours(
+    tracks: Tracks, seen: Sighting, matches: Matches, settings: TrackerSettings, dt: float
+) -> None:
+    rows, columns = matches.rows, matches.columns
+    colours = seen.colours[columns]
+    visible = colours.max(axis=1, initial=0) > 0
+    unknown = tracks.colours[rows].max(axis=1, initial=0) == 0
+    clear = ~seen.crowded[columns] & (seen.scores[columns] >= settings.high_score)
+    share = np.where(unknown, 1.0, np.where(clear, 1 - np.exp(-dt / COLOUR_MEMORY), 0.0))
+    share = (share * visible)[:, None]
+    tracks.colours[rows] = (1 - share) * tracks.colours[rows] + share * colours
+
+
+def newcomers(seen: Sighting, matches: Matches, settings: TrackerSettings) -> np.ndarray:
+    """Columns (B,) of people who match nobody and are no part of somebody who was seen."""
+    free = np.ones(len(seen.people), np.bool_)
+    free[matches.columns] = False
+    free &= seen.scores >= settings.birth_score
+    if matches.overlap is not None and len(matches.rows):
+        free &= matches.overlap.of_new[matches.rows].max(axis=0) < settings.birth_overlap
+    return np.flatnonzero(free)
+
+
+def begin(seen: Sighting, born: np.ndarray, now: float) -> Tracks:
+    """Tentative tracks of the people in the columns ``born`` (B,)."""
+    people, count = seen.people, len(born)
+    anchor = seen.centres[born, :2]
+    mean, covariance = motion.first_state(anchor, np.maximum(seen.centres[born, 3], 1.0))
+    return Tracks(
+        ids=np.full(count, -1, np.int32), state=np.zeros(count, np.int8),
+        first_s=np.full(count, now), seen_s=np.full(count, now),
+        hits=np.ones(count, np.int32), anchor=anchor, mean=mean, covariance=covariance,
+        shift=np.zeros((count, 2)),
+        boxes=people.boxes[born].astype(float), joints=people.keypoints[born].astype(float),
+        joint_scores=people.keypoint_scores[born].astype(float), colours=seen.colours[born],
+        hidden=np.zeros(count), pixels=[seen.pixels.of(column) for column in born.tolist()],
+    )  # fmt: skip
+
+
+def miss(tracks: Tracks, matches: Matches, now: float) -> None:
+    """Say of everybody who was not seen whether another person hides them."""
+    tracks.hidden[:] = 0.0
+    if matches.overlap is not None:
+        covered = matches.overlap.covered
+        tracks.hidden[: len(covered)] = covered.sum(axis=1)
+    missed = (tracks.seen_s < now) & (tracks.state != State.TENTATIVE)
+    missed[matches.rows] = False
+    hidden = tracks.hidden >= HALF_HIDDEN
+    tracks.state[missed & hidden] = State.OCCLUDED
+    tracks.state[missed & ~hidden] = State.LOST
+
+
+def confirm(
+    tracks: Tracks,
+    counter: IdCounter,
+    settings: TrackerSettings,
+    now: float,
+    width: int,
+    at_once: bool,
+) -> None:
+    """Give ids to those who were seen often enough, or to all ``at_once``; width: of the image."""
+    ready = (tracks.state == State.TENTATIVE) & (tracks.seen_s == now)
+    ready &= (tracks.hits >= settings.confirm_hits) | at_once
+    # Of somebody who comes in, the first part that is seen tells little: as long as it may be
+    # somebody whose colours are remembered, they get a little time to be recognised.
+    remembered = (tracks.state == State.LOST) & (tracks.colours.max(axis=1, initial=0) > 0)
+    if remembered.any():
+        ready &= ~is_cut_off(tracks.boxes, width) | (now - tracks.first_s >= ENTERING)
+    tracks.ids[ready] = counter.take(int(ready.sum()))
+    tracks.state[ready] = State.CONFIRMED
+
+
+def alive(tracks: Tracks, settings: TrackerSettings, now: float) -> np.ndarray:
+    """(T,) bool, who is not forgotten yet."""
+    unseen = now - tracks.seen_s
+    known = tracks.colours.max(axis=1, initial=0) > 0
+    patience = np.where(known, settings.memory_s, settings.lost_s)
+    patience = np.where(
+        tracks.state == State.OCCLUDED, np.maximum(patience, settings.occluded_s), patience
+    )
+    young = (unseen == 0) | (now - tracks.first_s <= settings.confirm_s)
+    return np.where(tracks.state == State.TENTATIVE, young, unseen <= patience)
