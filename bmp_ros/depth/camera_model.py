@@ -129,8 +129,9 @@ class CameraModel:
 
     def _undistorted(self, points: np.ndarray) -> np.ndarray:
         """Distorted points (N, 2) of the plane z = 1 without their distortion."""
-        finite = np.isfinite(points).all(axis=1)
-        points = np.where(finite[:, None], points, 0.0)
+        # Column by column: NumPy reduces rows of two several times slower.
+        finite = np.isfinite(points[:, 0]) & np.isfinite(points[:, 1])
+        points = points if finite.all() else np.where(finite[:, None], points, 0.0)
         precision = PRECISION / max(self.matrix[0, 0], self.matrix[1, 1])
         camera, lens = np.eye(3), self._coefficients
         with np.errstate(all="ignore"):
@@ -140,9 +141,11 @@ class CameraModel:
                 stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, precision)
                 rays = cv2.undistortPointsIter(points[:, None], camera, lens, None, None, stop)
                 rays = rays[:, 0]
-            missed = np.abs(self._distorted(rays) - points.T).max(axis=0)
-            far = np.abs(rays).max(axis=1) > WIDEST
-            rays[~(finite & (missed <= 2 * precision)) | far] = np.nan
+            missed_x, missed_y = np.abs(self._distorted(rays) - points.T)
+            near = np.maximum(np.abs(rays[:, 0]), np.abs(rays[:, 1])) <= WIDEST
+            known = finite & near & (missed_x <= 2 * precision) & (missed_y <= 2 * precision)
+            if not known.all():
+                rays[~known] = np.nan
         return rays
 
     def _distorted(self, points: np.ndarray) -> np.ndarray:

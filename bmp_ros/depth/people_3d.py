@@ -197,7 +197,7 @@ def _centroids(
     if sampled:
         rows, owner = np.concatenate(sampled), np.concatenate(owners)
         points = np.column_stack([camera.rays(rows[:, :2]) * rows[:, 2:], rows[:, 2]])
-        shown = np.isfinite(points).all(axis=1)  # the lens shows some corners from nowhere
+        shown = np.isfinite(points[:, 0])  # the lens shows some corners from nowhere
         points, owner = points[shown], owner[shown]
         number = np.bincount(owner, minlength=count)
         sums = np.stack([np.bincount(owner, points[:, i], count) for i in range(3)], axis=1)
