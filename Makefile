@@ -27,7 +27,7 @@ test:
 
 test-fast:
 	@$(SET_UP) base ros torch synthetic dev
-	@scripts/with_ros python -m pytest -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
+	@scripts/with_ros python -m pytest -n auto -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
 
 test-openmmlab:
 	@$(SET_UP) base ros torch dev openmmlab

@@ -20,7 +20,8 @@ else:
 
 # Before torch, OpenCV or onnxruntime are imported: more threads than cores only slow them down,
 # and several test processes may share a machine.
-os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
+IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+os.environ.setdefault("OMP_NUM_THREADS", "1" if IN_PARALLEL else str(min(4, os.cpu_count() or 1)))
 
 OPENMMLAB_TESTS = Path(__file__).parent / "engines" / "openmmlab"
 SLOW = ("demo/", "examples/", "synthetic/", "ros/test_node_", "ros/test_launch", "test_packaging")
