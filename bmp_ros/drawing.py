@@ -47,7 +47,7 @@ def draw_people(
     keypoints: bool = True,
     score_threshold: float = 0.3,
 ) -> np.ndarray:
-    """Draw everybody on a copy of a BGR uint8 image (H, W, 3), the best scored on top.
+    """Draw all people on a copy of a BGR uint8 image (H, W, 3), the best scored on top.
 
     Colours are those of `person_colors`. Each box has the track's id, where there is one, and the
     score at its top. Keypoints of a score up to ``score_threshold``, and the edges to them, are

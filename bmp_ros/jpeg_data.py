@@ -86,7 +86,7 @@ def traces_of_damage(data: bytes, header: JpegHeader, image: np.ndarray) -> str:
     Where data are missing libjpeg goes on with blocks of zeros, which are exactly mid-grey, until
     the next restart mark or the end. Where the last block before one is, the image is decoded
     once more with other data put in: a picture that changes had too few. Bytes that are lost
-    within one block leave a valid JPEG behind, which nobody can tell from a whole one.
+    within one block leave a valid JPEG behind, which cannot be told from a whole one.
     """
     if not header.sequential or image.shape[:2] != (header.height, header.width):
         return ""

@@ -27,7 +27,7 @@ from bmp_ros.loop.bmp_loop import BMPLoop
 def competitors(loop: BMPLoop, scene: Scene) -> tuple[Schedule, Schedule]:
     """Our schedule and the published one around the engines of ``loop``.
 
-    Raises ValueError when the detector finds nobody at all in the scene.
+    Raises ValueError when the detector finds no person in the scene.
     """
     thresholds = score_thresholds(loop.detector, scene)
     estimator, segmenter = loop.pose_estimator, loop.segmenter

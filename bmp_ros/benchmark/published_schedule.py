@@ -49,9 +49,9 @@ class PublishedLoop:
         self._loop = BMPLoop(detector, pose_estimator, segmenter, settings)
 
     def run(self, image: np.ndarray) -> tuple[People, RunReport]:
-        """Find everybody in a BGR uint8 image (H, W, 3); see `BMPLoop.run`."""
+        """Find all people in a BGR uint8 image (H, W, 3); see `BMPLoop.run`."""
         run = self._loop.begin(image)
-        people = run.nobody()
+        people = run.no_people()
         with run.timed("total"):
             for iteration in range(1, run.settings.iterations + 1):
                 run.begin(iteration)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Engines that do all of their work and then say what a script says.
 
-Networks without trained weights find nobody, and trained ones find whoever is in the picture. A
-benchmark wants N people in every frame: each wrapper runs the real engine on the real input, drops
-the answer and gives the scripted one, of the same size and on the same path.
+Networks without trained weights find no people, and trained ones find those who are in the image.
+A benchmark wants N people in every frame: each wrapper runs the real engine on the real input,
+drops the answer and gives the scripted one, of the same size and on the same path.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def score_thresholds(detector: Detector, scene: Scene) -> tuple[float, float]:
     """Scores above which a detector finds as many people as the script says, by iteration.
 
     With them it has the candidates, the NMS and the masks of a real frame to work on, whatever
-    its weights make of the picture. Raises ValueError when it finds nobody at any score.
+    its weights make of the picture. Raises ValueError when it finds no person at any score.
     """
     first = ~scene.later
     painted_out = paint_out(scene.image, scene.masks[first])
@@ -83,7 +83,7 @@ def score_thresholds(detector: Detector, scene: Scene) -> tuple[float, float]:
         scores = np.sort(scores[np.isfinite(scores)])[::-1]
         if people and not len(scores):
             raise ValueError(
-                "the detector finds nobody in the benchmark's picture at any score, so masks "
+                "the detector finds no person in the benchmark's image at any score, so masks "
                 "cannot be timed; use weights that find people"
             )
         # Just below the last one who is wanted: whoever has an equal score is found as well.

@@ -72,7 +72,7 @@ class DepthGrid:
                     / alignment.scale[axis]).astype(np.intp)
             for axis in (1, 0)
         )  # fmt: skip
-        # What the image does not show belongs to nobody: -1.
+        # What the image does not show belongs to no person: -1.
         rows[(rows < 0) | (rows >= image_size[0])] = -1
         columns[(columns < 0) | (columns >= image_size[1])] = -1
         is_shown = bool(rows.min() >= 0 and columns.min() >= 0)

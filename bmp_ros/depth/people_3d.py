@@ -46,7 +46,7 @@ class People3D:
     keypoints: (N, K, 3) float32, NaN where unknown. spread: (N, K) float32, standard deviation of
     the depths around each joint, estimated from the median absolute deviation; NaN where unknown.
     centroids: (N, 3) float32, mean of the visible body. distances: (N,) float32, from the camera
-    to the centroid. Row i is row i of the `People` it was made from; nobody is left out.
+    to the centroid. Row i is row i of the `People` it was made from; no person is left out.
     """
 
     keypoints: np.ndarray
@@ -75,7 +75,7 @@ def lift_people(
     joint_inset: move keypoints from the surface into the body, along their rays (`JOINT_INSET`).
 
     Each joint gets the median depth of the person's own pixels in a window of 3 cm around it. A
-    joint whose pixel belongs to somebody else, or that lies off the own mask by more than the
+    joint whose pixel belongs to another person, or that lies off the own mask by more than the
     window, is hidden: NaN. Raises ValueError for another dtype or shape, and for a calibration of
     another size than that of its image.
     """
@@ -91,7 +91,7 @@ def lift_people(
     owners: list[np.ndarray] = []
     grid = DepthGrid.of(depth, alignment, people.image_size)
     places = people.keypoints * alignment.scale + alignment.shift
-    hidden = _on_somebody_else(people)
+    hidden = _on_another_person(people)
     for row, rectangle in enumerate(people.mask_rectangles):
         mask = people.masks[row]
         y, x = grid.sample_places(rectangle)
@@ -176,13 +176,13 @@ def _row_medians(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ordered[np.arange(len(values)), middle], number
 
 
-def _on_somebody_else(people: People) -> np.ndarray:
+def _on_another_person(people: People) -> np.ndarray:
     """(N, K) bool: the joint's pixel lies in another person's mask."""
     height, width = people.image_size
     cells = np.rint(np.nan_to_num(people.keypoints, nan=-1.0)).astype(np.int64)
     x, y = cells[..., 0], cells[..., 1]
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    # (N owners, N, K): masks at the joints of everybody.
+    # (N owners, N, K): masks at the joints of all people.
     covered = people.masks[:, y.clip(0, height - 1), x.clip(0, width - 1)]
     others = ~np.eye(len(people), dtype=bool)[:, :, None]
     taken: np.ndarray = (covered & others).any(axis=0) & inside

@@ -35,11 +35,11 @@ def depth_without_people(
     alignment = Alignment.of(masks.shape[1:], depth.shape)
     if camera is not None and depth_camera is not None:
         if not camera.has_lens_of(depth_camera):
-            everybody = np.zeros(masks.shape[1:], np.uint8)
+            all_people = np.zeros(masks.shape[1:], np.uint8)
             for top, left, grown in _grown(masks, margin):
-                window = everybody[top : top + grown.shape[0], left : left + grown.shape[1]]
+                window = all_people[top : top + grown.shape[0], left : left + grown.shape[1]]
                 np.maximum(window, grown, out=window)
-            result[seen_by(depth_camera, everybody, camera, 0).view(bool)] = unknown
+            result[seen_by(depth_camera, all_people, camera, 0).view(bool)] = unknown
             return result
         alignment = Alignment.of(masks.shape[1:], depth.shape, camera, depth_camera)
     for top, left, grown in _grown(masks, margin):

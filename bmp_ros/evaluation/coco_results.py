@@ -30,7 +30,7 @@ class CollectedResults:
     keypoints: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, people: People, image_id: int | str) -> None:
-        """Append everybody found in one image."""
+        """Append all people found in one image."""
         for row, score in enumerate(people.scores.tolist()):
             head = {"image_id": image_id, "category_id": PERSON}
             self.boxes.append({**head, "bbox": xywh(people.boxes[row]), "score": score})

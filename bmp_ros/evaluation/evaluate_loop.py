@@ -27,7 +27,7 @@ class SettingScores:
 
     results: scores of its boxes, masks and keypoints. detector_masks: of the detector's masks of
     the same people, None where the detector has none or nothing refines them. people: found in all
-    images. false_positives_per_image: boxes above the threshold that match nobody at IoU 0.5.
+    images. false_positives_per_image: boxes above the threshold that match no person at IoU 0.5.
     median_ms, p95_ms: of the loop alone, per frame; stage_ms: medians by stage.
     """
 

@@ -34,7 +34,7 @@ def report_lines(evaluation: Evaluation) -> list[str]:
     lines += [
         "",
         "AP, AR: mean over IoU (keypoints: OKS) 0.50 to 0.95, as COCO's. false: boxes above",
-        f"{evaluation.false_positive_threshold:g} that match nobody at IoU 0.5. ms: the loop "
+        f"{evaluation.false_positive_threshold:g} that match no person at IoU 0.5. ms: the loop "
         "alone.",
     ]
     return lines

@@ -26,7 +26,7 @@ _FALSE_POSITIVE_IOU = 0.5
 
 @dataclass(frozen=True)
 class Score:
-    """Average precision and recall of one kind of result; None where there is nobody to find.
+    """Average precision and recall of one kind of result; None where there are no people to find.
 
     ap, ar: mean over the thresholds 0.50, 0.55 … 0.95. ap50, ap75: at 0.50 and 0.75.
     """
@@ -41,7 +41,7 @@ class Score:
 class ResultScores:
     """Scores of the kinds of results that were given, None for the others.
 
-    false_positives: boxes that match nobody (see `score_results`), None without boxes.
+    false_positives: boxes that match no person (see `score_results`), None without boxes.
     """
 
     boxes: Score | None = None
@@ -71,7 +71,7 @@ def score_results(
     `bmp_ros.evaluation.coco_results`). keypoints: ``{"image_id", "keypoints": [x, y, score, …],
     "score"}``, 17 in COCO's order, pixel centres at whole numbers. An empty list scores 0, what is
     None is not scored.
-    score_threshold: boxes with a score above it that match nobody at IoU 0.5 are counted as false
+    score_threshold: boxes with a score above it that match no person at IoU 0.5 count as false
     positives; what lies on a crowd region counts neither way.
 
     Raises ValueError for results of images that the truth does not have and for a truth without

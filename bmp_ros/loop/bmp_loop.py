@@ -21,7 +21,7 @@ from bmp_ros.loop.trace import RunReport, Trace
 
 def find_people(run: Run) -> People:
     """The method: all people in the frame of ``run``, in as many iterations as set."""
-    people = run.nobody()
+    people = run.no_people()
     for iteration in range(1, run.settings.iterations + 1):
         if iteration > 1 and run.is_complete(people):
             break
@@ -47,7 +47,7 @@ def complete_people(run: Run, boxes: np.ndarray) -> People:
     if len(people):
         step.posed = step.survivors = people = run.estimate_poses(people)
     if len(people):
-        step.segmented = step.people = people = run.segment(people, others=run.nobody())
+        step.segmented = step.people = people = run.segment(people, others=run.no_people())
     return run.share_pixels(people)
 
 

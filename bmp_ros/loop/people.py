@@ -85,7 +85,7 @@ class People:
 
     @classmethod
     def empty(cls, height: int, width: int, skeleton: Skeleton = COCO_17) -> People:
-        """Nobody in an image of ``height`` x ``width`` pixels."""
+        """No people in an image of ``height`` x ``width`` pixels."""
         return cls.from_boxes(
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), height, width, skeleton
         )

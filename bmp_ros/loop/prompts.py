@@ -36,7 +36,7 @@ class PromptGroup(NamedTuple):
 
 
 def choose_prompts(found: People, others: People, settings: LoopSettings) -> list[PromptGroup]:
-    """Choose the prompt points of everybody in ``found``; ``others`` were accepted before.
+    """Choose the prompt points of each person in ``found``; ``others`` were accepted before.
 
     A person without any keypoint that is both visible and confident is in no group.
     """

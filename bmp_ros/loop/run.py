@@ -67,16 +67,16 @@ class Run:
             self.steps.append(self.step)
         return self.step
 
-    def nobody(self) -> People:
+    def no_people(self) -> People:
         return People.empty(self.frame.height, self.frame.width, self.pose_estimator.skeleton)
 
     def is_complete(self, people: People) -> bool:
-        """Whether another iteration cannot add anybody.
+        """Whether another iteration cannot add a person.
 
-        With nobody to paint out, the detector would see the same image and say the same again.
+        Without people to paint out, the detector would see the same image and say the same again.
         """
-        nobody_to_paint = not any(mask.any() for mask in people.masks)
-        return nobody_to_paint or len(people) >= self.settings.max_people
+        nothing_to_paint = not any(mask.any() for mask in people.masks)
+        return nothing_to_paint or len(people) >= self.settings.max_people
 
     def detect(self, people: People) -> People:
         """Find people in the frame without those who were found already; best first."""
@@ -195,7 +195,7 @@ class Run:
     def _decode(
         self, segmenter: Segmenter, found: People, groups: list[PromptGroup]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Masks (N, H, W) and scores (N,) of everybody, one call of the segmenter per group."""
+        """Masks (N, H, W) and scores (N,) of all people, one call of the segmenter per group."""
         first = _masks_or_none(found)
         segments = []
         for group in groups:
@@ -215,7 +215,7 @@ class Run:
     def share_pixels(self, people: People) -> People:
         """Give every pixel to one person; with ``boxes_from_masks`` the boxes follow.
 
-        Done once, in the end, from the raw masks of those who are still there: somebody suppressed
+        Done once, in the end, from the raw masks of those who are still there: a person suppressed
         in a later iteration takes no pixel from the neighbours.
         """
         with self.timed("exclusive_masks"):

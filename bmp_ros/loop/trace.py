@@ -37,7 +37,7 @@ class IterationTrace:
     image: BGR uint8 (H, W, 3), what the detector saw. detections: all that it said. detected:
     after box NMS. posed: with keypoints. survivors: after pose NMS. prompts: the segmenter's
     point prompts; rows are those of ``survivors``. segmented: the survivors with raw masks.
-    people: everybody accepted after this iteration; masks become exclusive in the
+    people: all people accepted after this iteration; masks become exclusive in the
     end, see ``Trace.people``.
     """
 
@@ -72,7 +72,7 @@ class Trace:
 
 
 def detector_masks(trace: Trace) -> list[np.ndarray | None]:
-    """The detector's mask (H, W) bool of everybody in ``trace.people``; None where it had none."""
+    """The detector's mask (H, W) bool of each person in ``trace.people``; None without one."""
     masks: list[np.ndarray | None] = [None] * len(trace.people)
     for step in trace.iterations:
         if step.survivors is None:
@@ -85,7 +85,7 @@ def detector_masks(trace: Trace) -> list[np.ndarray | None]:
 
 
 def rows_in(earlier: People, later: People) -> list[int]:
-    """For everybody in ``later`` their row in ``earlier``, -1 for those who are not there.
+    """For each person in ``later`` their row in ``earlier``, -1 for those who are not there.
 
     Both are of one run of the loop, after poses were estimated: score and keypoints of a person
     stay the same from then on, rows are dropped, and boxes may become those of the masks.

@@ -32,7 +32,7 @@ NEAR, FAR = 1.0, 4.0
 DILATIONS = (1, 2, 4, 8, 2, 1)
 """Of the decoder's blocks: together they see a whole person from any of its points."""
 NOTHING = -1.0
-"""Resemblance to a kind of prompt that nobody gave."""
+"""Resemblance to a kind of prompt that was not given."""
 
 
 class DilatedBlock(nn.Module):

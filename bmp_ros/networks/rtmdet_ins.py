@@ -305,7 +305,7 @@ class RTMDetInsHead(nn.Module):
 
         locations: (n,) int64 in [0, P). Equal to ``kernels(features)[0, locations]`` up to
         rounding, for a tenth of the network's work less: the towers see just the patches of their
-        inputs on which each answer depends. Every level answers for everybody, so that no shape
+        inputs on which each answer depends. Every level answers for all people, so that no shape
         depends on a value: the graph can be exported, and the device never waits for the host.
         """
         kernels = torch.zeros(1, KERNEL_PARAMETERS, device=locations.device)
@@ -410,7 +410,7 @@ class RTMDetIns(nn.Module):
     """RTMDet-Ins of any width and depth.
 
     ``forward`` computes everything at every location. A detector calls ``features`` and the parts
-    of ``bbox_head`` instead: masks of nobody cost nothing.
+    of ``bbox_head`` instead: without people no mask is computed.
     """
 
     def __init__(self, size: RTMDetInsSize, classes: int) -> None:

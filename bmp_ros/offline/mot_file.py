@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 from bmp_ros.loop.people import People
 
@@ -33,11 +32,6 @@ class MotFile:
     def __enter__(self) -> MotFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stream.close()
         self._part.replace(self._path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -47,7 +46,7 @@ class ResultsFile:
         }
 
     def add(self, people: People, file_name: str, **facts: Any) -> None:
-        """Append everybody found in one image, or nobody; ``facts`` go to the image's entry."""
+        """Append the people found in one image, if any; ``facts`` go to the image's entry."""
         height, width = people.image_size
         image_id = len(self._images) + 1
         entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
@@ -60,12 +59,7 @@ class ResultsFile:
     def __enter__(self) -> ResultsFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._stream as stream:
             stream.write("\n]")
             for name, value in {"images": self._images, **self._rest}.items():

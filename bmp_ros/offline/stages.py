@@ -25,7 +25,7 @@ def stage_pictures(image: np.ndarray, trace: Trace) -> Iterator[Stage]:
     """Draw the stages of one frame on copies of ``image`` (H, W, 3), in the order of the loop.
 
     Per iteration: what the detector saw (from the second on, those found are painted out), what it
-    found, the poses, the prompts with their masks; then everybody in the end. A person has the
+    found, the poses, the prompts with their masks; then all people in the end. A person has the
     same colour everywhere.
     """
     colors: dict[tuple[int, bytes], int] = {}

@@ -97,7 +97,7 @@ class Actor:
         return first.blend(second, float(share * share * (3 - 2 * share)))
 
     def _resting_direction(self, time: float) -> np.ndarray:
-        """Where somebody who stands came from keeps deciding where they look."""
+        """A standing person goes on looking the way they came."""
         for earlier in np.arange(0.2, 6.0, 0.4):
             velocity = self.track.velocity(time - earlier)
             if np.linalg.norm(velocity) > 0.05:

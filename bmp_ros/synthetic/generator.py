@@ -19,7 +19,7 @@ from bmp_ros.synthetic.splits import Split, find_split, sample_count
 
 MAX_ATTEMPTS = 60
 LEAST_AREA = 150
-"""Visible pixels at 640x480 below which nobody could label a person; such people are taken out."""
+"""Visible pixels at 640x480 below which a person cannot be labelled; such people are taken out."""
 
 
 @dataclass(frozen=True)

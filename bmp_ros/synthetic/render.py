@@ -47,7 +47,7 @@ class Drawable:
 
 @dataclass(frozen=True)
 class Raster:
-    """What the renderer returns. color: (H, W, 3) uint8 RGB. instances: (H, W) uint8, 0 = nobody.
+    """What the renderer returns. color: (H, W, 3) uint8 RGB. instances: (H, W) uint8, 0 = none.
 
     depth: (H, W) float32 metres along the optical axis, 0 where nothing was hit.
     """

@@ -59,7 +59,7 @@ class Surface:
 
     canonical: (V, 3) coordinates for textures, the same for all bodies. cover: (V,) the surface
     exists where this is positive (metres to the hem, about). is_person: False for carried things,
-    which hide people but belong to nobody's mask.
+    which hide people but belong to no person's mask.
     """
 
     vertices: np.ndarray

@@ -129,7 +129,7 @@ def test_a_detector_that_finds_nobody_at_all(loop: BMPLoop) -> None:
         def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
             return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
-    with pytest.raises(ValueError, match="finds nobody in the benchmark's picture at any score"):
+    with pytest.raises(ValueError, match="finds no person in the benchmark's image at any score"):
         competitors(BMPLoop(Blind(), loop.pose_estimator, None), crowd(1, 64, 48))
 
 
