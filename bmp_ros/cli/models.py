@@ -147,7 +147,11 @@ def _download(args: argparse.Namespace) -> int:
     zoo = load_zoo()
     files = _resolve(zoo, args.targets)
     _require_consent(
-        [weights for weights in files if args.repin or installed_path(weights) is None],
+        [
+            weights
+            for weights in files
+            if weights.by_program and (args.repin or installed_path(weights) is None)
+        ],
         {*PERMISSIVE, *args.accept_licence},
         ask=sys.stdin.isatty() and not args.yes,
     )

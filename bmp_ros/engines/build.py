@@ -130,12 +130,12 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
     if len(missing) == 1:
         raise next(iter(missing.values()))
     if missing:
-        known = [name for name in missing if name in zoo]
-        reasons = [str(error) for name, error in missing.items() if name not in zoo]
+        known = [name for name in missing if name in zoo and zoo[name].by_program]
+        reasons = [str(error) for name, error in missing.items() if name not in known]
         if known:
             reasons.append(
-                f"fetch {', '.join(known)} with `bmp models download {preset.reference}` (they go "
-                f"to {models_dir()})"
+                f"fetch {', '.join(known)} with `bmp models download {preset.reference}` (into "
+                f"{models_dir()})"
             )
         raise WeightsMissing(
             f"preset {preset.name} needs weights that are not here: {'; '.join(reasons)}"

@@ -109,6 +109,8 @@ def download_missing(
     licences = by_unaccepted_licence(missing, settings.accepted_licences)
     if not missing:  # it is not the catalogue's weights that are missing
         raise error
+    if not all(weights.by_program for weights in missing):
+        raise error  # it says how to get them by hand; half a preset is of no use
     if not settings.auto_download:
         also = f" and add {', '.join(licences)} to accepted_licences" if licences else ""
         raise WeightsMissing(f"{error}\n(or set the parameter auto_download{also})") from error

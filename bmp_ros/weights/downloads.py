@@ -31,7 +31,15 @@ from bmp_ros.weights.remote import (
     full_disk_reported,
     is_offline,
 )
-from bmp_ros.weights.zoo import HubFile, WeightsFile, Zoo, load_zoo, locate, models_dir
+from bmp_ros.weights.zoo import (
+    HubFile,
+    ManualFile,
+    WeightsFile,
+    Zoo,
+    load_zoo,
+    locate,
+    models_dir,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +76,8 @@ def download(
     Safe to call from several processes at once. Raises UnknownWeights, DownloadFailed,
     DownloadCancelled, DiskFull, WrongHash. After a cut connection, a cancellation or
     KeyboardInterrupt the partial file is kept and the next call resumes; after a wrong hash or a
-    full disk it is removed.
+    full disk it is removed. DownloadFailed also for a file that no program may fetch, with the
+    steps by hand.
     """
     weights = (load_zoo() if zoo is None else zoo)[name]
     directory = models_dir()
@@ -77,6 +86,8 @@ def download(
         trusted = weights.sha256 or (None if repin else _pinned(directory, name))
         if target.is_file() and trusted == sha256_of(target, cancelled=cancelled):
             return target
+        if target.is_file() and trusted is None and isinstance(weights.origin, ManualFile):
+            return target  # put there by hand: nobody knows its hash
         if target.is_file() and trusted is None and is_offline():
             log.warning("%s: its hash cannot be checked while offline", target)
             return target
@@ -91,6 +102,8 @@ def download(
 
 def _find(weights: WeightsFile) -> _Source:
     origin = weights.origin
+    if isinstance(origin, ManualFile):
+        raise DownloadFailed(f"{weights.name}: {weights.how_to_get}")
     if is_offline():
         copy = cached_copy(origin) if isinstance(origin, HubFile) else None
         if copy is None:

@@ -42,7 +42,7 @@ class Licence:
 
 
 _KEEP_NOTICES = "free to use, keep the notices"
-LICENCES = {  # by SPDX identifier
+LICENCES = {  # by SPDX identifier where there is one
     "Apache-2.0": Licence(_KEEP_NOTICES, "https://www.apache.org/licenses/LICENSE-2.0"),
     "MIT": Licence(_KEEP_NOTICES, "https://spdx.org/licenses/MIT.html"),
     "BSD-2-Clause": Licence(_KEEP_NOTICES, "https://spdx.org/licenses/BSD-2-Clause.html"),
@@ -52,10 +52,19 @@ LICENCES = {  # by SPDX identifier
         "the code of bmp_ros itself is Apache-2.0",
         "https://www.gnu.org/licenses/gpl-3.0.html",
     ),
+    "OmniPose-non-commercial": Licence(
+        "academic, non-commercial use only; adapted material may not be shared",
+        "https://github.com/bmartacho/OmniPose/blob/master/LICENSE",
+    ),
+    "unlicensed": Licence(
+        "published without a licence: nothing permits use or sharing, ask the authors",
+        "https://choosealicense.com/no-permission/",
+    ),
 }
 PERMISSIVE = ("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause")
 """Licences that need no consent of their own before a download."""
 
+_ORIGINS = ("hub", "url", "manual")
 _TINY = "tiny/"
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx", ".bin", ".ckpt")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -99,6 +108,21 @@ class UrlFile:
 
 
 @dataclass(frozen=True)
+class ManualFile:
+    """A file that no program may fetch (Drive, OneDrive): somebody with a browser has to."""
+
+    page: str = str_field(text="https address of the page with the file, or the link to it")
+    name: str = str_field(text="name of the file in the models folder")
+
+    @property
+    def file_name(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return f"{self.page}, by hand: no program may fetch it"
+
+
+@dataclass(frozen=True)
 class _Entry:
     """What an entry of zoo.yaml says beside its origin."""
 
@@ -121,7 +145,7 @@ class WeightsFile(_Entry):
     """
 
     name: str
-    origin: HubFile | UrlFile
+    origin: HubFile | UrlFile | ManualFile
 
     @property
     def file_name(self) -> str:
@@ -141,6 +165,24 @@ class WeightsFile(_Entry):
         """The line to show before a download."""
         terms = LICENCES[self.licence].terms
         return f"{self.name}: licence {self.licence} ({terms}), from {self.origin}"
+
+    @property
+    def by_program(self) -> bool:
+        """Whether `bmp models download` can fetch it."""
+        return not isinstance(self.origin, ManualFile)
+
+    @property
+    def how_to_get(self) -> str:
+        """What fetches the file: a command, or the steps for somebody with a browser."""
+        target = models_dir() / self.file_name
+        if isinstance(self.origin, ManualFile):
+            terms = LICENCES[self.licence].terms
+            return (
+                f"no program may fetch it: download it with a browser from {self.origin.page} "
+                f"(licence {self.licence}: {terms}), then `bmp models import FILE` checks it and "
+                f"puts it in place as {target}"
+            )
+        return f"fetch it with `bmp models download {self.name}` (into {target})"
 
 
 def by_unaccepted_licence(
@@ -235,7 +277,7 @@ def _parse(name: str, entry: Any, where: str) -> WeightsFile:
     if not isinstance(entry, dict):
         raise InvalidZoo(f"{where}: must be a mapping of keys to values, not {entry!r}")
     rest = dict(entry)
-    origin = _parse_origin({key: rest.pop(key) for key in ("hub", "url") if key in rest}, where)
+    origin = _parse_origin({key: rest.pop(key) for key in _ORIGINS if key in rest}, where)
     checked = settings_from_mapping(_Entry, rest, where)
     if checked.sha256 is not None and not _SHA256.fullmatch(checked.sha256):
         raise InvalidZoo(
@@ -244,20 +286,33 @@ def _parse(name: str, entry: Any, where: str) -> WeightsFile:
     return WeightsFile(name=name, origin=origin, **vars(checked))
 
 
-def _parse_origin(origin: dict[str, Any], where: str) -> HubFile | UrlFile:
+def _parse_origin(origin: dict[str, Any], where: str) -> HubFile | UrlFile | ManualFile:
     if len(origin) != 1:
-        raise InvalidZoo(f"{where}: needs exactly one of the keys `hub` and `url`")
-    if "hub" in origin:
-        if not isinstance(origin["hub"], dict):
-            raise InvalidZoo(f"{where}: hub must be a mapping, not {origin['hub']!r}")
-        return settings_from_mapping(HubFile, origin["hub"], f"{where}: hub")
-    url = origin["url"]
+        raise InvalidZoo(f"{where}: needs exactly one of the keys `hub`, `url` and `manual`")
+    ((kind, value),) = origin.items()
+    if kind == "url":
+        if not _is_secure(value) or not UrlFile(value).file_name:
+            raise InvalidZoo(f"{where}: url must be https://host/.../file, not {value!r}")
+        return UrlFile(value)
+    if not isinstance(value, dict):
+        raise InvalidZoo(f"{where}: {kind} must be a mapping, not {value!r}")
+    if kind == "hub":
+        return settings_from_mapping(HubFile, value, f"{where}: hub")
+    manual = settings_from_mapping(ManualFile, value, f"{where}: manual")
+    if not _is_secure(manual.page):
+        raise InvalidZoo(f"{where}: manual: page must be https://..., not {manual.page!r}")
+    if not manual.name.endswith(_CHECKPOINT_SUFFIXES) or Path(manual.name).name != manual.name:
+        raise InvalidZoo(
+            f"{where}: manual: name must be a file name that ends with "
+            f"{' or '.join(_CHECKPOINT_SUFFIXES)}, not {manual.name!r}"
+        )
+    return manual
+
+
+def _is_secure(url: Any) -> bool:
     parts = urlsplit(url if isinstance(url, str) else "")
     # Plain http is for a server on this machine (tests, mirrors through a tunnel).
-    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    if not secure or not UrlFile(url).file_name:
-        raise InvalidZoo(f"{where}: url must be https://host/.../file, not {url!r}")
-    return UrlFile(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
 
 
 # ---------------------------------------------------------------- names -> files on this machine
@@ -299,10 +354,7 @@ def locate(name_or_path: str | Path, zoo: Zoo | None = None, beside: Path | None
     if name in zoo:
         path = installed_path(zoo[name])
         if path is None:
-            raise WeightsMissing(
-                f"weights {name} are not on this machine; fetch them with "
-                f"`bmp models download {name}` (into {models_dir() / zoo[name].file_name})"
-            )
+            raise WeightsMissing(f"weights {name} are not on this machine: {zoo[name].how_to_get}")
         return path
     if name.startswith(_TINY) and not name.endswith(_CHECKPOINT_SUFFIXES):
         try:

@@ -95,6 +95,15 @@ def parts(models: Path) -> list[Path]:
     return sorted(models.glob(".*.part"))
 
 
+def test_what_no_program_may_fetch_is_not_tried(models, tmp_path):
+    manual = {"page": "https://drive.example/folder", "name": "by_hand.pth"}
+    zoo = load_zoo(write_zoo(tmp_path / "zoo.yaml", net={"manual": manual}))
+    with pytest.raises(DownloadFailed, match=r"drive\.example/folder .*bmp models import"):
+        download("net", zoo=zoo)
+    (models / "by_hand.pth").write_bytes(CONTENT)
+    assert download("net", zoo=zoo) == models / "by_hand.pth"
+
+
 # ---------------------------------------------------------------- downloads that go well
 
 

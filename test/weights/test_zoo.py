@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from bmp_ros.weights.errors import InvalidZoo, UnknownWeights, WeightsMissing
-from bmp_ros.weights.zoo import load_zoo, locate, models_dir
+from bmp_ros.weights.zoo import HubFile, UrlFile, load_zoo, locate, models_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,8 @@ def test_the_shipped_catalogue_is_valid_and_says_what_matters():
     }
     for file in zoo:
         ours = "BBoxMaskPose" in str(file.origin)
-        assert file.licence == ("GPL-3.0" if ours else "Apache-2.0"), file.name
+        if isinstance(file.origin, HubFile | UrlFile):
+            assert file.licence == ("GPL-3.0" if ours else "Apache-2.0"), file.name
         if "facebook/sam2" in str(file.origin):
             assert file.sha256 and file.size and "main" not in str(file.origin), file.name
         if "openmmlab" in str(file.origin):
@@ -87,6 +88,7 @@ GOOD = {
         ({"url": "https://host/"}, r"net: url must be https://"),
         ({"hub": {"repo": "a/b", "file": "c", "revision": "d"}}, r"exactly one of"),
         ({"network": 3}, r"net: network is 3, allowed: a string"),
+        ({"manual": {"page": "https://drive", "name": "n.pth"}}, r"exactly one of"),
     ],
 )
 def test_a_wrong_entry_is_refused_naming_file_key_and_what_is_allowed(tmp_path, change, message):
@@ -104,6 +106,38 @@ def test_a_missing_key_is_named(tmp_path, missing):
     path.write_text(yaml.safe_dump({"weights": {"net": entry}}))
     with pytest.raises(InvalidZoo, match=missing):
         load_zoo(path)
+
+
+BY_HAND = {"page": "https://drive.example/folder", "name": "by_hand.pth"}
+
+
+@pytest.mark.parametrize(
+    ("manual", "message"),
+    [
+        ("https://drive.example/folder", r"net: manual must be a mapping"),
+        ({"page": BY_HAND["page"]}, r"net: manual: key 'name' is missing"),
+        ({**BY_HAND, "page": "drive.example"}, r"manual: page must be https"),
+        ({**BY_HAND, "name": "a/by_hand.pth"}, r"manual: name must be a file name .*\.pth"),
+        ({**BY_HAND, "name": "by_hand"}, r"manual: name must be a file name .*\.pth"),
+    ],
+)
+def test_a_wrong_manual_entry_is_refused(tmp_path, manual, message):
+    with pytest.raises(InvalidZoo, match=message):
+        load_zoo(write_zoo(tmp_path / "z.yaml", net={"manual": manual}))
+
+
+def test_what_no_program_may_fetch_says_how_to_get_it_by_hand(models, tmp_path):
+    entry = {"manual": BY_HAND, "licence": "OmniPose-non-commercial"}
+    zoo = load_zoo(write_zoo(tmp_path / "z.yaml", net=entry))
+    assert not zoo["net"].by_program
+    with pytest.raises(WeightsMissing) as caught:
+        locate("net", zoo)
+    for words in (BY_HAND["page"], "non-commercial use only", "`bmp models import FILE`",
+                  str(models / "by_hand.pth")):  # fmt: skip
+        assert words in str(caught.value)
+    models.mkdir()
+    (models / "by_hand.pth").touch()
+    assert locate("net", zoo) == models / "by_hand.pth"
 
 
 def test_a_hub_entry_needs_all_three_keys(tmp_path):
