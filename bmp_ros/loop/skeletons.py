@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keypoint sets by name: joints, edges to draw, flip pairs and OKS sigmas.
 
-The first 17 joints of every set are COCO's, in COCO's order: pose NMS, prompts and ``pose_score``
-use just these. The 21- and 23-joint sets are those of the published multi-dataset networks
-(COCO + MPII + AIC); the extra joints are named after the data set that defines them.
+The 21- and 23-joint sets are those of the published multi-dataset networks (COCO + MPII + AIC):
+COCO's 17 joints in COCO's order, then others, named after the data set that defines them. Where a
+set begins with COCO's joints, pose NMS, prompts and ``pose_score`` use just these
+(`Skeleton.main_joints`); of any other set they use all.
 """
 
 from __future__ import annotations
@@ -48,6 +49,16 @@ class Skeleton:
         return len(self.names)
 
     @property
+    def begins_with_coco(self) -> bool:
+        """Whether the first 17 joints are COCO's, in COCO's order."""
+        return self.names[: len(_COCO_NAMES)] == _COCO_NAMES
+
+    @property
+    def main_joints(self) -> slice:
+        """The joints that pose NMS, prompts and ``pose_score`` use: COCO's 17, or all."""
+        return slice(len(_COCO_NAMES) if self.begins_with_coco else len(self.names))
+
+    @property
     def flip_indices(self) -> np.ndarray:
         """(K,) int64: ``keypoints[flip_indices]`` are the joints of the mirrored picture."""
         indices = np.arange(len(self.names))
@@ -85,11 +96,31 @@ MULTI_23 = Skeleton(
     (*COCO_SIGMAS, 0.079, 0.107, 0.079, 0.035, 0.079, 0.035),
 )
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MULTI_21, MULTI_23)}
+# MPII Human Pose (Andriluka et al., CVPR 2014), in its own order. MPII's score is PCKh, so it has
+# no OKS sigmas: joints that COCO has too take COCO's, the others those of `MULTI_21`.
+MPII_16 = Skeleton(
+    "mpii_16",
+    (
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis",
+        "thorax", "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder",
+        "left_shoulder", "left_elbow", "left_wrist",
+    ),
+    (
+        (0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (7, 12), (12, 11),
+        (11, 10), (7, 13), (13, 14), (14, 15),
+    ),
+    ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
+    (
+        0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.107, 0.079, 0.079, 0.035, 0.062, 0.072, 0.079,
+        0.079, 0.072, 0.062,
+    ),
+)  # fmt: skip
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, MULTI_21, MULTI_23)}
 
 
 def skeleton_of_size(joints: int) -> Skeleton:
-    """Return the skeleton with ``joints`` joints (17, 21 or 23).
+    """Return the skeleton with ``joints`` joints (16, 17, 21 or 23).
 
     Raises ValueError for any other number, naming those that are known.
     """
