@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Crops of people for top-down pose networks: geometry, warping, dimming, normalisation.
 
-NumPy and OpenCV only; every engine uses this geometry. The convention is UDP (Huang et al., "The
-Devil is in the Details", CVPR 2020): a picture of w pixels spans w - 1 units, from the centre of
-its first pixel to the centre of its last one, so that image, crop and heatmap map onto each other
-without a half-pixel shift, mirrored or not.
+NumPy and OpenCV only; every engine uses this geometry. How crops lie in the image and heatmaps in
+crops is a convention of the code that a network was trained with (`CONVENTIONS`):
+
+* ``udp`` (Huang et al., "The Devil is in the Details", CVPR 2020; MMPose with UDP, ViTPose): a
+  picture of w pixels spans w - 1 units, from the centre of its first pixel to the centre of its
+  last one, so that image, crop and heatmap map onto each other without a half-pixel shift.
+* ``corners`` (HRNet's official code, SimDR, MMPose without UDP, sithu31296/pose-estimation): it
+  spans w units, and the first pixels of image, crop and heatmap lie upon each other.
+* ``width`` (OmniPose): as ``udp``, but both axes have the scale of the width, everything is
+  centred, and a box of w pixels spans w - 1 units too.
 """
 
 from __future__ import annotations
@@ -21,6 +27,8 @@ BOX_PADDING = 1.25
 MINIMUM_EXTENT = 1.0
 """Pixels of the image that a crop spans at least: a box without area still gives a finite crop."""
 
+CONVENTIONS = ("udp", "corners", "width")
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Normalisation of every network here, (value - mean) / std: RGB, of values in [0, 1]."""
@@ -35,18 +43,20 @@ class CropGeometry:
 
     origin: (N, 2) float64, x y in image pixels of the centre of each crop's first pixel.
     extent: (N, 2) float64, image pixels from the centre of the first to that of the last pixel.
-    size: (width, height) of a crop in pixels.
+    size: (width, height) of a crop in pixels. convention: one of `CONVENTIONS`; says how grids
+    that cover a crop lie in it.
     """
 
     origin: np.ndarray
     extent: np.ndarray
     size: tuple[int, int]
+    convention: str = "udp"
 
     def __len__(self) -> int:
         return len(self.origin)
 
     def __getitem__(self, rows: slice) -> CropGeometry:
-        return CropGeometry(self.origin[rows], self.extent[rows], self.size)
+        return CropGeometry(self.origin[rows], self.extent[rows], self.size, self.convention)
 
     @property
     def crop_to_image(self) -> np.ndarray:
@@ -66,9 +76,19 @@ class CropGeometry:
         points: (N, K, 2) x y in cells of the grid. grid: (width, height) of the grid in cells.
         Returns (N, K, 2) float32 x y in image pixels.
         """
-        relative = np.asarray(points, dtype=np.float64) / (np.array(grid) - 1)
-        image_points = self.origin[:, None] + relative * self.extent[:, None]
+        start, step = self._cells_of(np.array(grid))
+        image_points = start[:, None] + np.asarray(points, np.float64) * step[:, None]
         return image_points.astype(np.float32)
+
+    def _cells_of(self, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image points (N, 2) of the first cell of a grid, and image pixels (N, 2) per cell."""
+        if self.convention == "corners":
+            size = np.array(self.size)
+            return self.origin, self.extent * (size / (size - 1) / grid)
+        if self.convention == "udp":
+            return self.origin, self.extent / (grid - 1)
+        step = np.repeat(self.extent[:, :1] / (grid[0] - 1), 2, axis=1)
+        return self.origin + (self.extent - step * (grid - 1)) / 2, step
 
 
 def _axis_aligned(step: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -78,13 +98,18 @@ def _axis_aligned(step: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def crop_geometry(boxes: np.ndarray, size: tuple[int, int] = CROP_SIZE) -> CropGeometry:
+def crop_geometry(
+    boxes: np.ndarray, size: tuple[int, int] = CROP_SIZE, convention: str = "udp"
+) -> CropGeometry:
     """Place one crop per box: same centre, padded by 1.25, the shorter side grown to the aspect.
 
     boxes: (N, 4) xyxy in image pixels; they may reach outside of the image. A box without width
     or height is padded to ``MINIMUM_EXTENT`` first. size: (width, height) of the crops.
+    convention: one of `CONVENTIONS`.
     Raises ValueError for boxes of another shape or with a value that is not finite.
     """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"crop convention is {convention!r}, allowed: {', '.join(CONVENTIONS)}")
     boxes = np.asarray(boxes, dtype=np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes must have shape (N, 4) xyxy, got {boxes.shape}")
@@ -96,7 +121,15 @@ def crop_geometry(boxes: np.ndarray, size: tuple[int, int] = CROP_SIZE) -> CropG
     aspect = size[0] / size[1]
     width = np.maximum(padded[:, 0], padded[:, 1] * aspect)
     extent = np.stack([width, width / aspect], axis=1)
-    return CropGeometry(centre - extent / 2, extent, size)
+    if convention == "udp":
+        return CropGeometry(centre - extent / 2, extent, size)
+    pixels = np.array(size)
+    if convention == "corners":
+        return CropGeometry(centre - extent / 2, extent * (pixels - 1) / pixels, size, convention)
+    # The last pixel of the box is taken for its end, and its width for a number of pixels.
+    step = np.maximum(width - 1, MINIMUM_EXTENT) / (size[0] - 1)
+    extent = step[:, None] * (pixels - 1)
+    return CropGeometry(centre - 0.5 - extent / 2, extent, size, convention)
 
 
 def warp_crops(image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
