@@ -256,7 +256,7 @@ class BmpNode(ManagedNode):
         for camera in self._cameras.values():
             remark = camera.check_publishers(timeout)
             if remark:
-                self.get_logger().warning(f"{camera.name}: {remark}")
+                self.get_logger().warning(f"{camera.name}: {camera.words(remark)}")
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()

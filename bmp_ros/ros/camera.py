@@ -18,7 +18,7 @@ from bmp_ros.ros.diagnostics import CameraStatistics
 from bmp_ros.ros.ego_motion import EgoMotion
 from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription, info_beside
 from bmp_ros.ros.publishers import CameraPublishers
-from bmp_ros.ros.settings import CameraSettings
+from bmp_ros.ros.settings import CameraSettings, named_for
 from bmp_ros.ros.target_frame import TargetFrame
 from bmp_ros.ros.transforms import Transforms
 from bmp_ros.ros.worker import Worker
@@ -95,6 +95,7 @@ class Camera:
         prefix: str,
     ) -> None:
         self.name = name
+        self._several = bool(prefix)
         self.statistics = CameraStatistics()
         self.tracking = CameraTracking(counter)
         self.publishers = CameraPublishers(node, prefix)
@@ -147,10 +148,11 @@ class Camera:
             transforms = Transforms(self._node) if target or ego else None
         except ImportError as error:
             if target:  # costs depth, never the images
-                self._node.get_logger().warning(
-                    f"{self.name}: target_frame is {target!r}, but tf2_ros cannot be imported "
+                text = (
+                    f"target_frame is {target!r}, but tf2_ros cannot be imported "
                     f"({error}): {how_to_install('tf2_ros_py')}, or leave target_frame empty"
                 )
+                self._node.get_logger().warning(f"{self.name}: {self.words(text)}")
                 depth = None
         self.message_type = images.kind
         self.inputs = CameraInputs(
@@ -170,6 +172,10 @@ class Camera:
                 inputs.close()
         self.tracking.forget()
 
+    def words(self, text: str) -> str:
+        """``text`` for the user: parameters under the camera's name where there are several."""
+        return named_for(self.name, text) if self._several else text
+
     def what_counts(self) -> str:
         """Which matrices of camera_info count, in words, for those who wonder about metres."""
         if self.inputs is None:
@@ -187,11 +193,11 @@ class Camera:
             self.stop()
 
     def stop(self) -> None:
-        """Forget what waits and publish that nobody is there, as the last message."""
+        """Forget what waits and publish an empty array, as the last message."""
         self.statistics.count(discarded=self._worker.clear([self]))
         with self.publishing:
             self.generation += 1
-            self.publishers.publish_nobody()
+            self.publishers.publish_empty()
 
     def reset(self) -> None:
         """Forget everything about images before; the next one is like the first."""

@@ -87,8 +87,9 @@ class FrameProcessor:
                 tracked = self._track(camera, inputs, message.header, image, people, arrival_s)
                 self._publish(camera, inputs, message.header, image, tracked, report, start)
         except ImageError as error:
-            camera.statistics.refuse(str(error))
-            self._warn(f"{camera.name} refused", f"{_source(camera)}: image refused: {error}")
+            reason = camera.words(str(error))
+            camera.statistics.refuse(reason)
+            self._warn(f"{camera.name} refused", f"{_source(camera)}: image refused: {reason}")
         except Exception as error:
             # The camera, or all of ROS, may have been closed under our hands.
             if camera.generation != generation or not self._node.context.ok():
@@ -269,7 +270,7 @@ class FrameProcessor:
 
         kind: of the reason, whose words may change from image to image; empty when all is well.
         """
-        text = f"no {what}: {reason}" if kind else ""
+        text = f"no {what}: {camera.words(reason)}" if kind else ""
         camera.statistics.remark(what, text)
         before = self._missing.get((camera.name, what), "")
         self._missing[camera.name, what] = kind

@@ -73,12 +73,12 @@ class CameraPublishers:
         """ages: (N,) of the tracks, see `person_array`."""
         message = person_array(header, people, ages)
         self._poses.publish(message)
-        # Without its people, this is what `publish_nobody` says about the same image.
+        # Without its people, this is what `publish_empty` says about the same image.
         self._nobody = PersonArray(
             header=header, height=message.height, width=message.width, skeleton=message.skeleton
         )
 
-    def publish_nobody(self) -> None:
+    def publish_empty(self) -> None:
         """Clear displays: an empty array with the header of the last image, if there was one."""
         if self._nobody is None:
             return

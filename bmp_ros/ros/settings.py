@@ -100,6 +100,17 @@ class CameraSettings:
     )  # fmt: skip
 
 
+_CAMERA_PARAMETERS = re.compile(
+    # "rectified" is a word of sentences, too.
+    rf"(?<![\w/.])({'|'.join(item.name for item in fields(CameraSettings) if '_' in item.name)})\b"
+)
+
+
+def named_for(camera: str, text: str) -> str:
+    """``text`` with the parameters of one of several cameras by their names: front.image_qos."""
+    return _CAMERA_PARAMETERS.sub(rf"{camera}.\1", text)
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """How the node behaves: may change at any time, applied to the next frame."""

@@ -53,6 +53,8 @@ def test_two_cameras_one_stops_the_other_keeps_its_rate(lab: Lab) -> None:
     lab.diagnosis(": rear", rear_is_silent, "ERROR")
     lab.diagnosis(": front", lambda s: front_camera.send() and s.level == b"\0", "OK")
     assert len(rear) == 1
+    line = lab.wait_for_log("rear: no image", "/back/picture")
+    assert "set rear.image_topic and rear.image_transport" in line  # as they are called here
 
 
 def test_cameras_take_turns_under_load(lab: Lab) -> None:
