@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Follow the nearest person: /bmp/poses_3d in, /cmd_vel out; stand still when nobody is seen.
+"""Follow the nearest person: /bmp/poses_3d in, /cmd_vel out; stand still when no one is seen.
 
 Without a depth camera: subscribe to PersonArray on /bmp/poses, take who looks tallest
 (`max(message.people, key=lambda person: person.bbox.height)`), turn by

@@ -5,7 +5,7 @@
 
 Stamps are the time of publication, as a camera's are that of exposure. Below its namespace
 (``/camera``): ``image_raw``, ``camera_info`` where the lens is known, and ``ground_truth``
-(bmp_msgs/PersonArray, the image's header) where the truth is known and somebody subscribes.
+(bmp_msgs/PersonArray, the image's header) where the truth is known and there is a subscriber.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class DemoSettings:
 def run_demo(settings: DemoSettings, say: Callable[[str], None] = print) -> Summary:
     """Run the demo and write its files; ``say`` gets the lines of the table.
 
-    Raises ProcessError when nothing arrived or nobody was found, KeyboardInterrupt on SIGINT and
+    Raises ProcessError when nothing arrived or no one was found, KeyboardInterrupt on SIGINT and
     SIGTERM; both processes have ended by then.
     """
     settings.output.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None] = print) -> Summ
         say(line)
     if summary.people_mean == 0:
         raise ProcessError(
-            f"{summary.results_received} results, and nobody was found in any image; see "
+            f"{summary.results_received} results, and no person was found in any image; see "
             f"{settings.output / 'node.log'}"
         )
     return summary

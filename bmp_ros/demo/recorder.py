@@ -104,7 +104,7 @@ class Result:
     """What the node said about one image.
 
     stamp_ns: of the image. age_ms: of the image when the result was received.
-    truth: of the image, None where nobody knows it. jpeg: the image, None if it was lost.
+    truth: of the image, None where it is unknown. jpeg: the image, None if it was lost.
     """
 
     stamp_ns: int

@@ -95,7 +95,7 @@ def person_array_3d(
     ages: np.ndarray | None = None,
     velocities: np.ndarray | None = None,
 ) -> PersonArray3D:
-    """Make the message of everybody in space, in the frame that ``header`` names.
+    """Make the message of all people in space, in the frame that ``header`` names.
 
     ages: (N,) seconds of their tracks; velocities: (N, 3) metres per second in that frame; NaN
     where unknown, None: for everybody.

@@ -30,7 +30,7 @@ class Lifted:
     header: frame and stamp of ``people``. optical: the same people in the camera's optical frame.
     depth: the depth image that was used, ``message`` is the message it came in. camera,
     depth_camera: calibrations of both, None where depth shows what the image shows.
-    silence: why the depth image says nothing about anybody, empty when it does.
+    silence: why the depth image says nothing about people, empty when it does.
     """
 
     header: Header
@@ -86,7 +86,7 @@ def lift(
 
 
 def people_free_depth(lifted: Lifted, people: People, margin: int) -> np.ndarray:
-    """The depth image of ``lifted`` in which everybody is unknown, see `depth_without_people`."""
+    """The depth image of ``lifted``, unknown where people are, see `depth_without_people`."""
     return depth_without_people(
         lifted.depth, people.masks, margin, camera=lifted.camera, depth_camera=lifted.depth_camera
     )
@@ -100,7 +100,7 @@ def _depth_camera(
 ) -> CameraModel | None:
     """The calibration of a registered depth image; None: it shows what the image shows.
 
-    That holds where nobody says otherwise: where no calibration of the depth images comes, where
+    That holds where nothing says otherwise: where no calibration of the depth images comes, where
     it is that of the images, and where it is blank and the two are of one size.
     """
     is_same = of_depth.topic == of_image.topic and of_depth.rectified == of_image.rectified

@@ -190,7 +190,7 @@ def device_of(loop: BMPLoop, asked: str) -> str:
 
 
 def free_memory() -> None:
-    """Give the memory of engines that nobody holds any more back to the device."""
+    """Give the memory of engines that are no longer used back to the device."""
     gc.collect()
     torch = sys.modules.get("torch")  # only engines import it
     if torch is not None and torch.cuda.is_available():

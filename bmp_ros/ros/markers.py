@@ -36,7 +36,7 @@ def skeleton_markers(
     in the namespace ``people``, by row.
 
     in_space: the same people in the camera's optical frame, who are drawn where they are then;
-    somebody without any known depth is drawn in the plane. Edges with a keypoint of a score up to
+    a person without any known depth is drawn in the plane. Edges with a keypoint of a score up to
     ``score_threshold``, or of unknown place, are left out. The first marker deletes those of the
     image before.
     """

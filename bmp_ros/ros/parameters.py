@@ -129,9 +129,9 @@ class NodeParameters:
         return self._read(LoopSettings, LOOP)
 
     def take_preset(self, preset: LoopSettings) -> None:
-        """Let the loop's parameters follow a preset, but for those that somebody has set.
+        """Let the loop's parameters follow a preset, but for those that were set.
 
-        A parameter that still has the value of the preset before is one that nobody has set; what
+        A parameter that still has the value of the preset before was not set; what
         the command line or a file of parameters gives was set.
         """
         now, before, given = self.loop(), self._preset_loop, self._given

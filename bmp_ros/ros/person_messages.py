@@ -22,7 +22,7 @@ from bmp_ros.ros.interfaces import Skeleton as SkeletonMessage
 
 
 def person_array(header: Header, people: People, ages: np.ndarray | None = None) -> PersonArray:
-    """Make the message of everybody in one image; masks are the exclusive ones.
+    """Make the message of all people in one image; masks are the exclusive ones.
 
     header: of the image. ages: (N,) seconds of their tracks, NaN where there is none; None: there
     are none. The cost is per Python object: 10 people with 17 keypoints take 1 ms.

@@ -43,16 +43,16 @@ class TrackerSettings:
         0.5, low=0, high=5, text="seconds within which these images must come"
     )
     lost_s: float = number_field(
-        1.0, low=0, high=10, text="seconds for which somebody out of sight is expected by motion"
+        1.0, low=0, high=10, text="seconds for which a person out of sight is expected by motion"
     )
     occluded_s: float = number_field(
-        3.0, low=0, high=20, text="the same for somebody who is hidden by another person"
+        3.0, low=0, high=20, text="the same for a person hidden by another one"
     )
     memory_s: float = number_field(
-        10.0, low=0, high=600, text="seconds for which somebody can be recognised by appearance"
+        10.0, low=0, high=600, text="seconds for which a person can be recognised by appearance"
     )
     appearance_threshold: float = number_field(
-        0.6, low=0, high=1, text="least similarity of the colours to recognise somebody"
+        0.6, low=0, high=1, text="minimum similarity of colours to recognise a person"
     )
     velocity_noise: float = number_field(
         3.0, low=0.01, high=50,

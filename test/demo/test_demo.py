@@ -100,7 +100,7 @@ def test_ids_are_counted_in_the_order_of_the_images() -> None:
 @pytest.mark.slow
 def test_nobody_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MISS", "1")
-    with pytest.raises(ProcessError, match="results, and nobody was found in any image"):
+    with pytest.raises(ProcessError, match="results, and no person was found in any image"):
         run_demo(settings(tmp_path, images=60))
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert summary["results_received"] > 0 == summary["people_mean"]

@@ -12,7 +12,7 @@
 
 #include "bmp_msgs/mask_decoder.hpp"
 
-/// Decode everybody into one image: 0 = background, i = people[i - 1].
+/// Decode all people into one image: 0 = background, i = people[i - 1].
 /**
  * \param message a bmp_msgs::msg::PersonArray
  * \return message.height rows of message.width pixels; from the 255th person on all are 255
