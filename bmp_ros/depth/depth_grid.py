@@ -14,6 +14,9 @@ NEAREST, FARTHEST = 0.1, 50.0
 SAMPLES = 1000
 """Pixels per person, at most about, from which bulk, centroid and distance are computed."""
 
+LEAST_SIZE = 64
+"""Pixels that a depth image needs to show people: 8x8, as the smallest sensors have."""
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -111,6 +114,9 @@ def says_nothing(depth: np.ndarray) -> str:
 
     Looks at some thousand pixels, and at all of them only where these tell nothing.
     """
+    if depth.size < LEAST_SIZE:
+        height, width = depth.shape
+        return f"{width}x{height} pixels are too few to see people in (at least {LEAST_SIZE})"
     step = max(1, int(np.sqrt(depth.size / 4000)))
     if step > 1 and not _reason(depth[::step, ::step]):
         return ""

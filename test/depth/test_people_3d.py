@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmp_ros.depth.camera_model import CameraModel
-from bmp_ros.depth.depth_grid import Alignment
+from bmp_ros.depth.depth_grid import Alignment, says_nothing
 from bmp_ros.depth.lens_change import seen_by
 from bmp_ros.depth.people_3d import JOINT_INSET, lift_people
 from bmp_ros.depth.people_free import depth_without_people
@@ -116,6 +116,20 @@ def test_depth_that_says_nothing_gives_nan(value: float) -> None:
     assert np.isnan(found.keypoints).all() and np.isnan(found.spread).all()
     assert np.isnan(found.centroids).all() and np.isnan(found.distances).all()
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("depth", "words"),
+    [
+        (np.full((1, 1), 2000, np.uint16), "1x1 pixels are too few"),
+        (np.zeros((8, 8), np.uint16), "not one of 64 pixels"),
+        (np.full((8, 8), np.nan, np.float32), "all are NaN"),
+        (np.full((8, 8), 2000, np.float32), "their median is 2000 m"),
+        (np.full((8, 8), 2000, np.uint16), ""),
+    ],
+)
+def test_reasons_of_a_depth_image_that_says_nothing(depth: np.ndarray, words: str) -> None:
+    assert (words in says_nothing(depth)) if words else not says_nothing(depth)
 
 
 def test_holes_are_filled_from_the_window_only() -> None:
