@@ -31,10 +31,17 @@ class ClosableNode(Protocol):
 def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = None) -> int:
     """Run a node until SIGINT, SIGTERM or a shutdown of ROS; return the exit code.
 
-    0 for all of these, 1 when the node's parameters are refused, which is logged.
+    0 for all of these, 1 when the node's arguments or parameters are refused, which is logged.
     """
     interrupts = _Interrupts()
-    rclpy.init(args=arguments)
+    try:
+        rclpy.init(args=arguments)
+    except UnicodeEncodeError as error:  # Python keeps such bytes as surrogates
+        rclpy.logging.get_logger("bmp_ros").fatal(
+            f"the argument {error.object.encode(errors='surrogateescape')!r} is not UTF-8, which "
+            "ROS 2 cannot read: give a file or a folder another name, or make a link to it"
+        )
+        return 1
     node = None
     try:
         node = make()

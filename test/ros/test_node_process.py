@@ -143,6 +143,14 @@ def test_cameras_from_the_command_line(lab: Lab) -> None:
         wait_for(lambda: lab.peer.count_publishers("/bmp/rear/poses"), "a topic per camera")
 
 
+def test_argument_that_is_not_utf_8_ends_with_exit_code_1_and_a_reason() -> None:
+    with process(SCRIPTED, "-p", os.fsdecode(b"preset:=/old/\xff.yaml")) as node:
+        said, _ = node.communicate(timeout=LIMIT_S)
+        assert node.returncode == 1
+    assert r"preset:=/old/\xff.yaml" in said and "not UTF-8" in said
+    assert "Traceback" not in said
+
+
 def test_refused_parameter_ends_with_exit_code_1_and_a_reason(lab: Lab) -> None:
     with process(SCRIPTED, "-p", "image_transport:=h264") as node:
         output, _ = node.communicate(timeout=LIMIT_S)
