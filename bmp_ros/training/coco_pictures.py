@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from bmp_ros.evaluation.ground_truth import complete_person, people_of
+from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.detections import Detected
 from bmp_ros.training.pictures import Picture
@@ -134,7 +135,7 @@ class CocoPictures:
             self.entries: list[Entry] = pickle.loads(labels.read_bytes())
         else:
             self.entries = _entries(document, images)
-            _decode(self.entries, places, pixels)
+            _decode(self.entries, images, places, pixels)
             labels.write_bytes(pickle.dumps(self.entries))
         self._file = pixels
         self._pixels = np.memmap(pixels, np.uint8, "r")
@@ -281,15 +282,17 @@ def _cut(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     return part.copy(), (int(columns[0]), int(rows[0]))
 
 
-def _decode(entries: Sequence[Entry], places: Sequence[Path], target: Path) -> None:
+def _decode(
+    entries: Sequence[Entry],
+    images: Sequence[Mapping[str, Any]],
+    places: Sequence[Path],
+    target: Path,
+) -> None:
     """Write the pixels of all pictures; the file appears when it is whole."""
     part = target.with_suffix(".part")
     with part.open("wb") as sink:
-        for entry, place in zip(entries, places, strict=True):
-            # Annotations are of the pixels as stored, so the orientation tag is not followed.
-            image = cv2.imread(str(place), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if image is None:
-                raise ValueError(f"{place} cannot be read as an image")
+        for entry, listed, place in zip(entries, images, places, strict=True):
+            image = read_annotated_image(place, listed["width"], listed["height"])
             size = (entry.width, entry.height)
             if image.shape[1::-1] != size:
                 image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

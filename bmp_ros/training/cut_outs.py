@@ -76,9 +76,11 @@ class CutOuts:
         joints: np.ndarray = person.joints - np.array([x, y, 0], np.float32)
         return CutOut(pixels, person.mask, joints, folder.all_joints)
 
-    def crowd(self, random: np.random.Generator, view: Picture) -> Picture:
+    def crowd(
+        self, random: np.random.Generator, view: Picture, *, always: bool = False
+    ) -> Picture:
         """``view``, or the same with up to ``most`` people pasted in, one before the other."""
-        if not len(self) or random.random() >= self.share:
+        if not len(self) or (random.random() >= self.share and not always):
             return view
         for _ in range(int(random.integers(1, self.most + 1))):
             view = pasted(random, view, self.draw(random))

@@ -26,10 +26,12 @@ import numpy as np
 from tqdm import tqdm
 
 from bmp_ros.engines.build import build_loop
+from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import coco_run_lengths, mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.synthetic.ground_truth import mask_box
 
 if TYPE_CHECKING:
     from bmp_ros.loop.protocols import Detector, PoseEstimator
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
 SCORE_THRESHOLD = 0.15
 LEAST_OVERLAP, LEAST_BOX_OVERLAP = 0.4, 0.5
-"""IoU of masks, or of boxes, below which a detection is not this person's."""
+"""Mean of the IoUs of mask and box, or IoU of boxes where the mask is not known, below which a
+detection is not this person's. A good box with a bad mask counts: bad masks are what the segmenter
+is there for."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def detect_people(
 ) -> list[Detected | None]:
     """Return for each person, of truth ``masks`` (N, H, W) bool, the detection that fits best.
 
-    masked: (N,) bool, whose mask is known (None: all). The others are found by ``boxes`` (N, 4).
+    masked: (N,) bool, whose mask is known (None: all); the others are found by their boxes alone.
+    boxes: (N, 4) float32 xyxy, None for those around the masks.
     """
     found = detector.detect(Frame(image), score_threshold=SCORE_THRESHOLD)
     if not len(masks) or not len(found.boxes):
@@ -86,8 +91,12 @@ def detect_people(
     truth, guess = (m.reshape(len(m), -1).astype(np.float32) for m in (masks, guesses))
     shared = truth @ guess.T
     overlap = shared / np.maximum(truth.sum(1)[:, None] + guess.sum(1) - shared, 1)
-    if masked is not None and boxes is not None:
-        overlap[~masked] = box_iou(boxes[~masked], found.boxes)
+    if boxes is None:
+        boxes = np.array([mask_box(mask) for mask in masks], np.float32)
+    of_boxes = box_iou(boxes, found.boxes)
+    overlap = (overlap + of_boxes) / 2
+    if masked is not None:
+        overlap[~masked] = of_boxes[~masked]
     least = np.full(len(masks), LEAST_OVERLAP)
     if masked is not None:
         least[~masked] = LEAST_BOX_OVERLAP
@@ -185,7 +194,10 @@ def write_detections(folder: Path, detector: Detector) -> int:
         if target.is_file():
             continue
         label = json.loads(file.read_text(encoding="utf-8"))
-        image = cv2.imread(str(folder / "images" / label["image"]["file_name"]))
+        listed = label["image"]
+        image = read_annotated_image(
+            folder / "images" / listed["file_name"], listed.get("width"), listed.get("height")
+        )
         masks = [mask_from_run_lengths(a["segmentation"]) for a in label["annotations"]]
         people = detect_people(
             detector, image, np.array(masks, bool).reshape(-1, *image.shape[:2])
@@ -204,7 +216,7 @@ def write_poses(folder: Path, estimator: PoseEstimator, count: int) -> int:
         people = [entry for entry in entries if entry is not None]
         if not people or "keypoints" in people[0]:
             continue
-        image = cv2.imread(str(folder / "images" / f"{file.stem}.jpg"))
+        image = read_annotated_image(folder / "images" / f"{file.stem}.jpg", None, None)
         boxes = np.array([person["box"] for person in people], np.float32)
         masks = np.array([mask_from_run_lengths(person["segmentation"]) for person in people])
         poses = estimator.estimate(Frame(image), boxes, masks)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from bmp_ros.engines.letterbox import PADDING_VALUE
+from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.masks import mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.ground_truth import mask_box
@@ -130,10 +131,14 @@ class PictureFolder:
 
     def __getitem__(self, number: int) -> Picture:
         label = json.loads(self._files[number].read_text(encoding="utf-8"))
-        path = self._folder / "images" / label["image"]["file_name"]
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise OSError(f"{path} cannot be read; delete its label and render it again")
+        listed = label["image"]
+        path = self._folder / "images" / listed["file_name"]
+        try:
+            image = read_annotated_image(path, listed.get("width"), listed.get("height"))
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"{error}; delete the label {self._files[number].name} and render it again"
+            ) from error
         people = label["annotations"]
         joints = np.array([person["keypoints"] for person in people], np.float32)
         joints = joints.reshape(-1, len(COCO_17), 3)

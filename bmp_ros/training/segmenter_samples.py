@@ -28,11 +28,13 @@ POSITIVE, NEGATIVE = 6, 3
 POSED_SHARE = 0.75
 """Of the people with keypoints of a pose network, those who are prompted with them."""
 
-DETECTED_SHARE = 0.8
-"""Of the people with a detection, those who are prompted with its mask. It is better than those of
-pictures that the detector has never seen, so that some are prompted with a damaged true one."""
-MASKLESS_SHARE = 0.15
+DETECTED_SHARE = 0.9
+"""Of the people with a detection, those who are prompted with its mask; the others with a damaged
+true one."""
+MASKLESS_SHARE = 0.1
 """Of all people, those who are prompted with points alone."""
+AT_WORK_THRESHOLD = 0.2
+"""Visibility and confidence of the joints that prompt, as the tiny presets say."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ def segmenter_sample(
 ) -> SegmenterSample:
     """Prompts and masks of up to ``most`` people of a picture on a canvas (width, height).
 
-    Only people whose mask is known. cut_outs: people to paste first, None for none.
+    Only people whose mask is known. cut_outs: people to paste first, None for none; always where
+    there would be nobody to learn from. Without ``augment``, for validation, those whom networks
+    found are prompted as at work.
     """
     if augment:
         view = random_view(random, picture, size, ViewRange(zoom=(0.7, 2.2)))
         if cut_outs is not None:
-            view = cut_outs.crowd(random, view)
+            view = cut_outs.crowd(random, view, always=not view.masked.any())
         image = recolour(random, view.image, rendered=view.rendered)
     else:
         view = fitted_view(picture, size)
@@ -74,6 +78,8 @@ def segmenter_sample(
     rows = np.flatnonzero(view.masked)
     if augment:
         rows = random.permutation(rows)
+    elif view.detected:
+        rows = np.array([row for row in rows if at_work(view, row) is not None], np.intp)
     rows = rows[:most]
     grid = (size[0] // MASK_STRIDE, size[1] // MASK_STRIDE)
     points = np.zeros((len(rows), POSITIVE + NEGATIVE, 2), np.float32)
@@ -82,17 +88,38 @@ def segmenter_sample(
     first = np.zeros_like(masks)
     for sample, row in enumerate(rows):
         masks[sample] = _shares(view.masks[row], grid)
-        guess = mask_prompt(random, view, int(row))
+        seen = None if augment else at_work(view, int(row))
+        if seen is not None:
+            guess, on = seen
+            off = np.empty((0, 2), np.float32)
+        else:
+            guess = mask_prompt(random, view, int(row))
+            on = positive_prompts(random, view, int(row))
+            off = negative_prompts(random, view, int(row))
         if guess is not None:
             first[sample] = _shares(guess, grid)
-        on = positive_prompts(random, view, int(row))
-        off = negative_prompts(random, view, int(row))
         points[sample, : len(on)], labels[sample, : len(on)] = on, 1
         points[sample, POSITIVE : POSITIVE + len(off)] = off
         labels[sample, POSITIVE : POSITIVE + len(off)] = 0
     canvas = (image[..., ::-1].astype(np.float32) - RGB_MEAN) / RGB_STD
     canvas = np.ascontiguousarray(canvas.transpose(2, 0, 1))
     return SegmenterSample(canvas, points, labels, first, masks)
+
+
+def at_work(view: Picture, row: int) -> tuple[np.ndarray | None, np.ndarray] | None:
+    """First mask (H, W) bool and points (P, 2) that the loop would prompt with; None for a person
+    whom no detector found, or whose joints are all too uncertain to prompt with."""
+    detected = view.detected[row] if view.detected else None
+    if detected is None or detected.keypoints is None:
+        return None
+    joints, scores = detected.keypoints[:, :2], detected.keypoints[:, 2]
+    if not (scores > AT_WORK_THRESHOLD).any():
+        return None
+    order = select_prompts(
+        joints, scores, scores, method="distance+confidence",
+        visibility_threshold=AT_WORK_THRESHOLD, box=detected.box, limit=POSITIVE,
+    )  # fmt: skip
+    return detected.mask, joints[order]
 
 
 def mask_prompt(random: np.random.Generator, view: Picture, row: int) -> np.ndarray | None:

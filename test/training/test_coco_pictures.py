@@ -166,6 +166,20 @@ def test_cut_outs_are_the_people_with_masks(
     assert len(people.crowd(random, pictures[0])) >= len(pictures[0])
 
 
+def test_pictures_without_masks_teach_the_segmenter_too(
+    pictures: CocoPictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmp_ros.training.cut_outs.LEAST_HEIGHT", 10)
+    monkeypatch.setattr("bmp_ros.training.cut_outs.LEAST_AREA", 100)
+    people = CutOuts([pictures], share=0.0)
+    maskless = pictures[0].only(np.flatnonzero(~pictures[0].masked))
+    counts = [
+        len(segmenter_sample(np.random.default_rng(n), maskless, (128, 96), cut_outs=people).masks)
+        for n in range(20)
+    ]
+    assert np.mean(np.array(counts) > 0) > 0.8, "somebody is pasted in wherever there is room"
+
+
 def test_samples_say_what_is_known(pictures: CocoPictures) -> None:
     for number in range(20):
         random = np.random.default_rng(number)

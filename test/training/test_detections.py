@@ -24,7 +24,12 @@ from bmp_ros.training.detections import (
 )
 from bmp_ros.training.pictures import PictureFolder, warp
 from bmp_ros.training.pose_samples import pose_samples
-from bmp_ros.training.segmenter_samples import mask_prompt, positive_prompts
+from bmp_ros.training.segmenter_samples import (
+    AT_WORK_THRESHOLD,
+    mask_prompt,
+    positive_prompts,
+    segmenter_sample,
+)
 
 CROP, MAP = (144, 192), (36, 48)
 
@@ -58,6 +63,25 @@ def test_a_person_gets_the_detection_that_fits() -> None:
 def test_a_detection_elsewhere_is_nobodys() -> None:
     picture = disc_picture(3, 1)
     assert detect_people(BrightThings(shift=60), picture.image, picture.masks) == [None]
+
+
+def test_a_good_box_with_a_bad_mask_is_a_detection() -> None:
+    """Bad masks are what the segmenter learns to mend."""
+
+    class Crosses(BrightThings):
+        def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+            found = super().detect(frame, score_threshold=score_threshold)
+            left, top, right, bottom = found.boxes[0].astype(int)
+            cross = np.zeros((1, *frame.image.shape[:2]), bool)
+            cross[0, (top + bottom) // 2, left:right] = True
+            cross[0, top:bottom, (left + right) // 2] = True
+            return replace(found, masks=lambda chosen: cross[chosen])
+
+    picture = disc_picture(3, 1)
+    (found,) = detect_people(Crosses(shift=0), picture.image, picture.masks)
+    assert found is not None
+    overlap = (found.mask & picture.masks[0]).sum() / (found.mask | picture.masks[0]).sum()
+    assert overlap < 0.3
 
 
 def test_one_detection_goes_to_one_person() -> None:
@@ -104,6 +128,25 @@ def test_crops_show_people_as_they_were_detected() -> None:
     ]
     dimmed = crop[0] < crop[1] - 0.01
     assert 0.2 < dimmed.mean() < 0.9, "with that mask nothing but the padding is background"
+
+
+def test_validation_prompts_as_at_work() -> None:
+    """Held-out losses are of those whom the networks found, with their mask and sure joints."""
+    picture = disc_picture(3, 3)
+    keypoints = np.column_stack([picture.keypoints[0], np.linspace(0, 0.9, 17)])
+    seen = Detected(picture.boxes[0], picture.masks[0], keypoints.astype(np.float32))
+    unsure = replace(seen, keypoints=keypoints.astype(np.float32) * [1, 1, 0.1])
+    random = np.random.default_rng(0)
+    size = picture.image.shape[1::-1]
+    shown = replace(picture, detected=[seen, None, unsure])
+    samples = [segmenter_sample(random, shown, size, augment=False) for _ in range(2)]
+    assert len(samples[0].points) == 1
+    assert np.array_equal(samples[0].points, samples[1].points), "nothing is drawn"
+    given = samples[0].points[0, samples[0].labels[0] == 1]
+    sure = picture.keypoints[0][keypoints[:, 2] > AT_WORK_THRESHOLD]
+    distances = np.linalg.norm(given[:, None] - sure[None], axis=2)
+    assert len(given) and distances.min(axis=1).max() < 1e-3
+    assert np.abs(samples[0].first - samples[0].masks).max() == 0
 
 
 def test_mask_prompts_are_the_detectors_damaged_or_none() -> None:
