@@ -20,7 +20,8 @@ from bmp_ros.benchmark.scripted import (
     ScriptedSegmenter,
     score_thresholds,
 )
-from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator
+from bmp_ros.engines.pose_decoding import DECODINGS
+from bmp_ros.engines.top_down_pose import TopDownPoseEstimator
 from bmp_ros.loop.bmp_loop import BMPLoop
 
 
@@ -33,7 +34,7 @@ def competitors(loop: BMPLoop, scene: Scene) -> tuple[Schedule, Schedule]:
     estimator, segmenter = loop.pose_estimator, loop.segmenter
     published_estimator = (
         FullImageDimmingEstimator(estimator)
-        if isinstance(estimator, HeatmapPoseEstimator)
+        if isinstance(estimator, TopDownPoseEstimator) and estimator.decoding is DECODINGS["udp"]
         else OneByOneEstimator(estimator)
     )
     scripted = None if segmenter is None else ScriptedSegmenter(segmenter, scene)

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 
 from bmp_ros.engines.crops import crop_geometry, pose_inputs
-from bmp_ros.engines.heatmap_pose import OUTPUTS, HeatmapPoseEstimator
 from bmp_ros.engines.heatmaps import decode_udp_dark, merge_flipped
+from bmp_ros.engines.pose_decoding import OUTPUTS
+from bmp_ros.engines.top_down_pose import TopDownPoseEstimator
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import Skeleton
@@ -19,7 +20,7 @@ _DEFAULT_FACTOR = 0.8
 class FullImageDimmingEstimator:
     """Dims whole images, flips in a second pass, decodes all channels person by person."""
 
-    def __init__(self, estimator: HeatmapPoseEstimator) -> None:
+    def __init__(self, estimator: TopDownPoseEstimator) -> None:
         self._estimator = estimator
 
     @property
@@ -39,7 +40,7 @@ class FullImageDimmingEstimator:
         height, width = outputs["heatmaps"].shape[2:]
         keypoints = geometry.points_to_image(points, (width, height))
         joints = len(self.skeleton)
-        presence, visibility, scores = (outputs.get(name) for name in OUTPUTS[1:])
+        presence, visibility, scores = (outputs.get(name) for name in OUTPUTS["heatmaps"][1:])
         return Poses(
             keypoints[:, :joints],
             (peaks if scores is None else scores)[:, :joints],

@@ -16,6 +16,7 @@ from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.depth.depth_grid import Alignment, DepthGrid
 from bmp_ros.depth.lens_change import seen_by
 from bmp_ros.loop.people import People
+from bmp_ros.loop.skeletons import COCO_17
 
 GAP = 0.25
 """Metres between neighbours in the sorted depths of a mask that separate the person from what else
@@ -36,7 +37,7 @@ JOINT_INSET = np.array(
 )  # fmt: skip
 """(17,) metres from the surface that the camera sees to the joint inside, along the ray, in COCO's
 order: medians over visible joints of synthetic adults and children in clothes
-(benchmarks/depth_accuracy.py --inset)."""
+(benchmarks/depth_accuracy.py --inset). Joints of any skeleton are found by name; others stay."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,9 @@ def lift_people(
     rays = camera.rays(people.keypoints)
     hidden |= ~np.isfinite(rays).all(axis=2)
     z[hidden] = spread[hidden] = np.nan
-    if joint_inset and joints >= len(JOINT_INSET):
-        z[:, : len(JOINT_INSET)] += JOINT_INSET
+    if joint_inset:
+        insets = dict(zip(COCO_17.names, JOINT_INSET.tolist(), strict=True))
+        z += np.array([insets.get(name, 0.0) for name in people.skeleton.names], np.float32)
     keypoints = np.concatenate([rays * z[..., None], z[..., None]], axis=2, dtype=np.float32)
     centroids = _centroids(camera, sampled, owners, count)
     return People3D(keypoints, spread, centroids, np.linalg.norm(centroids, axis=1))

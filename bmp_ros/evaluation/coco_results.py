@@ -22,7 +22,8 @@ class CollectedResults:
     * masks: the detector's too. The segmenter's own estimate says how good the outline is, not
       whether it is a person's (a prompted chair gets a good one), and it is 0 for those who keep
       the detector's mask.
-    * keypoints: mean keypoint score times the detector's, as MMPose and HRNet rank poses.
+    * keypoints: mean keypoint score times the detector's, as MMPose and HRNet rank poses; none
+      of a skeleton that does not begin with COCO's joints.
     """
 
     boxes: list[dict[str, Any]] = field(default_factory=list)
@@ -35,6 +36,8 @@ class CollectedResults:
             head = {"image_id": image_id, "category_id": PERSON}
             self.boxes.append({**head, "bbox": xywh(people.boxes[row]), "score": score})
             self.masks.append(mask_result(people.masks[row], score, image_id))
+            if not people.skeleton.begins_with_coco:
+                continue
             pose = coco_keypoints(people, row)
             pose_score = float(people.pose_scores[row]) * score
             self.keypoints.append({**head, "keypoints": pose, "score": pose_score})

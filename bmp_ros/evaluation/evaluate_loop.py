@@ -112,6 +112,7 @@ def evaluate(
                 _process(loop, labelled, run)
     finally:
         loop.settings = before
+    has_coco = loop.pose_estimator.skeleton.begins_with_coco
     threshold = max(before.detection_threshold, runs[0].settings.detection_threshold)
     return Evaluation(
         dataset=dataset.name,
@@ -119,7 +120,7 @@ def evaluate(
         people=sum(not person.get("iscrowd") for person in people_of(truth)),
         detection_threshold=runs[0].settings.detection_threshold,
         false_positive_threshold=threshold,
-        settings=[_scores_of(run, truth, threshold) for run in runs],
+        settings=[_scores_of(run, truth, threshold, has_coco) for run in runs],
         machine=machine(),
     )
 
@@ -154,11 +155,14 @@ def _process(loop: BMPLoop, labelled: LabelledImage, run: _Run) -> None:
                 run.detector_masks.append(mask_result(mask, score, image_id))
 
 
-def _scores_of(run: _Run, truth: dict[str, Any], threshold: float) -> SettingScores:
+def _scores_of(
+    run: _Run, truth: dict[str, Any], threshold: float, has_coco: bool
+) -> SettingScores:
+    """has_coco: the skeleton begins with COCO's joints; keypoints of others are not scored."""
     found = run.results
     results = score_results(
-        truth, boxes=found.boxes, masks=found.masks, keypoints=found.keypoints,
-        score_threshold=threshold,
+        truth, boxes=found.boxes, masks=found.masks,
+        keypoints=found.keypoints if has_coco else None, score_threshold=threshold,
     )  # fmt: skip
     coarse = None
     if run.detector_masks:

@@ -15,7 +15,7 @@ from bmp_ros.loop.people import People
 from bmp_ros.loop.protocols import Detector, PoseEstimator, Segmenter
 from bmp_ros.loop.run import Run
 from bmp_ros.loop.settings import LoopSettings
-from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.loop.skeletons import check_skeleton
 from bmp_ros.loop.trace import RunReport, Trace
 
 
@@ -67,12 +67,7 @@ class BMPLoop:
         segmenter: Segmenter | None,
         settings: LoopSettings | None = None,
     ) -> None:
-        skeleton = pose_estimator.skeleton
-        if skeleton.names[: len(COCO_17)] != COCO_17.names:
-            raise ValueError(
-                f"the first {len(COCO_17)} keypoints must be COCO's, but skeleton "
-                f"{skeleton.name!r} begins with {', '.join(skeleton.names[:3])} …"
-            )
+        check_skeleton(pose_estimator.skeleton)
         self.detector = detector
         self.pose_estimator = pose_estimator
         self.segmenter = segmenter

@@ -20,7 +20,8 @@ class People:
 
     boxes: (N, 4) float32, xyxy pixels, inside the image.
     scores: (N,) float32 in [0, 1], the detector's.
-    pose_scores: (N,) float32, mean of the 17 COCO keypoints' scores.
+    pose_scores: (N,) float32, mean of the scores of COCO's 17 keypoints, of all in a
+        skeleton that does not begin with these.
     mask_scores: (N,) float32, the segmenter's estimate of the mask's IoU; 0 for a mask that is
         still the detector's.
     keypoints: (N, K, 2) float32, x y pixels; may lie outside of the image.

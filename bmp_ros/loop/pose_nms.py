@@ -69,21 +69,23 @@ def pose_nms(
     *,
     confidence_threshold: float,
     oks_threshold: float,
+    sigmas: Sequence[float] = COCO_SIGMAS,
 ) -> np.ndarray:
     """Keep one of every group of poses that describe the same person.
 
     keypoints: (N, K, 2) pixels. scores: (N, K). boxes: (N, 4) xyxy pixels, whose width times
-    height is the area in the similarity. Greedy: of the most similar pair above ``oks_threshold``
-    the pose with fewer confident keypoints goes, on a tie the one with the lower mean score, then
-    the later one; it takes no further part. Returns the kept indices (n,) int64, ascending; poses
-    without a keypoint above ``confidence_threshold`` are dropped.
+    height is the area in the similarity. sigmas: (K,) of the joints. Greedy: of the most similar
+    pair above ``oks_threshold`` the pose with fewer confident keypoints goes, on a tie the one
+    with the lower mean score, then the later one; it takes no further part. Returns the kept
+    indices (n,) int64, ascending; poses without a keypoint above ``confidence_threshold`` are
+    dropped.
     """
     scores = np.asarray(scores)
     boxes = np.asarray(boxes, np.float64)
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)
     confident = (scores > confidence_threshold).sum(axis=1)
     means = scores.mean(axis=1)
-    similarity = pairwise_similarity(keypoints, scores, areas, confidence_threshold)
+    similarity = pairwise_similarity(keypoints, scores, areas, confidence_threshold, sigmas)
     alive = confident > 0
     similarity[~alive, :] = similarity[:, ~alive] = -np.inf
     np.fill_diagonal(similarity, -np.inf)

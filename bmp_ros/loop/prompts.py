@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bmp_ros.loop.box_nms import box_iou
-from bmp_ros.loop.skeletons import COCO_17
 
 if TYPE_CHECKING:
     from bmp_ros.loop.people import People
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 PROMPT_METHODS = ("distance+confidence", "k_most_visible", "distance", "closest")
 
-_FACE = (0, 1, 2)  # nose and both eyes lie so close together that one of them says it all
+_FACE = (0, 1, 2)  # of COCO's joints, see `Skeleton.face`
 _CONFIDENT_QUANTILE = 0.8
 _ISOLATION_WEIGHT = 3.0
 
@@ -47,7 +46,8 @@ def choose_prompts(found: People, others: People, settings: LoopSettings) -> lis
     limits = np.where(
         overlap.max(axis=1) > crowd_iou, settings.num_positive_crowded, settings.num_positive
     )
-    joints = np.s_[:, : len(COCO_17)]
+    joints = np.s_[:, found.skeleton.main_joints]
+    face = found.skeleton.face
     keypoints = np.concatenate([found.keypoints[joints], others.keypoints[joints]])
     scores = np.concatenate([found.keypoint_scores[joints], others.keypoint_scores[joints]])
     visibility = np.concatenate([found.visibility[joints], others.visibility[joints]])
@@ -65,6 +65,7 @@ def choose_prompts(found: People, others: People, settings: LoopSettings) -> lis
                 visibility_threshold=settings.visibility_threshold,
                 box=found.boxes[row],
                 limit=limits[row],
+                face=face,
             )  # fmt: skip
             positive = keypoints[row, order]
             if settings.num_negative:
@@ -87,13 +88,15 @@ def select_prompts(
     visibility_threshold: float,
     box: np.ndarray | None = None,
     limit: int | None = None,
+    face: Sequence[int] = _FACE,
 ) -> np.ndarray:
     """Return the indices of the keypoints to prompt with, in the order of their use.
 
-    keypoints: (K, 2) pixels, the face first (COCO order). scores, visibility: (K,); where a model
-    has no visibility, pass its scores. Candidates are the keypoints with visibility >=
-    ``visibility_threshold``. ``box`` (4,) xyxy gives the centre for ``distance`` and ``closest``,
-    else the mean of the candidates does. Returns the first ``limit`` (default: all), (n,) int64.
+    keypoints: (K, 2) pixels. face: which of them are nose and eyes. scores, visibility: (K,);
+    where a model has no visibility, pass its scores. Candidates are the keypoints with visibility
+    >= ``visibility_threshold``. ``box`` (4,) xyxy gives the centre for ``distance`` and
+    ``closest``, else the mean of the candidates does. Returns the first ``limit`` (default: all),
+    (n,) int64.
 
     * ``distance+confidence``: the most confident first, then always the one farthest from those
       taken, among the candidates within the top fifth of the scores.
@@ -111,9 +114,9 @@ def select_prompts(
         )
     keypoints = np.asarray(keypoints, np.float32)
     candidate = np.asarray(visibility) >= visibility_threshold
-    if method != "k_most_visible":
-        face = np.asarray(visibility)[list(_FACE)]
-        candidate[list(_FACE)] &= np.arange(len(_FACE)) == face.argmax()
+    if method != "k_most_visible" and face:
+        among = list(face)
+        candidate[among] &= np.arange(len(among)) == np.asarray(visibility)[among].argmax()
     indices = np.flatnonzero(candidate)
     if len(indices) == 0:
         return indices

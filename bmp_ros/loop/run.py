@@ -24,10 +24,7 @@ from bmp_ros.loop.pose_nms import pose_nms
 from bmp_ros.loop.prompts import PromptGroup, choose_prompts
 from bmp_ros.loop.protocols import Detector, PoseEstimator, Segmenter
 from bmp_ros.loop.settings import LoopSettings
-from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.loop.trace import DISCARDED, IterationTrace, RunReport
-
-_COCO_JOINTS = len(COCO_17)
 
 
 @dataclass
@@ -132,7 +129,7 @@ class Run:
         poses = checked_poses(poses, len(found), found.skeleton, self.pose_estimator)
         unknown = found.visibility
         with np.errstate(invalid="ignore"):  # whoever has infinite scores is dropped below
-            pose_scores = poses.scores[:, :_COCO_JOINTS].mean(axis=1)
+            pose_scores = poses.scores[:, found.skeleton.main_joints].mean(axis=1)
         found = replace(
             found,
             keypoints=poses.keypoints,
@@ -152,13 +149,15 @@ class Run:
                 np.concatenate([getattr(people, name), getattr(found, name)])
                 for name in ("keypoints", "keypoint_scores", "boxes", "iterations")
             )
-            scores = scores[:, :_COCO_JOINTS]
+            joints = found.skeleton.main_joints
+            scores = scores[:, joints]
             stays = np.zeros(len(boxes), np.bool_)
             stays[
                 pose_nms(
-                    keypoints[:, :_COCO_JOINTS], scores, boxes,
+                    keypoints[:, joints], scores, boxes,
                     confidence_threshold=settings.confidence_threshold,
                     oks_threshold=settings.oks_threshold,
+                    sigmas=found.skeleton.sigmas[joints],
                 )
             ] = True  # fmt: skip
             if settings.keep_poseless == "first":

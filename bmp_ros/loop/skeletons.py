@@ -24,6 +24,7 @@ _COCO_NAMES = (
     "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
     "left_knee", "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
+_FACE = ("nose", "left_eye", "right_eye")
 _COCO_EDGES = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
     (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
@@ -57,6 +58,17 @@ class Skeleton:
     def main_joints(self) -> slice:
         """The joints that pose NMS, prompts and ``pose_score`` use: COCO's 17, or all."""
         return slice(len(_COCO_NAMES) if self.begins_with_coco else len(self.names))
+
+    @property
+    def face(self) -> tuple[int, ...]:
+        """Nose and eyes, as far as the set has them: so close together that one says it all."""
+        return tuple(i for i, name in enumerate(self.names) if name in _FACE)
+
+    def indices(self, *names: str) -> tuple[int, ...] | None:
+        """Where joints are, by their names; None when one of them is missing."""
+        if not set(names) <= set(self.names):
+            return None
+        return tuple(self.names.index(name) for name in names)
 
     @property
     def flip_indices(self) -> np.ndarray:
@@ -117,6 +129,29 @@ MPII_16 = Skeleton(
 )  # fmt: skip
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (COCO_17, MPII_16, MULTI_21, MULTI_23)}
+
+
+def check_skeleton(skeleton: Skeleton) -> None:
+    """Raise ValueError where a skeleton is not complete, naming what the loop needs of it.
+
+    That is: at least one joint, names that differ, one positive sigma per joint (pose NMS), edges
+    and flip pairs between joints that exist.
+    """
+    count, name = len(skeleton.names), skeleton.name
+    if not count or len(set(skeleton.names)) != count:
+        raise ValueError(f"skeleton {name!r} needs joints with different names")
+    if len(skeleton.sigmas) != count or not all(sigma > 0 for sigma in skeleton.sigmas):
+        raise ValueError(
+            f"skeleton {name!r} has {count} joints and the sigmas {skeleton.sigmas}: pose NMS "
+            "needs one above 0 per joint (its standard deviation in OKS)"
+        )
+    for what, pairs in (("edge", skeleton.edges), ("flip pair", skeleton.flip_pairs)):
+        for pair in pairs:
+            if len(set(pair)) != 2 or not all(0 <= index < count for index in pair):
+                raise ValueError(
+                    f"skeleton {name!r} has the {what} {tuple(pair)}, needs two of its {count} "
+                    "joints"
+                )
 
 
 def skeleton_of_size(joints: int) -> Skeleton:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -140,12 +140,15 @@ class _Entry:
 class WeightsFile(_Entry):
     """One entry of the catalogue.
 
+    engine: how to run it, the section of a preset without ``weights``: ``engine`` and its options
+    as the network was trained; checked by `bmp_ros.engines`. None where no entry says it.
     size: bytes, None where it is not known. sha256: 64 hex digits, None where it is not known; the
     hash is then taken from the server and pinned on this machine at the first download.
     """
 
     name: str
     origin: HubFile | UrlFile | ManualFile
+    engine: Mapping[str, Any] | None = None
 
     @property
     def file_name(self) -> str:
@@ -278,12 +281,18 @@ def _parse(name: str, entry: Any, where: str) -> WeightsFile:
         raise InvalidZoo(f"{where}: must be a mapping of keys to values, not {entry!r}")
     rest = dict(entry)
     origin = _parse_origin({key: rest.pop(key) for key in _ORIGINS if key in rest}, where)
+    engine = rest.pop("engine", None)
+    if engine is not None and not (isinstance(engine, dict) and type(engine.get("engine")) is str):
+        raise InvalidZoo(
+            f"{where}: engine must be a mapping with the key `engine`, its name, and its options, "
+            f"not {engine!r}"
+        )
     checked = settings_from_mapping(_Entry, rest, where)
     if checked.sha256 is not None and not _SHA256.fullmatch(checked.sha256):
         raise InvalidZoo(
             f"{where}: sha256 must be 64 lower-case hex digits, not {checked.sha256!r}"
         )
-    return WeightsFile(name=name, origin=origin, **vars(checked))
+    return WeightsFile(name=name, origin=origin, engine=engine, **vars(checked))
 
 
 def _parse_origin(origin: dict[str, Any], where: str) -> HubFile | UrlFile | ManualFile:

@@ -25,10 +25,10 @@ from bmp_ros.benchmark.measure import competitors, measure  # noqa: E402
 from bmp_ros.benchmark.scripted import crowd  # noqa: E402
 from bmp_ros.benchmark.untrained import untrained_loop  # noqa: E402
 from bmp_ros.engines import build_loop, rtmdet_ins  # noqa: E402
-from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator  # noqa: E402
 from bmp_ros.engines.presets import load_preset  # noqa: E402
 from bmp_ros.engines.registry import Runtime, find_engine  # noqa: E402
 from bmp_ros.engines.sam2 import Sam2Segmenter  # noqa: E402
+from bmp_ros.engines.top_down_pose import TopDownPoseEstimator  # noqa: E402
 from bmp_ros.loop import BMPLoop  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.protocols import Detections, Poses  # noqa: E402
@@ -47,7 +47,7 @@ def loop(request: pytest.FixtureRequest) -> BMPLoop:
     )
     return BMPLoop(
         declared.build(detector, declared.random_weights(detector), Runtime("cpu")),
-        HeatmapPoseEstimator.from_network(pose),
+        TopDownPoseEstimator.from_network(pose),
         Sam2Segmenter.from_network(Sam2Network(SMALL_HIERA, SMALL_IMAGE_SIZE)),
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``HeatmapPoseEstimator`` on torch: from a frame, boxes and masks to keypoints in the frame."""
+"""``TopDownPoseEstimator`` on torch: from a frame, boxes and masks to keypoints in the frame."""
 
 from functools import lru_cache
 
@@ -17,8 +17,8 @@ from random_vit import (
 )
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry, pose_inputs
-from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator
 from bmp_ros.engines.heatmaps import decode_udp_dark, merge_flipped
+from bmp_ros.engines.top_down_pose import TopDownPoseEstimator
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.protocols import PoseEstimator
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23
@@ -73,9 +73,9 @@ def colour_state_dict() -> dict[str, torch.Tensor]:
     return colour_finder().state_dict()
 
 
-def colour_estimator(**options) -> HeatmapPoseEstimator:
+def colour_estimator(**options) -> TopDownPoseEstimator:
     network = VitPose.from_state_dict(colour_state_dict(), head="heatmap", num_heads=4)
-    return HeatmapPoseEstimator.from_network(
+    return TopDownPoseEstimator.from_network(
         network, skeleton=unpaired_skeleton(17), extra_keypoints=True, **options
     )
 
@@ -109,7 +109,7 @@ def test_the_mask_tells_which_of_two_people_in_a_box_is_meant():
 
 def test_an_empty_mask_is_no_mask():
     frame = random_frame()
-    estimator = HeatmapPoseEstimator.from_network(random_network())
+    estimator = TopDownPoseEstimator.from_network(random_network())
     masks = box_masks(BOXES)
     masks[1] = False
     mixed = estimator.estimate(frame, BOXES, masks)
@@ -120,7 +120,7 @@ def test_an_empty_mask_is_no_mask():
 
 def test_without_a_background_factor_masks_are_ignored():
     frame = random_frame()
-    estimator = HeatmapPoseEstimator.from_network(random_network(), background_factor=None)
+    estimator = TopDownPoseEstimator.from_network(random_network(), background_factor=None)
     with_masks = estimator.estimate(frame, BOXES, box_masks(BOXES))
     without = estimator.estimate(frame, BOXES, None)
     np.testing.assert_array_equal(with_masks.keypoints, without.keypoints)
@@ -140,7 +140,7 @@ def test_it_is_crop_network_merge_decode(head):
     )
     points, peaks = decode_udp_dark(heatmaps)
 
-    estimator = HeatmapPoseEstimator.from_network(network, extra_keypoints=True)
+    estimator = TopDownPoseEstimator.from_network(network, extra_keypoints=True)
     poses = estimator.estimate(frame, BOXES, box_masks(BOXES))
     assert isinstance(estimator, PoseEstimator)
     assert estimator.skeleton is MULTI_23
@@ -160,9 +160,9 @@ def test_it_is_crop_network_merge_decode(head):
 @pytest.mark.parametrize("head", ["heatmap", "pmpose"])
 def test_only_the_keypoints_of_coco_are_returned_unless_asked(head):
     frame, network = random_frame(), random_network(head)
-    few = HeatmapPoseEstimator.from_network(network)
+    few = TopDownPoseEstimator.from_network(network)
     poses = few.estimate(frame, BOXES, None)
-    every = HeatmapPoseEstimator.from_network(network, extra_keypoints=True).estimate(
+    every = TopDownPoseEstimator.from_network(network, extra_keypoints=True).estimate(
         frame, BOXES, None
     )
     assert few.skeleton is COCO_17
@@ -179,7 +179,7 @@ def mirrored(frame: Frame, boxes: np.ndarray) -> tuple[Frame, np.ndarray]:
 
 def test_a_mirrored_frame_gives_left_the_scores_of_right():
     frame = random_frame()
-    estimator = HeatmapPoseEstimator.from_network(random_network())
+    estimator = TopDownPoseEstimator.from_network(random_network())
     straight = estimator.estimate(frame, BOXES, None).scores
     swapped = estimator.estimate(*mirrored(frame, BOXES), None).scores
     np.testing.assert_allclose(swapped[:, COCO_17.flip_indices], straight, atol=0.03)
@@ -203,7 +203,7 @@ def test_the_size_of_a_pass_changes_nothing(people, head):
     network = random_network(head, width=16, depth=1, hidden=16, channels=8)
     sizes = []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    estimator = HeatmapPoseEstimator.from_network(network)
+    estimator = TopDownPoseEstimator.from_network(network)
     estimator.max_batch = 100
     once = estimator.estimate(random_frame(), boxes, None)
     assert sizes == [2 * people]
@@ -220,7 +220,7 @@ def test_without_flip_test_each_crop_passes_once():
     network = random_network()
     sizes = []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    HeatmapPoseEstimator.from_network(network, flip_test=False).estimate(
+    TopDownPoseEstimator.from_network(network, flip_test=False).estimate(
         random_frame(), BOXES, None
     )
     assert sizes == [2]
@@ -228,14 +228,14 @@ def test_without_flip_test_each_crop_passes_once():
 
 @pytest.mark.parametrize("box", [[100, 50, 100, 50], [5, 5, 5, 300], [900, 700, 950, 800]])
 def test_degenerate_boxes_and_boxes_outside_give_finite_poses(box):
-    estimator = HeatmapPoseEstimator.from_network(random_network())
+    estimator = TopDownPoseEstimator.from_network(random_network())
     masks = np.ones((1, 480, 640), dtype=bool)
     poses = estimator.estimate(random_frame(), np.array([box]), masks)
     assert np.isfinite(poses.keypoints).all() and np.isfinite(poses.scores).all()
 
 
 def test_wrong_boxes_and_masks_are_refused():
-    estimator = HeatmapPoseEstimator.from_network(random_network())
+    estimator = TopDownPoseEstimator.from_network(random_network())
     with pytest.raises(ValueError, match="box 0 is not finite"):
         estimator.estimate(random_frame(), np.full((1, 4), np.inf), None)
     with pytest.raises(ValueError, match=r"\(2, 480, 640\).*\(1, 480, 640\)"):
@@ -253,7 +253,7 @@ def test_wrong_boxes_and_masks_are_refused():
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        HeatmapPoseEstimator.from_network(random_network(), **options)
+        TopDownPoseEstimator.from_network(random_network(), **options)
 
 
 def test_bf16_gives_nearly_the_same_poses():
@@ -281,7 +281,7 @@ def test_a_network_without_set_precision_runs_under_autocast():
     network, seen = Bare(), []
     network.only.register_forward_hook(lambda *called: seen.append(called[2].dtype))
     exact, rough = (
-        HeatmapPoseEstimator.from_network(network, precision=precision).estimate(
+        TopDownPoseEstimator.from_network(network, precision=precision).estimate(
             random_frame(), BOXES, None
         )
         for precision in ("fp32", "bf16")
@@ -312,7 +312,7 @@ def test_the_published_keypoints_from_frame_boxes_and_masks(name):
     level_shift = torch.from_numpy(gains * RGB_MEAN[:, None, None] + shifts)
     network.register_forward_pre_hook(lambda _, args: (args[0] * level_gain + level_shift,))
 
-    estimator = HeatmapPoseEstimator.from_network(network, extra_keypoints=True)
+    estimator = TopDownPoseEstimator.from_network(network, extra_keypoints=True)
     poses = estimator.estimate(Frame(golden["image_bgr"]), boxes, masks)
     assert poses.keypoints.shape == golden["keypoints"].shape
     assert np.abs(poses.scores - golden["keypoint_scores"]).max() <= 0.1

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scripted import (
@@ -15,7 +17,7 @@ from scripted import (
 )
 
 from bmp_ros.loop import BMPLoop, LoopSettings, People
-from bmp_ros.loop.skeletons import COCO_17, MULTI_23, Skeleton
+from bmp_ros.loop.skeletons import MPII_16, MULTI_23, Skeleton
 from bmp_ros.loop.trace import detector_masks
 
 H, W = 120, 200
@@ -211,11 +213,48 @@ def test_extra_keypoints_neither_save_a_pose_nor_prompt() -> None:
     assert len(play.loop(IMAGE)) == 1 and play.segmenter.points == []
 
 
-def test_foreign_skeleton_is_refused() -> None:
-    names = ("a", *COCO_17.names[1:])
-    foreign = Skeleton("foreign", names, (), (), COCO_17.sigmas)
-    with pytest.raises(ValueError, match="'foreign' begins with a, left_eye"):
-        BMPLoop(stage([]).detector, ScriptedPoseEstimator([], foreign), None)
+@pytest.mark.parametrize(
+    "skeleton",
+    [MPII_16, Skeleton("hands", ("wrist", "thumb", "little"), ((0, 1),), (), (0.1,) * 3)],
+    ids=lambda skeleton: skeleton.name,
+)
+def test_any_complete_skeleton_goes_through_the_loop(skeleton: Skeleton) -> None:
+    scores = np.full(len(skeleton), 0.9, np.float32)
+    scores[-1] = 0.6
+    doubles = [Actor(LEFT.box, keypoint_scores=scores), RIGHT, Actor(LEFT.box, score=0.5)]
+    play = stage(doubles, skeleton=skeleton, box_nms_iou=1.0, keep_poseless="never")
+    people = play.loop(IMAGE)
+    assert people.skeleton is skeleton and len(people) == 2  # pose NMS used its sigmas
+    rows = sorted(people.pose_scores.tolist())
+    assert rows[0] == pytest.approx(0.9) and people.has_mask.all()
+    prompts = np.concatenate([points.reshape(-1, 2) for points in play.segmenter.points])
+    assert len(prompts) >= 2 * min(len(skeleton), 3) - 1
+
+
+def test_nose_and_eyes_are_found_by_their_names_and_prompt_once() -> None:
+    skeleton = Skeleton(
+        "turned", ("left_knee", "left_eye", "nose", "right_eye"), (), (), (0.1,) * 4
+    )
+    play = stage([LEFT], skeleton=skeleton, iterations=1)
+    play.loop(IMAGE)
+    assert play.segmenter.points[0].shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sigmas": ()}, r"'bad' has 3 joints and the sigmas \(\)"),
+        ({"sigmas": (0.1, 0, 0.1)}, "one above 0 per joint"),
+        ({"names": ("a", "b", "b")}, "joints with different names"),
+        ({"edges": ((0, 3),)}, r"the edge \(0, 3\), needs two of its 3 joints"),
+        ({"flip_pairs": ((1, 1),)}, r"the flip pair \(1, 1\)"),
+    ],
+)
+def test_an_incomplete_skeleton_is_refused(changed: dict[str, Any], message: str) -> None:
+    parts = {"names": ("a", "b", "c"), "edges": (), "flip_pairs": (), "sigmas": (0.1,) * 3}
+    skeleton = Skeleton("bad", **{**parts, **changed})
+    with pytest.raises(ValueError, match=message):
+        BMPLoop(stage([]).detector, ScriptedPoseEstimator([], skeleton), None)
 
 
 def test_boxes_from_masks() -> None:

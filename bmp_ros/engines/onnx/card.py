@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bmp_ros.engines.crops import CONVENTIONS
+from bmp_ros.engines.pose_decoding import DECODINGS, OUTPUTS
 from bmp_ros.fields import (
     bool_field,
     choice_field,
@@ -56,15 +58,16 @@ class YOLOv5Facts:
 
 
 @dataclass(frozen=True)
-class HeatmapFacts:
-    """A top-down pose network: crops in, heatmaps out."""
+class PoseFacts:
+    """A top-down pose network: crops in; heatmaps, bins of coordinates or coordinates out."""
 
     input_size: int | tuple[int, int] = size_field(
         low=16, high=4096, multiple=1, text="of a crop, [width, height]"
     )
     skeleton: str = choice_field(choices=tuple(SKELETONS), text="keypoint set")
     outputs: str = choice_field(
-        choices=("heatmap", "pmpose"), text="pmpose: also presence, visibility and OKS"
+        choices=("heatmap", "pmpose", "simcc", "coordinate"),
+        text="pmpose: also presence, visibility and OKS",
     )
     background_factor: float | None = number_field(
         None, low=0.0, high=1.0, optional=True, text="brightness beside the mask; null: no masks"
@@ -72,6 +75,9 @@ class HeatmapFacts:
     normalisation: str = choice_field(
         "imagenet_rgb", choices=("imagenet_rgb",), text="of the crops"
     )
+    decoding: str = choice_field("udp", choices=tuple(DECODINGS), text="how joints are read")
+    crop: str = choice_field("udp", choices=CONVENTIONS, text="how crops lie in the image")
+    shift_flipped: bool = bool_field(False, text="mirrored outputs are moved by one cell")
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Kind:
 KINDS = {
     "rtmdet_ins": Kind("detector", RTMDetInsFacts, ("boxes", "masks")),
     "yolov5": Kind("detector", YOLOv5Facts, ("maps",)),
-    "heatmaps": Kind("pose_estimator", HeatmapFacts, ("heatmaps",)),
+    **{name: Kind("pose_estimator", PoseFacts, (name,)) for name in OUTPUTS},
     "point_segmenter": Kind("segmenter", PointSegmenterFacts, ("encoder", "decoder")),
     "sam2": Kind("segmenter", Sam2Facts, ("encoder", "decoder")),
 }

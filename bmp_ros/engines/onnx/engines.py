@@ -32,7 +32,7 @@ class OnnxDetectorOptions:
 
 @dataclass(frozen=True)
 class OnnxPoseOptions:
-    """A heatmap network in an ONNX file, written by ``bmp export``."""
+    """A top-down pose network in an ONNX file, written by ``bmp export``."""
 
     weights: str = _weights()
     flip_test: bool = options.flip_test()
@@ -70,18 +70,21 @@ def _detector(settings: OnnxDetectorOptions, path: Path, runtime: Runtime) -> An
 
 
 def _pose_estimator(settings: OnnxPoseOptions, path: Path, runtime: Runtime) -> Any:
-    from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator
     from bmp_ros.engines.onnx.graph import load_network
+    from bmp_ros.engines.top_down_pose import TopDownPoseEstimator
     from bmp_ros.loop.skeletons import SKELETONS
 
-    graph = load_network(path, "pose_estimator", _target(settings, runtime))["heatmaps"]
+    (graph,) = load_network(path, "pose_estimator", _target(settings, runtime)).values()
     facts = graph.card.facts
     side = facts.input_size
-    return HeatmapPoseEstimator(
+    return TopDownPoseEstimator(
         graph,
         (side, side) if isinstance(side, int) else side,
         SKELETONS[facts.skeleton],
         runtime.device,
+        decoding=facts.decoding,
+        crop=facts.crop,
+        shift_flipped=facts.shift_flipped,
         background_factor=facts.background_factor,
         flip_test=settings.flip_test,
         extra_keypoints=settings.extra_keypoints,

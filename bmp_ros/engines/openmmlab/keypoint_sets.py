@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a data set's keypoint names to our skeletons: COCO's 17 joints first, the others after.
+"""From a data set's keypoint names to our skeletons: COCO's joints first, where it has them all.
 
 The dictionaries read here are MMPose's parsed ``dataset_meta`` (``parse_pose_metainfo``), as found
 in a config or in a checkpoint; nothing of MMPose is imported.
@@ -20,8 +20,9 @@ from bmp_ros.loop.skeletons import COCO_17, COCO_SIGMAS, SKELETONS, Skeleton, sk
 class KeypointSet:
     """How the output channels of one network become the keypoints of a skeleton.
 
-    skeleton: K joints, the first 17 are COCO's. channels: (K,) int64, the network's channel of
-    each joint. flip_indices: one int per channel, the channel of its mirror image.
+    skeleton: K joints, the first 17 are COCO's if the set has them all. channels: (K,) int64, the
+    network's channel of each joint. flip_indices: one int per channel, the channel of its mirror
+    image.
     """
 
     skeleton: Skeleton
@@ -39,7 +40,7 @@ def keypoint_set(
     Names come from the config, flip indices from the checkpoint (it knows what it was trained
     with); either stands in for the other where that one is missing, incomplete or of another
     length. With neither, 17, 21 and 23 channels are the known skeletons in their own order.
-    Raises ValueError when the names are unknown, or naming the joints of COCO that are missing.
+    Raises ValueError when the names are unknown.
     """
     named = [m for m in (config_meta, checkpoint_meta) if _is_complete(m, channel_count)]
     if not named:
@@ -49,14 +50,10 @@ def keypoint_set(
     assert names_from is not None and flips_from is not None
     flip_indices = [int(i) for i in flips_from["flip_indices"]]
     names = [str(names_from["keypoint_id2name"][i]) for i in range(channel_count)]
-    missing = [name for name in COCO_17.names if name not in names]
-    if missing:
-        raise ValueError(
-            f"the keypoint set {names_from.get('dataset_name', 'of this network')!r} lacks "
-            f"{', '.join(missing)}; the loop needs COCO's 17 joints: choose a network that was "
-            "trained on COCO or on a superset of it"
-        )
-    coco = [names.index(name) for name in COCO_17.names]
+    # COCO's joints first, if all are there; a set without them keeps its own order.
+    coco = [names.index(name) for name in COCO_17.names if name in names]
+    if len(coco) < len(COCO_17):
+        coco = []
     channels = np.array(coco + [i for i in range(channel_count) if i not in set(coco)])
     return KeypointSet(_skeleton(names_from, channels, flip_indices), channels, flip_indices)
 
@@ -93,6 +90,8 @@ def _skeleton(meta: Mapping[str, Any], channels: np.ndarray, flips: list[int]) -
 
 
 def _sigmas(meta: Mapping[str, Any], channels: np.ndarray) -> tuple[float, ...]:
-    """COCO's sigmas for its joints, those of ``meta`` for the others."""
+    """COCO's sigmas for its joints where the set begins with them, else those of ``meta``."""
     own = np.asarray(meta["sigmas"], dtype=np.float64)
-    return (*COCO_SIGMAS, *(float(own[channel]) for channel in channels[len(COCO_SIGMAS) :]))
+    names = [str(meta["keypoint_id2name"][int(channel)]) for channel in channels]
+    known = COCO_SIGMAS if tuple(names[: len(COCO_17)]) == COCO_17.names else ()
+    return (*known, *(float(own[channel]) for channel in channels[len(known) :]))

@@ -59,7 +59,8 @@ class MMPoseEstimator:
         _check_top_down(self.model, config)
         trained_on = None if weights is None else weights.meta.get("dataset_meta")
         known = keypoint_set(_channel_count(self.model), _config_meta(settings), trained_on)
-        self._skeleton = known.skeleton if extra_keypoints else COCO_17
+        only_coco = known.skeleton.begins_with_coco and not extra_keypoints
+        self._skeleton = COCO_17 if only_coco else known.skeleton
         self._channels = known.channels[: len(self._skeleton)]
         self._flip_indices = known.flip_indices
         steps = list(settings.test_dataloader.dataset.pipeline)
@@ -69,7 +70,7 @@ class MMPoseEstimator:
 
     @property
     def skeleton(self) -> Skeleton:
-        """The joints that ``estimate`` returns, COCO's 17 first."""
+        """The joints that ``estimate`` returns, COCO's 17 first where the network has them."""
         return self._skeleton
 
     def estimate(self, frame: Frame, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:

@@ -13,9 +13,9 @@ pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
 from bmp_ros.engines.export.check import ExportRefused, compare, cosine_similarity  # noqa: E402
 from bmp_ros.engines.export.source import GraphSource  # noqa: E402
 from bmp_ros.engines.export.write import write_graph  # noqa: E402
-from bmp_ros.engines.onnx.card import Card, HeatmapFacts  # noqa: E402
+from bmp_ros.engines.onnx.card import Card, PoseFacts  # noqa: E402
 
-CARD = Card("heatmaps", "heatmaps", "", HeatmapFacts((16, 16), "coco_17", "heatmap"))
+CARD = Card("heatmaps", "heatmaps", "", PoseFacts((16, 16), "coco_17", "heatmap"))
 
 
 class Twice(torch.nn.Module):

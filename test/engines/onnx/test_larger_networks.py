@@ -17,10 +17,10 @@ from random_weights import drawn_image  # noqa: E402
 from bmp_ros.engines.export.check import compare  # noqa: E402
 from bmp_ros.engines.export.source import NetworkSource  # noqa: E402
 from bmp_ros.engines.export.write import write_graph  # noqa: E402
-from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator  # noqa: E402
 from bmp_ros.engines.onnx.card import Card, part_path  # noqa: E402
 from bmp_ros.engines.registry import Runtime, find_engine  # noqa: E402
 from bmp_ros.engines.sam2 import Sam2Options  # noqa: E402
+from bmp_ros.engines.top_down_pose import TopDownPoseEstimator  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, MULTI_23  # noqa: E402
 from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
@@ -62,7 +62,7 @@ def test_vit_pose(head: str, extra_keypoints: bool, tmp_path: Path) -> None:
     estimator = onnx.build(options, path, Runtime("cpu"))
     found = estimator.estimate(frame, boxes, masks)
     network = VitPose.from_state_dict(weights, head=head)
-    wanted = HeatmapPoseEstimator.from_network(network, extra_keypoints=extra_keypoints).estimate(
+    wanted = TopDownPoseEstimator.from_network(network, extra_keypoints=extra_keypoints).estimate(
         frame, boxes, masks
     )
 

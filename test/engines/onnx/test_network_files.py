@@ -16,8 +16,8 @@ from bmp_ros.engines.onnx.card import (
     KINDS,
     METADATA_KEY,
     Card,
-    HeatmapFacts,
     PointSegmenterFacts,
+    PoseFacts,
     RTMDetInsFacts,
     part_path,
 )
@@ -28,8 +28,8 @@ from bmp_ros.weights.errors import BadCheckpoint, WeightsMissing
 
 CARDS = [
     Card("rtmdet_ins", "masks", "0123", RTMDetInsFacts(input_size=(320, 256))),
-    Card("heatmaps", "heatmaps", "ab", HeatmapFacts((144, 192), "coco_17", "heatmap", 0.8)),
-    Card("heatmaps", "heatmaps", "ab", HeatmapFacts((192, 256), "multi_23", "pmpose", None)),
+    Card("heatmaps", "heatmaps", "ab", PoseFacts((144, 192), "coco_17", "heatmap", 0.8)),
+    Card("heatmaps", "heatmaps", "ab", PoseFacts((192, 256), "multi_23", "pmpose", None)),
     Card("point_segmenter", "encoder", "cd", PointSegmenterFacts(384)),
 ]
 
@@ -82,7 +82,7 @@ def test_a_fact_out_of_range_is_refused() -> None:
     metadata = Card("rtmdet_ins", "boxes", "", RTMDetInsFacts(input_size=250)).to_metadata()
     with pytest.raises(SettingsError, match="x.onnx: input_size is 250, allowed: a multiple of"):
         Card.from_metadata(metadata, Path("x.onnx"))
-    unknown = Card("heatmaps", "heatmaps", "", HeatmapFacts(96, "hands", "heatmap")).to_metadata()
+    unknown = Card("heatmaps", "heatmaps", "", PoseFacts(96, "hands", "heatmap")).to_metadata()
     with pytest.raises(SettingsError, match="skeleton is 'hands', allowed: one of coco_17"):
         Card.from_metadata(unknown, Path("x.onnx"))
 

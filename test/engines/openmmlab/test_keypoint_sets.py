@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bmp_ros.engines.openmmlab.keypoint_sets import keypoint_set
-from bmp_ros.loop.skeletons import COCO_17, COCO_SIGMAS, MULTI_21, MULTI_23
+from bmp_ros.loop.skeletons import COCO_17, COCO_SIGMAS, MPII_16, MULTI_21, MULTI_23
 
 
 def meta(names, pairs=(), links=(), dataset_name="some_set"):
@@ -44,10 +44,15 @@ def test_a_superset_in_another_order_puts_coco_first_and_appends_the_rest():
     assert known.flip_indices[1] == 2 and known.flip_indices[0] == 0
 
 
-def test_missing_joints_are_named():
+def test_a_set_without_cocos_joints_keeps_its_own_order():
     names = [name for name in COCO_17.names if name not in ("nose", "left_ear")] + ["pelvis"]
-    with pytest.raises(ValueError, match="'some_set' lacks nose, left_ear;"):
-        keypoint_set(16, meta(names), None)
+    known = keypoint_set(16, meta(names, [(0, 1)]), None)
+    assert known.skeleton.names == tuple(names)
+    assert known.channels.tolist() == list(range(16))
+    assert known.skeleton.sigmas == pytest.approx(np.linspace(0.1, 0.2, 16))
+    assert known.skeleton.flip_pairs == ((0, 1),)
+    mpii = keypoint_set(16, meta(MPII_16.names, MPII_16.flip_pairs), None)
+    assert mpii.skeleton is MPII_16
 
 
 @pytest.mark.parametrize("skeleton", [MULTI_21, MULTI_23], ids=lambda s: s.name)

@@ -17,10 +17,10 @@ pytest.importorskip("mmcv.ops", reason="mmcv is installed without its operators"
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from bmp_ros.engines.crops import crop_geometry, pose_inputs  # noqa: E402
-from bmp_ros.engines.heatmap_pose import HeatmapPoseEstimator  # noqa: E402
 from bmp_ros.engines.heatmaps import merge_flipped  # noqa: E402
 from bmp_ros.engines.openmmlab.mmpose_estimator import MMPoseEstimator  # noqa: E402
 from bmp_ros.engines.openmmlab.vit_configs import vit_config  # noqa: E402
+from bmp_ros.engines.top_down_pose import TopDownPoseEstimator  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, skeleton_of_size  # noqa: E402
 from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
@@ -90,7 +90,7 @@ def test_poses_in_a_frame_are_equal(origin_and_native):
     smooth = cv2.GaussianBlur(noise, (0, 0), 3)
     frame = Frame(cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX))
     expected = origin.estimate(frame, BOXES, None)
-    estimator = HeatmapPoseEstimator.from_network(
+    estimator = TopDownPoseEstimator.from_network(
         native, background_factor=None, extra_keypoints=True
     )
     poses = estimator.estimate(frame, BOXES, None)
@@ -134,7 +134,7 @@ def test_every_keypoint_is_equal_where_all_heatmaps_have_a_peak():
     frame = Frame(image.round().astype(np.uint8))
 
     expected = origin.estimate(frame, box, None)
-    estimator = HeatmapPoseEstimator.from_network(native, background_factor=None, flip_test=False)
+    estimator = TopDownPoseEstimator.from_network(native, background_factor=None, flip_test=False)
     poses = estimator.estimate(frame, box, None)
     assert np.abs(expected.keypoints[0] - places).max() < 5
     np.testing.assert_allclose(poses.keypoints, expected.keypoints, rtol=0, atol=0.02)
