@@ -37,7 +37,8 @@ RUNTIMES = ("none", "torch", "onnxruntime")
 GROUP = "bmp_ros.engines"
 VARIABLE = "BMP_ENGINES"
 
-_BUILT_IN = ("rtmdet_ins", "yolov5", "heatmap_pose", "hrnet", "sam2", "point_segmenter",
+_BUILT_IN = ("rtmdet_ins", "yolov5", "heatmap_pose", "hrnet", "rtmpose", "sam2", "point_segmenter",
+             "openmmlab.engines", "onnx.engines")  # fmt: skip
              "openmmlab.engines", "onnx.engines")  # fmt: skip
 
 

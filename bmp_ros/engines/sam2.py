@@ -15,7 +15,7 @@ from bmp_ros.engines import options
 from bmp_ros.engines.crops import normalised
 from bmp_ros.engines.point_prompts import PromptedSegmenter, torch_graphs
 from bmp_ros.engines.registry import Engine, Runtime
-from bmp_ros.fields import bool_field
+from bmp_ros.fields import bool_field, number_field
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,11 @@ class Sam2Options:
     """SAM 2.1 or SAM-pose2seg through the sam2 package; mask logits have 256x256 cells."""
 
     weights: str = options.weights()
+    image_size: int = number_field(
+        1024, low=256, high=1024, integer=True,
+        text="side of the square input, a multiple of 32; trained at 1024, 512 is a quarter of the "
+        "work",
+    )  # fmt: skip
     dynamic_multimask: bool = bool_field(
         False, text="use one of the three other masks when the first one is unstable"
     )
@@ -173,7 +178,7 @@ def _build(settings: Sam2Options, weights: Any, runtime: Runtime) -> Sam2Segment
     from bmp_ros.networks.sam2 import Sam2Network
 
     return Sam2Segmenter.from_network(
-        Sam2Network.from_state_dict(state_dict_of(weights)),
+        Sam2Network.from_state_dict(state_dict_of(weights), settings.image_size),
         dynamic_multimask=settings.dynamic_multimask,
         max_hole_area=settings.max_hole_area,
         max_sprinkle_area=settings.max_sprinkle_area,
@@ -196,7 +201,7 @@ def _random_weights(settings: Sam2Options) -> Mapping[str, Any]:
 def _export(settings: Sam2Options, state_dict: Mapping[str, Any]) -> Any:
     from bmp_ros.networks.sam2 import Sam2Network
 
-    return export_source(Sam2Network.from_state_dict(state_dict), settings)
+    return export_source(Sam2Network.from_state_dict(state_dict, settings.image_size), settings)
 
 
 def export_source(network: Sam2Network, settings: Sam2Options) -> Any:

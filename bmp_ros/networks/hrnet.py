@@ -465,7 +465,7 @@ def _with_head(
         kernel = int(last.shape[-1])
         return PoseHRNet(size, len(last), parts, input_size=input_size, kernel=kernel)
     along_x, along_y = flat["mlp_head_x.weight"], flat["mlp_head_y.weight"]
-    own = simdr_input_size(along_x.shape[1], len(along_x), len(along_y))
+    own = simcc_input_size(along_x.shape[1], len(along_x), len(along_y), STRIDE)
     if own != tuple(input_size):
         raise ValueError(
             f"the linear layers of this SimDR network fix its input to {own[0]}x{own[1]} (width x "
@@ -476,8 +476,8 @@ def _with_head(
     return SimDRHRNet(size, len(last), parts, bins=bins, input_size=own)
 
 
-def simdr_input_size(cells: int, bins_x: int, bins_y: int) -> tuple[int, int]:
-    """Width and height of the crops: heatmaps of ``cells`` cells with the aspect of the bins.
+def simcc_input_size(cells: int, bins_x: int, bins_y: int, stride: int) -> tuple[int, int]:
+    """Width and height of the crops: ``cells`` cells, ``stride`` pixels wide, as the bins go.
 
     Raises ValueError when no such heatmap has that many cells.
     """
@@ -486,6 +486,6 @@ def simdr_input_size(cells: int, bins_x: int, bins_y: int) -> tuple[int, int]:
     if rows * columns != cells or columns * bins_y != rows * bins_x:
         raise ValueError(
             f"the linear layers of this network take {cells} cells and have {bins_x} and {bins_y} "
-            "bins: no heatmap of a SimDR network is like that"
+            "bins: no crop of a SimDR or SimCC network is like that"
         )
-    return STRIDE * columns, STRIDE * rows
+    return stride * columns, stride * rows

@@ -373,23 +373,34 @@ class RTMDetInsSize:
     @classmethod
     def of_state_dict(cls, state_dict: Mapping[str, Tensor]) -> RTMDetInsSize:
         """Read the size from names and shapes; KeyError where an entry is missing."""
-
-        def width(name: str) -> int:
-            return int(state_dict[f"{name}.conv.weight"].shape[0])
-
-        def count(prefix: str) -> int:
-            pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-            return len({m.group(1) for name in state_dict if (m := pattern.match(name))})
-
-        stages = (f"backbone.stage{stage}.0" for stage in (1, 2, 3, 4))
-        csp_layers = ("stage1.1", "stage2.1", "stage3.1", "stage4.2")
+        channels, depths = backbone_size(state_dict)
         return cls(
-            channels=tuple(map(width, ("backbone.stem.0", "backbone.stem.2", *stages))),
-            depths=tuple(count(f"backbone.{layer}.blocks") for layer in csp_layers),
-            neck_depth=count("neck.top_down_blocks.0.blocks"),
-            head_channels=width("bbox_head.cls_convs.0.0"),
-            tower_depth=count("bbox_head.cls_convs.0"),
+            channels,
+            depths,
+            neck_depth=_count(state_dict, "neck.top_down_blocks.0.blocks"),
+            head_channels=_width(state_dict, "bbox_head.cls_convs.0.0"),
+            tower_depth=_count(state_dict, "bbox_head.cls_convs.0"),
         )
+
+
+def backbone_size(state_dict: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels and depths of the `CSPNeXt` in a state dict; KeyError where an entry is missing."""
+    stages = (f"backbone.stage{stage}.0" for stage in (1, 2, 3, 4))
+    named = ("backbone.stem.0", "backbone.stem.2", *stages)
+    csp_layers = ("stage1.1", "stage2.1", "stage3.1", "stage4.2")
+    return (
+        tuple(_width(state_dict, name) for name in named),
+        tuple(_count(state_dict, f"backbone.{layer}.blocks") for layer in csp_layers),
+    )
+
+
+def _width(state_dict: Mapping[str, Tensor], name: str) -> int:
+    return int(state_dict[f"{name}.conv.weight"].shape[0])
+
+
+def _count(state_dict: Mapping[str, Tensor], prefix: str) -> int:
+    pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    return len({m.group(1) for name in state_dict if (m := pattern.match(name))})
 
 
 class RTMDetInsOutput(NamedTuple):

@@ -99,16 +99,20 @@ class Sam2Network(nn.Module):
         self.eval().requires_grad_(False)
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor]) -> Sam2Network:
+    def from_state_dict(
+        cls, state_dict: Mapping[str, torch.Tensor], image_size: int = 1024
+    ) -> Sam2Network:
         """Build the network that a published file holds, its size read from the tensors.
 
         state_dict: parameter name -> tensor, what the published file has under "model".
+        image_size: side of the square input in pixels.
 
-        Raises ValueError when the size is not t, s, b+ or l, or when names or shapes differ.
+        Raises ValueError when the size is not t, s, b+ or l, when names or shapes differ, and for
+        an image size that is no multiple of 32.
         """
         tensors = image_tensors(state_dict)
         name = sam2_size(tensors)
-        network = cls(SAM2_SIZES[name])
+        network = cls(SAM2_SIZES[name], image_size)
         try:
             network.load_state_dict(tensors, strict=True)
         except RuntimeError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HRNet family at work: engines, presets, exports, foreign files."""
+"""The HRNet family and RTMPose at work: engines, exports, foreign files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_17, MPII_16  # noqa: E402
 from bmp_ros.networks.hrnet import PoseHRNet, RLEHRNet, SimDRHRNet, TrunkSize  # noqa: E402
 from bmp_ros.networks.omnipose import OmniPose  # noqa: E402
+from bmp_ros.networks.rtmpose import RTMPose  # noqa: E402
 from bmp_ros.weights.errors import BadCheckpoint, UnsafeCheckpoint  # noqa: E402
 
 TINY = TrunkSize((8, 16, 24, 32), (1, 1, 1), 1)
@@ -35,6 +36,7 @@ def weights_of(kind: str) -> dict:
         "rle": lambda: RLEHRNet(TINY, 17),
         "mpii": lambda: OmniPose(16, size=TINY),
         "lite": lambda: OmniPose(17, lite=True, size=TINY),
+        "rtmpose": lambda: RTMPose.published("t"),
     }
     return networks[kind]().state_dict()
 
@@ -47,11 +49,14 @@ KINDS = {
     "rle": {"engine": "hrnet", "decoding": "rle"},
     "mpii": {"engine": "omnipose"},
     "lite": {"engine": "omnipose"},
+    "rtmpose": {"engine": "rtmpose"},
 }  # fmt: skip
 
 
 def engine_and_settings(kind: str, **more):
-    section = {**KINDS[kind], "weights": "file.pth", "input_size": SIZE, **more}
+    section = {**KINDS[kind], "weights": "file.pth", **more}
+    if kind != "rtmpose":
+        section["input_size"] = SIZE
     engine = find_engine("pose_estimator", section.pop("engine"))
     return engine, settings_from_mapping(engine.options, section, "test")
 
@@ -164,9 +169,9 @@ def test_a_point_in_the_middle_of_the_crop_comes_back_to_the_middle_of_the_box()
 # ---------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("engine_name", ["hrnet", "omnipose"])
+@pytest.mark.parametrize("kind", ["heatmaps", "mpii", "rtmpose"])
 @pytest.mark.parametrize("fault", ["damaged", "foreign", "hostile"])
-def test_a_bad_file_is_one_clear_error_and_runs_nothing(engine_name, fault, tmp_path):
+def test_a_bad_file_is_one_clear_error_and_runs_nothing(kind, fault, tmp_path):
     path = tmp_path / "file.pth"
     ran = tmp_path / "ran"
     if fault == "damaged":
@@ -179,7 +184,7 @@ def test_a_bad_file_is_one_clear_error_and_runs_nothing(engine_name, fault, tmp_
     else:
         torch.save({"state_dict": Hostile(str(ran))}, path)
         error, message = UnsafeCheckpoint, "was refused"
-    engine, settings = engine_and_settings("mpii" if engine_name == "omnipose" else "heatmaps")
+    engine, settings = engine_and_settings(kind)
     with pytest.raises(error, match=message):
         engine.build(settings, path, Runtime("cpu"))
     assert not ran.exists()

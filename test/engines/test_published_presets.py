@@ -89,6 +89,44 @@ def test_full_size_preset_runs_end_to_end(models: Path, preset: str) -> None:
     assert not {"mmdet", "mmpose", "mmcv", "mmengine"} & imported
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "size"),
+    [
+        ("edge", "tiny"),
+        ("bmp_light", "tiny"),
+        ("td_hrnet_w32", "m"),
+        ("td_posehrnet_w48", "m"),
+        ("td_simdr_w48", "m"),
+        ("td_omnipose", "m"),
+    ],
+)
+def test_light_and_top_down_presets_run_end_to_end(models: Path, preset: str, size: str) -> None:
+    zoo, chosen = load_zoo(), load_preset(preset)
+    already_imported = set(sys.modules)
+    for role, choice in chosen.engines.items():
+        if role == "detector":
+            tensors = random_rtmdet_ins(size, 80, seed=1)
+        else:
+            tensors = choice.declaration.random_weights(choice.settings)
+        content = {"model": tensors} if role == "segmenter" else {"state_dict": tensors}
+        torch.save(content, models / zoo[choice.weights].file_name)
+    built = build_loop(preset, device="cpu")
+    scene = crowd(4, 640, 480)
+    segmenter = built.segmenter and ScriptedSegmenter(built.segmenter, scene)
+    loop = BMPLoop(
+        ScriptedDetector(built.detector, scene, thresholds=(0.3, 0.3)),
+        ScriptedPoseEstimator(built.pose_estimator, scene),
+        segmenter,
+        built.settings,
+    )
+    people, report = loop.run(scene.image)
+    assert len(people) == 4 and people.masks.any()
+    assert ("segment" in report.stage_ms) == (preset == "bmp_light")
+    imported = set(sys.modules) - already_imported
+    assert not {"mmdet", "mmpose", "mmcv", "mmengine"} & imported
+
+
 def test_missing_weights_are_named_all_at_once_with_the_command(models: Path) -> None:
     with pytest.raises(WeightsMissing) as error:
         build_loop("bmp_v2", device="cpu")
@@ -128,6 +166,6 @@ def test_adapters_refuse_precisions_they_do_not_have(models: Path) -> None:
     own = {"weights": str(file)}
     with pytest.raises(ValueError, match=r"mmdet \(detector\) .* fp32 .*'bf16'"):
         build_loop(
-            "td_hrnet_w32", "cpu", precision="bf16", pose_estimator=own,
+            "td_rle", "cpu", precision="bf16", pose_estimator=own,
             detector={"engine": "mmdet", "config": "any", "weights": str(file)},
         )  # fmt: skip

@@ -27,7 +27,7 @@ from bmp_ros.weights.zoo import load_zoo  # noqa: E402
 BOXES = np.array([[20, 15, 120, 190], [90.5, 40, 170, 210]], np.float32)
 
 
-@pytest.mark.parametrize("preset", ["td_hrnet_w32", "td_hrnet_w48", "td_simcc", "td_rle"])
+@pytest.mark.parametrize("preset", ["td_simcc", "td_rle"])
 def test_preset_runs(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BMP_MODELS", str(tmp_path))
     zoo, chosen = load_zoo(), load_preset(preset)
