@@ -33,8 +33,8 @@ class Sam2Options:
     weights: str = options.weights()
     image_size: int = number_field(
         1024, low=256, high=1024, integer=True,
-        text="side of the square input, a multiple of 32; trained at 1024, 512 is a quarter of the "
-        "work",
+        text="side of the square input, a multiple of 32; trained at 1024, 512 is a quarter of "
+        "the work",
     )  # fmt: skip
     dynamic_multimask: bool = bool_field(
         False, text="use one of the three other masks when the first one is unstable"
