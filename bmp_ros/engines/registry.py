@@ -39,7 +39,6 @@ VARIABLE = "BMP_ENGINES"
 
 _BUILT_IN = ("rtmdet_ins", "yolov5", "heatmap_pose", "hrnet", "rtmpose", "sam2", "point_segmenter",
              "openmmlab.engines", "onnx.engines")  # fmt: skip
-             "openmmlab.engines", "onnx.engines")  # fmt: skip
 
 
 @dataclass(frozen=True)
