@@ -94,9 +94,8 @@ class CameraSettings:
         "", text="frame of poses_3d, through tf; empty: the camera's optical frame"
     )
     ego_frame: str = str_field(
-        "odom", text="frame of tf in which the camera's turns are looked up, so that people are "
-        "tracked while it turns; only where tf2_ros and a calibration are there; empty or none: "
-        "not looked up",
+        "odom", text="fixed frame of tf in which the camera's rotation is looked up, to track "
+        "people while it turns; needs tf2_ros and a calibration; empty or none: off",
     )  # fmt: skip
 
 
@@ -137,7 +136,9 @@ class RunSettings:
         high=10.0,
         text="maximum seconds between image and depth image",
     )
-    tracking: bool = bool_field(True, text="give people ids that last from image to image")
+    tracking: bool = bool_field(
+        True, text="track people: give them ids that last from image to image"
+    )
     joint_inset: bool = bool_field(
         False, text="move the keypoints of poses_3d from the surface of the body into it"
     )

@@ -16,20 +16,31 @@ class TrackerSettings:
         0.35, low=0, high=1, text="detector score from which people are matched first"
     )
     birth_score: float = number_field(
-        0.5, low=0, high=1, text="least detector score of a person who gets a new track"
+        0.5, low=0, high=1, text="minimum detector score of a person who gets a new track"
     )
     match_threshold: float = number_field(
-        0.2, low=0, high=1, text="least similarity of a match with a high score"
+        0.2,
+        low=0,
+        high=1,
+        text="minimum similarity of a match with a score of at least high_score",
     )
     low_match_threshold: float = number_field(
-        0.3, low=0, high=1, text="the same for people with a low score"
+        0.3, low=0, high=1, text="minimum similarity of a match with a score below high_score"
     )
-    mask_weight: float = number_field(0.45, low=0, high=1, text="of the overlap of masks")
-    pose_weight: float = number_field(0.35, low=0, high=1, text="of the similarity of poses")
-    box_weight: float = number_field(0.2, low=0, high=1, text="of the overlap of boxes")
-    appearance_weight: float = number_field(0.3, low=0, high=1, text="of the colours of clothes")
+    mask_weight: float = number_field(
+        0.45, low=0, high=1, text="weight of the overlap of masks in the similarity"
+    )
+    pose_weight: float = number_field(
+        0.35, low=0, high=1, text="weight of the likeness of poses (OKS) in the similarity"
+    )
+    box_weight: float = number_field(
+        0.2, low=0, high=1, text="weight of the overlap of boxes in the similarity"
+    )
+    appearance_weight: float = number_field(
+        0.3, low=0, high=1, text="weight of the colours of clothes in the similarity"
+    )
     box_buffer: float = number_field(
-        0.3, low=0, high=2, text="how much boxes grow, of their size, before they are compared"
+        0.3, low=0, high=2, text="by which share of their size boxes grow before they are compared"
     )
     birth_overlap: float = number_field(
         0.7, low=0, high=1,
@@ -37,22 +48,35 @@ class TrackerSettings:
         "that person",
     )  # fmt: skip
     confirm_hits: int = number_field(
-        2, low=1, high=10, integer=True, text="images with the person before the track gets an id"
+        2,
+        low=1,
+        high=10,
+        integer=True,
+        text="images that must show a person before the track gets an id",
     )
     confirm_s: float = number_field(
-        0.5, low=0, high=5, text="seconds within which these images must come"
+        0.5, low=0, high=5, text="seconds within which the images of confirm_hits must come"
     )
     lost_s: float = number_field(
         1.0, low=0, high=10, text="seconds for which a person out of sight is expected by motion"
     )
     occluded_s: float = number_field(
-        3.0, low=0, high=20, text="the same for a person hidden by another one"
+        3.0,
+        low=0,
+        high=20,
+        text="seconds for which a person hidden by another one is expected by motion",
     )
     memory_s: float = number_field(
-        10.0, low=0, high=600, text="seconds for which a person can be recognised by appearance"
+        10.0,
+        low=0,
+        high=600,
+        text="seconds for which a person out of sight can be recognised by colours",
     )
     appearance_threshold: float = number_field(
-        0.6, low=0, high=1, text="minimum similarity of colours to recognise a person"
+        0.6,
+        low=0,
+        high=1,
+        text="minimum similarity of the colours at which a person is recognised",
     )
     velocity_noise: float = number_field(
         3.0, low=0.01, high=50,

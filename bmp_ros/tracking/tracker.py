@@ -141,8 +141,13 @@ class PersonTracker:
 
     def reset(self) -> None:
         """Forget everybody; ids go on counting."""
-        size, joints = self._state.image_size, self._state.tracks.joints.shape[1]
-        self._state = replace(self._empty(joints), image_size=size, resets=self._state.resets + 1)
+        state = self._state
+        self._state = replace(
+            self._empty(state.tracks.joints.shape[1]),
+            image_size=state.image_size,
+            resets=state.resets + 1,
+            swaps=state.swaps,
+        )
 
     def report(self) -> TrackReport:
         """Everybody with an id, also those who were not seen in the last image."""

@@ -166,6 +166,8 @@ def test_ids_that_were_exchanged_in_a_hug_are_put_right() -> None:
         found = ids(tracker, people, step / 10, image=picture(people, [GREEN, RED]))
     assert found == first[::-1]
     assert tracker.counts["swaps"] == 1
+    tracker.reset()  # forgets people, not what is counted
+    assert tracker.counts == {"swaps": 1, "resets": 1}
 
 
 def test_a_gap_begins_anew_and_no_id_comes_back() -> None:
