@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,13 +212,12 @@ class FrameProcessor:
         self, camera: Camera, inputs: CameraInputs, header: Header, people: People
     ) -> np.ndarray | None:
         """How the camera turned since the last image, where tf and a calibration tell."""
-        ego = inputs.ego_motion
+        ego, model = inputs.ego_motion, None
         if ego is None:
             return None
-        try:
-            model = inputs.calibration.fitting(people.image_size, "the image")
-        except CalibrationError:
-            model = None
+        if inputs.calibration.has_come:
+            with suppress(CalibrationError):
+                model = inputs.calibration.fitting(people.image_size, "the image")
         try:
             found = ego.homography(header, model)
         except NoTransformError as error:
