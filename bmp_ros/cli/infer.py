@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import Any
 
 from bmp_ros.cli.arguments import add_network_arguments, folder
 
@@ -22,9 +24,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(rtsp://, http:// …; Ctrl-C ends both), or demo; what exists on disk comes first",
     )
     parser.add_argument(
-        "--output", type=folder, required=True, metavar="DIR", help="folder to write into"
+        "--output",
+        type=folder,
+        default="out",
+        metavar="DIR",
+        help="folder to write into (default: %(default)s)",
     )
-    add_network_arguments(parser)
+    add_network_arguments(parser, preset=None)
+    parser.add_argument(
+        "--detector",
+        metavar="NAME",
+        help="detector by its name in the weights zoo (`bmp models list`), tiny/detector, or an "
+        ".onnx file of `bmp export`; replaces the preset's",
+    )
+    parser.add_argument(
+        "--pose",
+        metavar="NAME",
+        help="pose estimator, likewise; with both and no --preset: one pass without a segmenter",
+    )
+    parser.add_argument(
+        "--size", metavar="PIXELS", help="of the detector's input: a side, or WIDTHxHEIGHT"
+    )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="boxes of another program instead of the detector's: COCO results as JSON",
+    )
+    parser.add_argument(
+        "--boxes-missing",
+        choices=("detector", "skip"),
+        default="detector",
+        help="of --boxes: images that FILE says nothing of are for the detector, or nobody is "
+        "looked for in them (%(default)s)",
+    )
     parser.add_argument("--count", type=int, help="stop after so many images and frames")
     parser.add_argument("--json", action="store_true", help="write results.json")
     parser.add_argument(
@@ -54,7 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from bmp_ros import __version__
     from bmp_ros.engines import build_loop
+    from bmp_ros.engines.pipeline import by_names, detector_size
     from bmp_ros.image_files import shown_name
+    from bmp_ros.offline.box_file import BoxFile
     from bmp_ros.offline.infer_files import Wanted, infer
     from bmp_ros.offline.sources import open_source
     from bmp_ros.offline.video import without_password
@@ -79,12 +114,28 @@ def run(args: argparse.Namespace) -> int:
     if args.count is not None and args.count < 1:
         raise ValueError(f"--count is {args.count}, must be at least 1")
     sources = open_source(args.source, _say)
-    loop = build_loop(args.preset, args.device, precision=args.precision)
+    boxes = None if args.boxes is None else BoxFile(args.boxes)
+    preset: Any = args.preset or "tiny"
+    changes: dict[str, Any] = {}
+    if args.detector or args.pose:
+        preset, changes = by_names(args.detector, args.pose, args.preset)
+    if args.size is not None:
+        size = {"input_size": detector_size(args.size)}
+        changes["detector"] = {**changes.get("detector", {}), **size}
+    loop = build_loop(preset, args.device, precision=args.precision, **changes)
     source = shown_name(without_password(args.source))
-    info = {"preset": args.preset, "source": source, "bmp_ros": __version__}
+    names = {"detector": args.detector, "pose": args.pose}
+    used = {part: value for part, value in names.items() if value}
+    info = {
+        "preset": preset if isinstance(preset, str) else None,
+        **used,
+        "source": source,
+        "bmp_ros": __version__,
+    }
     outcome = infer(
         loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
-        tracker=PersonTracker() if args.track else None, rate=args.rate,
+        tracker=PersonTracker() if args.track else None, rate=args.rate, boxes=boxes,
+        boxes_missing=args.boxes_missing,
     )  # fmt: skip
     for line in [*outcome.notes, *outcome.failures]:
         _say(line)

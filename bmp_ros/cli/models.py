@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmp_ros.weights.errors import DownloadFailed, LicenceNotAccepted, WeightsError
@@ -34,8 +35,15 @@ _CONSENT = (
 )
 
 
+_IMPORT = (
+    "The file is read, never run, and has to be the network that its name says: family, size and "
+    "every tensor. Then it is copied into the models folder and its hash is pinned. Licences are "
+    "accepted as for a download."
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the actions list, show, download, verify, path and their arguments."""
+    """Add the actions list, show, download, import, verify, path and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def add(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
@@ -47,25 +55,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--here", action="store_true", help="only those on this machine")
     show = add("show", "show licence, origin, size and hash of weights")
     download = add("download", "download the weights of presets, or single files", _CONSENT)
-    download.add_argument(
-        "--accept-licence",
-        action="append",
-        default=[],
-        metavar="LICENCE",
-        choices=tuple(LICENCES),
-        help="accept a licence by name, such as GPL-3.0; may be repeated",
+    bring = add("import", "put a file that was fetched by hand in place", _IMPORT)
+    bring.add_argument("file", type=Path, metavar="FILE", help="a checkpoint of the list")
+    bring.add_argument(
+        "--name", metavar="NAME", help="which of the list it is; default: found out by reading it"
     )
-    download.add_argument(
-        "-y",
-        "--yes",
-        action="store_true",
-        help="never ask (this does not accept a licence: see --accept-licence)",
-    )
-    download.add_argument(
-        "--repin",
-        action="store_true",
-        help="accept bytes other than those pinned here: the publisher has replaced the file",
-    )
+    for action in (download, bring):
+        action.add_argument(
+            "--accept-licence",
+            action="append",
+            default=[],
+            metavar="LICENCE",
+            choices=tuple(LICENCES),
+            help="accept a licence by name, such as GPL-3.0; may be repeated",
+        )
+        action.add_argument(
+            "-y",
+            "--yes",
+            action="store_true",
+            help="never ask (this does not accept a licence: see --accept-licence)",
+        )
+        action.add_argument(
+            "--repin",
+            action="store_true",
+            help="accept bytes other than those pinned here: the publisher has replaced the file",
+        )
     verify = add("verify", "read installed weights and compare their hashes")
     for action, count, note in ((show, "+", ""), (download, "+", ""), (verify, "*", "; default: "
                                 "all on this machine")):  # fmt: skip
@@ -82,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action; 0 when all went well, 1 with a line on stderr if not."""
     actions = {
-        "list": _list, "show": _show, "download": _download, "verify": _verify, "path": _path,
+        "list": _list, "show": _show, "download": _download, "import": _import, "verify": _verify,
+        "path": _path,
     }  # fmt: skip
     try:
         return actions[args.action](args)
@@ -174,17 +189,43 @@ def _download(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _require_consent(files: list[WeightsFile], accepted: set[str], ask: bool) -> None:
+def _import(args: argparse.Namespace) -> int:
+    from bmp_ros.engines.recognise import check_contents, find_name
+    from bmp_ros.weights.downloads import install_file
+
+    zoo = load_zoo()
+    if not args.file.is_file():
+        raise WeightsError(f"there is no file {args.file}: check the path")
+    weights = zoo[args.name] if args.name else find_name(args.file, zoo)
+    contents = check_contents(args.file, weights)
+    print(f"{args.file}: {weights.name} ({contents})", flush=True)
+    if contents.odd:
+        print(f"of other shapes than the published network: {contents.odd}", file=sys.stderr)
+    _require_consent(
+        [weights],
+        {*PERMISSIVE, *args.accept_licence},
+        ask=sys.stdin.isatty() and not args.yes,
+        verb="import",
+    )
+    print(weights.licence_notice)
+    path = install_file(weights, args.file, repin=args.repin)
+    print(f"{weights.name}: {path}")
+    return 0
+
+
+def _require_consent(
+    files: list[WeightsFile], accepted: set[str], ask: bool, verb: str = "download"
+) -> None:
     """Raise LicenceNotAccepted, before the first byte, unless every licence is accepted."""
     for licence, of_licence in by_unaccepted_licence(files, accepted).items():
         if ask:
             for weights in of_licence:
                 print(weights.licence_notice)
             print(f"Text of {licence}: {LICENCES[licence].text}")
-        if not (ask and _answer_is_yes(f"Accept {licence} and download? [y/N] ")):
+        if not (ask and _answer_is_yes(f"Accept {licence} and {verb}? [y/N] ")):
             names = ", ".join(weights.name for weights in of_licence)
             raise LicenceNotAccepted(
-                f"{licence}, the licence of {names}, was not accepted; nothing was downloaded. "
+                f"{licence}, the licence of {names}, was not accepted; nothing was {verb}ed. "
                 f"`bmp models show {of_licence[0].name}` shows it, "
                 f"--accept-licence {licence} accepts it"
             )

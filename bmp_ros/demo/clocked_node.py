@@ -22,6 +22,7 @@ from std_msgs.msg import Float64
 
 from bmp_ros.benchmark.scripted import Scene, crowd
 from bmp_ros.loop import BMPLoop, People
+from bmp_ros.loop.bmp_loop import Boxes
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.skeletons import COCO_17
@@ -77,7 +78,7 @@ class ClockedLoop(BMPLoop):
 
     last_ms = 0.0
 
-    def run(self, image: np.ndarray, boxes: np.ndarray | None = None) -> tuple[People, RunReport]:
+    def run(self, image: np.ndarray, boxes: Boxes | None = None) -> tuple[People, RunReport]:
         people, report = super().run(image, boxes)
         self.last_ms = report.stage_ms["total"]
         return people, report

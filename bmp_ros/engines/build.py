@@ -32,7 +32,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def build_loop(
-    preset: str | Path,
+    preset: str | Path | Mapping[str, Any],
     device: str = "auto",
     *,
     precision: str = "fp32",
@@ -44,15 +44,15 @@ def build_loop(
 ) -> BMPLoop:
     """Build the loop that a preset describes, ready to be called with images.
 
-    preset: a name such as ``bmp_d3`` (see config/presets), the path of a YAML file, or ``auto``
-    (`bmp_ros.engines.auto_preset`).
+    preset: a name such as ``bmp_d3`` (see config/presets), the path of a YAML file, its content,
+    or ``auto`` (`bmp_ros.engines.auto_preset`).
     device: auto (CUDA if there is one, else the CPU; logged), cpu, cuda or cuda:N.
     precision: fp32, fp16 (GPU only) or bf16. compile: run the networks through torch.compile.
     Each engine declares the library it needs (`Engine.runtime`): presets of ``onnx`` engines need
     no torch; these engines compute in fp32, with TensorRT also in fp16.
     detector, pose_estimator, segmenter: replace options of that section, for instance
-    ``detector={"weights": "my_detector.pth"}``; everything else replaces settings of the loop,
-    for instance ``iterations=1``.
+    ``detector={"weights": "my_detector.pth"}`` (see `load_preset`); everything else replaces
+    settings of the loop, for instance ``iterations=1``.
 
     Raises SettingsError (a value out of range, an unknown key), WeightsMissing (naming the command
     that fetches them) or ValueError (a device or precision that cannot be had). Nothing is
@@ -64,7 +64,8 @@ def build_loop(
         "pose_estimator": pose_estimator,
         "segmenter": segmenter,
     }
-    preset = resolve_preset(preset, device)
+    if not isinstance(preset, Mapping):
+        preset = resolve_preset(preset, device)
     chosen = load_preset(preset, {name: part for name, part in sections.items() if part})
     files = locate_weights(chosen)
     return assemble(
@@ -117,7 +118,7 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
     Raises WeightsMissing that names all missing ones at once, and the command that fetches them.
     """
     zoo = load_zoo()
-    beside = find_preset(preset.reference).parent
+    beside = find_preset(preset.reference).parent if preset.reference else None
     files: dict[str, Path] = {}
     missing: dict[str, WeightsMissing] = {}
     for choice in preset.engines.values():

@@ -43,7 +43,7 @@ class EngineChoice:
 class Preset:
     """A checked preset.
 
-    name: the stem of its file. reference: the name or path it was loaded by.
+    name: the stem of its file. reference: the name or path it was loaded by, empty without a file.
     """
 
     name: str
@@ -62,20 +62,26 @@ class Preset:
 
 
 def load_preset(
-    name_or_path: str | Path, overrides: Mapping[str, Mapping[str, Any]] | None = None
+    preset: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Preset:
     """Read and check a preset: the name of one that comes with the package, a path, or ``auto``.
 
-    overrides: replaces keys of sections before the check, e.g. ``{"loop": {"iterations": 1},
-    "detector": {"weights": "my.pth"}}``.
+    A mapping is taken as the content of such a file. overrides: replaces keys of sections before
+    the check, e.g. ``{"loop": {"iterations": 1}, "detector": {"weights": "my.pth"}}``; with an
+    ``engine`` among them the whole section, whose other options are those of another engine.
     Raises SettingsError naming the file, the key and the allowed values.
     """
-    name_or_path = resolve_preset(name_or_path)
-    path = find_preset(name_or_path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not a YAML file: {error}") from error
+    path, reference = Path("preset"), ""
+    if isinstance(preset, Mapping):
+        data: Any = dict(preset)
+    else:
+        preset = resolve_preset(preset)
+        path, reference = find_preset(preset), str(preset)
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(data, dict):
         raise SettingsError(f"{path}: a preset is a mapping of sections, got {data!r}")
     known = ("description", "loop", *ROLES, "engine_files")
@@ -85,7 +91,8 @@ def load_preset(
                 f"{path}: unknown section {section!r}; known sections: {', '.join(known)}"
             )
     for section, replaced in (overrides or {}).items():
-        data[section] = {**_mapping(data.get(section), f"{path}: {section}"), **replaced}
+        before = _mapping(data.get(section), f"{path}: {section}")
+        data[section] = replaced if "engine" in replaced else {**before, **replaced}
     description = data.get("description")
     if not isinstance(description, str):
         raise SettingsError(f"{path}: description must be a text, got {description!r}")
@@ -97,7 +104,7 @@ def load_preset(
         raise SettingsError(f"{path}: a preset needs a detector and a pose_estimator")
     return Preset(
         name=path.stem,
-        reference=str(name_or_path),
+        reference=reference,
         description=" ".join(description.split()),
         loop=settings_from_mapping(
             LoopSettings, _mapping(data.get("loop"), f"{path}: loop"), f"{path}: loop"

@@ -12,11 +12,14 @@ import numpy as np
 
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.people import People
-from bmp_ros.loop.protocols import Detector, PoseEstimator, Segmenter
+from bmp_ros.loop.protocols import Detections, Detector, PoseEstimator, Segmenter
 from bmp_ros.loop.run import Run
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.skeletons import check_skeleton
 from bmp_ros.loop.trace import RunReport, Trace
+
+Boxes = np.ndarray | Detections
+"""Of people who are known already: (N, 4) xyxy pixels, or what another program has found."""
 
 
 def find_people(run: Run) -> People:
@@ -40,10 +43,14 @@ def find_people(run: Run) -> People:
     return run.share_pixels(people)
 
 
-def complete_people(run: Run, boxes: np.ndarray) -> People:
+def complete_people(run: Run, boxes: Boxes) -> People:
     """Poses and masks of the people in given boxes (N, 4): one iteration, no suppression."""
     step = run.begin(1)
-    step.detected = people = run.given(boxes)
+    if isinstance(boxes, Detections):
+        people = run.found_elsewhere(boxes)
+    else:
+        people = run.given(boxes)
+    step.detected = people
     if len(people):
         step.posed = step.survivors = people = run.estimate_poses(people)
     if len(people):
@@ -73,12 +80,13 @@ class BMPLoop:
         self.segmenter = segmenter
         self.settings = settings if settings is not None else LoopSettings()
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray | None = None) -> People:
+    def __call__(self, image: np.ndarray, boxes: Boxes | None = None) -> People:
         """Find all people in a BGR uint8 image (H, W, 3).
 
         boxes: (N, 4) xyxy pixels of people who are known already. They take the detector's place:
         one iteration, no suppression, row i of the result belongs to box i (unless a network
-        returns NaN for it).
+        returns NaN for it). As `Detections`, of another program, they come with scores and perhaps
+        masks; the threshold and ``max_people`` count then, and boxes without area are left out.
 
         Returns People, those found in the first iteration first, by descending detector score.
         Raises ValueError for any other kind of image or box, and for a network that returns arrays
@@ -86,12 +94,12 @@ class BMPLoop:
         """
         return self.run(image, boxes)[0]
 
-    def run(self, image: np.ndarray, boxes: np.ndarray | None = None) -> tuple[People, RunReport]:
+    def run(self, image: np.ndarray, boxes: Boxes | None = None) -> tuple[People, RunReport]:
         """Do as ``loop(image)`` does; return stage timings and counts as well."""
         run = self.begin(image)
         return _finish(run, boxes), run.report
 
-    def trace(self, image: np.ndarray, boxes: np.ndarray | None = None) -> Trace:
+    def trace(self, image: np.ndarray, boxes: Boxes | None = None) -> Trace:
         """Do as ``loop(image)`` does; return what every stage of every iteration saw and said.
 
         For debug images and tests; the plain call keeps none of it.
@@ -106,6 +114,6 @@ class BMPLoop:
         return Run(Frame(image), self.detector, self.pose_estimator, self.segmenter, self.settings)
 
 
-def _finish(run: Run, boxes: np.ndarray | None) -> People:
+def _finish(run: Run, boxes: Boxes | None) -> People:
     with run.timed("total"):
         return find_people(run) if boxes is None else complete_people(run, boxes)

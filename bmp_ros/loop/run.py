@@ -22,7 +22,7 @@ from bmp_ros.loop.masks import exclusive_masks, mask_rectangles, paint_out
 from bmp_ros.loop.people import People
 from bmp_ros.loop.pose_nms import pose_nms
 from bmp_ros.loop.prompts import PromptGroup, choose_prompts
-from bmp_ros.loop.protocols import Detector, PoseEstimator, Segmenter
+from bmp_ros.loop.protocols import Detections, Detector, PoseEstimator, Segmenter
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.trace import DISCARDED, IterationTrace, RunReport
 
@@ -83,21 +83,52 @@ class Run:
                 frame = Frame(paint_out(frame.image, people.masks))
         with self.timed("detect"):
             detections = self.detector.detect(frame, score_threshold=settings.detection_threshold)
-        self.step.image, self.step.detections = frame.image, detections
         with self.timed("box_nms"):
-            boxes, scores = boxes_and_scores(detections, self.detector)
-            finite = self._finite(boxes, scores)
-            boxes = np.clip(boxes, 0, np.tile([frame.width, frame.height], 2))
-            solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-            rows = np.flatnonzero(finite & solid & (scores > settings.detection_threshold))
+            boxes, scores, rows = self._candidates(detections, frame)
             rows = rows[box_nms(boxes[rows], scores[rows], settings.box_nms_iou)]
             rows = rows[: settings.max_people - len(people)]
+        return self._detected(detections, boxes, scores, rows, frame)
+
+    def _candidates(
+        self, detections: Detections, frame: Frame
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes clipped to the frame, scores, and the rows that may be people."""
+        self.step.image, self.step.detections = frame.image, detections
+        boxes, scores = boxes_and_scores(detections, self.detector)
+        finite = self._finite(boxes, scores)
+        boxes = np.clip(boxes, 0, np.tile([frame.width, frame.height], 2))
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return (
+            boxes,
+            scores,
+            np.flatnonzero(finite & solid & (scores > self.settings.detection_threshold)),
+        )
+
+    def _detected(
+        self,
+        detections: Detections,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        rows: np.ndarray,
+        frame: Frame,
+    ) -> People:
+        """The people in the chosen rows, with the detections' masks where it has some."""
         with self.timed("detect"):
             masks = detected_masks(detections, rows, self.detector, frame)
         return People.from_boxes(
-            boxes[rows], scores[rows], frame.height, frame.width, people.skeleton,
+            boxes[rows], scores[rows], frame.height, frame.width, self.pose_estimator.skeleton,
             masks=masks, iteration=self.report.iterations,
         )  # fmt: skip
+
+    def found_elsewhere(self, detections: Detections) -> People:
+        """People whom another program has found, best first; nobody is suppressed.
+
+        Boxes that are not finite, or have no area inside the frame, are left out, as are scores
+        that do not exceed the threshold and whoever is more than ``max_people``.
+        """
+        boxes, scores, rows = self._candidates(detections, self.frame)
+        rows = rows[np.argsort(-scores[rows], kind="stable")][: self.settings.max_people]
+        return self._detected(detections, boxes, scores, rows, self.frame)
 
     def given(self, boxes: np.ndarray) -> People:
         """People in the boxes (N, 4) that the caller knows: score 1, no masks."""

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
-from bmp_ros.loop.masks import coco_run_lengths
+from bmp_ros.loop.masks import coco_run_lengths, decode_runs
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17
 
@@ -55,3 +57,60 @@ def compress_counts(counts: list[int]) -> str:
             if not more:
                 break
     return text.decode("ascii")
+
+
+def expand_counts(text: str) -> list[int]:
+    """The inverse of `compress_counts`. Raises ValueError for a text that is cut short."""
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text.encode("ascii"):
+        bits = letter - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("run lengths have a character that none may have")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift  # the sign goes on to the left
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("run lengths end in the middle of a number")
+    return counts
+
+
+def segmentation_mask(segmentation: Any, height: int, width: int) -> np.ndarray | None:
+    """A mask (H, W) bool of COCO's segmentation; None where it says nothing (empty, or None).
+
+    segmentation: run lengths ``{"size": [H, W], "counts": text or list}``, or polygons (lists of
+    x y in turn; pixels whose centre is inside or on the border). Raises ValueError for anything
+    else and for another size.
+    """
+    if isinstance(segmentation, dict):
+        counts, size = segmentation.get("counts"), segmentation.get("size")
+        if size != [height, width]:
+            raise ValueError(f"its mask has the size {size}, the image [{height}, {width}]")
+        if isinstance(counts, str):
+            counts = expand_counts(counts)
+        if not isinstance(counts, list) or not all(type(count) is int for count in counts):
+            raise ValueError("its run lengths are no text or list of whole numbers")
+        return np.ascontiguousarray(decode_runs(np.array(counts), width, height))
+    if not segmentation:
+        return None
+    return _filled(segmentation, height, width)
+
+
+def _filled(polygons: Sequence[Any], height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    try:
+        corners = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
+    except (TypeError, ValueError):
+        raise ValueError("its polygons are no lists of x y in turn") from None
+    if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < 1e6 for each in corners):
+        raise ValueError("its polygons have corners that lie nowhere")
+    for each in corners:
+        # COCO's coordinates are continuous, OpenCV's name pixel centres; 4 bits of fraction.
+        fixed = np.round((each - 0.5) * 16).astype(np.int32)
+        cv2.fillPoly(mask, [fixed], 1, shift=4)
+    return mask.astype(np.bool_)

@@ -21,7 +21,9 @@ from bmp_ros.image_files import (
     write_image,
 )
 from bmp_ros.loop import BMPLoop, People
+from bmp_ros.loop.protocols import Detections
 from bmp_ros.loop.trace import Trace
+from bmp_ros.offline.box_file import BoxFile, BoxFileError
 from bmp_ros.offline.gif import import_pillow, write_gif
 from bmp_ros.offline.mot_file import MotFile
 from bmp_ros.offline.results_file import ResultsFile
@@ -80,6 +82,8 @@ def infer(
     progress: bool = False,
     tracker: PersonTracker | None = None,
     rate: float | None = None,
+    boxes: BoxFile | None = None,
+    boxes_missing: str = "detector",
 ) -> Outcome:
     """Process every source in turn and write into the folder ``output``, which is made.
 
@@ -88,11 +92,15 @@ def infer(
     video those of the frame with the most people. count: stop after so many images and frames.
     progress: draw a bar on stderr. tracker: gives ids, anew in every video; images are one
     sequence of ``rate`` hertz, in the order of their names.
+    boxes: take the detector's place, in one iteration (`BMPLoop`). boxes_missing: what an image
+    that they say nothing of gets: the ``detector``, or ``skip``: nobody is found in it.
 
     Files that cannot be read are told in the outcome and skipped. Raises ValueError before any
-    work when an output would overwrite an input or another output, or when images are to be
-    tracked and nothing says how fast they follow each other.
+    work when an output would overwrite an input or another output, when images are to be tracked
+    and nothing says how fast they follow each other, and when no box belongs to any source.
     """
+    if boxes is not None:
+        _refuse_foreign_boxes(boxes, sources)
     if tracker is not None and rate is None:
         _refuse_images(sources)
     if wanted.gif:
@@ -110,20 +118,24 @@ def infer(
         if wanted.mot and any(isinstance(source, ImageSource) for source in sources):
             images_mot = stack.enter_context(MotFile(output / IMAGES_MOT_NAME))
         work = _Work(
-            loop, output, wanted, results, count, advance, inputs, names, tracker, rate, images_mot
-        )
+            loop, output, wanted, results, count, advance, inputs, names, tracker, rate,
+            images_mot, boxes=boxes, boxes_missing=boxes_missing,
+        )  # fmt: skip
         for source in sources:
             if work.done:
                 break
             try:
                 work.image(source) if isinstance(source, ImageSource) else work.video(source)
-            except (UnreadableImageError, UnreadableVideoError, UnwritableImageError) as error:
+            except (
+                UnreadableImageError, UnreadableVideoError, UnwritableImageError, BoxFileError,
+            ) as error:  # fmt: skip
                 work.outcome.failures.append(str(error))
             except OSError as error:
                 # Of the file that is read, such as one without permission; not a full disk.
                 if not isinstance(source.path, Path) or not _is_about(error, source.path):
                     raise
                 work.outcome.failures.append(f"{shown_name(source.path)}: {error.strerror}")
+    work.tell_of_boxes()
     return work.outcome
 
 
@@ -140,6 +152,9 @@ class _Work:
     tracker: PersonTracker | None = None
     rate: float | None = None
     images_mot: MotFile | None = None
+    boxes: BoxFile | None = None
+    boxes_missing: str = "detector"
+    without_boxes: list[str] = field(default_factory=list)
     images_tracked: int = 0
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -152,7 +167,7 @@ class _Work:
         number = self.images_tracked  # a file that cannot be read has its time all the same
         self.images_tracked += 1
         image = read_image(source.path)
-        people, trace = self._run(image, number / (self.rate or 1.0))
+        people, trace = self._run(image, number / (self.rate or 1.0), self._known(source, image))
         if self.wanted.draw:
             self._write(source, self._drawn(image, people))
         if trace is not None:
@@ -176,7 +191,8 @@ class _Work:
             fps = video.steady_fps if self.wanted.draw else video.fps
             try:
                 for image in video:
-                    people, trace = self._run(image, video.seconds)
+                    known = self._known(source, image, video.read - 1)
+                    people, trace = self._run(image, video.seconds, known)
                     if mot is not None:
                         mot.add(people, video.read - 1)
                     if self.wanted.draw:
@@ -215,9 +231,50 @@ class _Work:
             write_image(path, drawn)
             self.outcome.notes.append(f"{error}; written as {shown_name(path.name)}")
 
-    def _run(self, image: np.ndarray, seconds: float) -> tuple[People, Trace | None]:
-        trace = self.loop.trace(image) if self.wanted.gif else None
-        people = self.loop(image) if trace is None else trace.people
+    def _known(
+        self, source: Source, image: np.ndarray, frame: int | None = None
+    ) -> Detections | None:
+        """The boxes of an image where there are some, None where the detector is to look."""
+        if self.boxes is None or not isinstance(source.path, Path):
+            return None
+        height, width = image.shape[:2]
+        found = self.boxes.of(source.path, height, width, frame)
+        if found is None:
+            self.without_boxes.append(
+                source.name if frame is None else f"{source.name}, frame {frame}"
+            )
+            if self.boxes_missing == "skip":
+                return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+        return found
+
+    def tell_of_boxes(self) -> None:
+        """Note, once each, images without boxes and boxes without images."""
+        if self.boxes is None:
+            return
+        name, missing, left = shown_name(self.boxes.path), self.without_boxes, []
+        if not self.done:
+            left = self.boxes.not_asked_for()
+        if missing:
+            what = "nobody was looked for" if self.boxes_missing == "skip" else "the detector ran"
+            self.outcome.notes.append(
+                f"{name} has no boxes of {len(missing)} images (first {missing[0]}): {what} there"
+            )
+        if left:
+            self.outcome.notes.append(
+                f"{name} has boxes of {len(left)} images that are not among the sources (first "
+                f"{left[0]}): left out"
+            )
+        if self.boxes.other_classes:
+            self.outcome.notes.append(
+                f"{name} has {self.boxes.other_classes} entries of other classes than person: "
+                "left out"
+            )
+
+    def _run(
+        self, image: np.ndarray, seconds: float, known: Detections | None
+    ) -> tuple[People, Trace | None]:
+        trace = self.loop.trace(image, known) if self.wanted.gif else None
+        people = self.loop(image, known) if trace is None else trace.people
         if self.tracker is not None:
             people = self.tracker.update(people, seconds, image=image)
         return people, trace
@@ -241,6 +298,20 @@ def _refuse_images(sources: Sequence[Source]) -> None:
         raise ValueError(
             f"{shown_name(images[0].path)} is an image, and images have no times: tracking needs "
             "to know how fast they follow each other; give --rate in images per second"
+        )
+
+
+def _refuse_foreign_boxes(boxes: BoxFile, sources: Sequence[Source]) -> None:
+    files = [source.path for source in sources if isinstance(source.path, Path)]
+    if not files:
+        raise ValueError(
+            f"{shown_name(boxes.path)}: boxes belong to files, and the source is a camera or a "
+            "stream"
+        )
+    if not any(boxes.knows(path) for path in files):
+        raise ValueError(
+            f"{shown_name(boxes.path)} has no boxes of {shown_name(files[0])} or any other "
+            "source: its `file_name` or `image_id` must be names of these files (docs/offline.md)"
         )
 
 

@@ -183,6 +183,39 @@ def _install(
     return sha256
 
 
+def install_file(weights: WeightsFile, file: Path, *, repin: bool = False) -> Path:
+    """Copy a file that was fetched by hand into the models folder and pin its hash.
+
+    It gets the name that the catalogue gives it (a .safetensors file keeps its suffix); what is
+    inside is for the caller to check. repin: accept bytes other than those pinned before.
+    Raises WrongHash when the catalogue or an earlier pin has another hash, DiskFull.
+    """
+    directory = models_dir()
+    with _one_at_a_time(directory, None):
+        target = directory / weights.file_name
+        if file.suffix == ".safetensors":
+            target = target.with_suffix(file.suffix)
+        sha256, size = sha256_of(file), file.stat().st_size
+        published = weights.sha256_prefix if target.name == weights.file_name else None
+        trusted = published or (None if repin else _pinned(directory, weights.name))
+        if trusted and not sha256.startswith(trusted):
+            source = "the catalogue" if published else "the pin of an earlier file"
+            remedy = "" if published else "; --repin accepts the new one"
+            raise WrongHash(
+                f"{file} has SHA-256 {sha256}, {source} says {trusted} for {weights.name}; "
+                f"nothing was changed{remedy}"
+            )
+        if not (target.exists() and target.samefile(file)):
+            part = target.with_name(f".{target.name}.import.part")
+            check_free_space(directory, size)
+            with full_disk_reported(part):
+                shutil.copyfile(file, part)
+            os.replace(part, target)
+        if target.name == weights.file_name:
+            write_pin(directory, weights.name, Pin(target.name, size, sha256, "imported by hand"))
+        return target
+
+
 @contextmanager
 def _one_at_a_time(directory: Path, cancelled: Cancelled | None) -> Iterator[None]:
     """Let one process at a time download into a folder: several nodes may start together."""

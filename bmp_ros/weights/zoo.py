@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -144,11 +144,13 @@ class WeightsFile(_Entry):
     as the network was trained; checked by `bmp_ros.engines`. None where no entry says it.
     size: bytes, None where it is not known. sha256: 64 hex digits, None where it is not known; the
     hash is then taken from the server and pinned on this machine at the first download.
+    loop: settings of the loop that suit it.
     """
 
     name: str
     origin: HubFile | UrlFile | ManualFile
     engine: Mapping[str, Any] | None = None
+    loop: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -287,12 +289,15 @@ def _parse(name: str, entry: Any, where: str) -> WeightsFile:
             f"{where}: engine must be a mapping with the key `engine`, its name, and its options, "
             f"not {engine!r}"
         )
+    loop = rest.pop("loop", {})
+    if not isinstance(loop, dict):
+        raise InvalidZoo(f"{where}: loop must be a mapping of settings, not {loop!r}")
     checked = settings_from_mapping(_Entry, rest, where)
     if checked.sha256 is not None and not _SHA256.fullmatch(checked.sha256):
         raise InvalidZoo(
             f"{where}: sha256 must be 64 lower-case hex digits, not {checked.sha256!r}"
         )
-    return WeightsFile(name=name, origin=origin, engine=engine, **vars(checked))
+    return WeightsFile(name=name, origin=origin, engine=engine, loop=loop, **vars(checked))
 
 
 def _parse_origin(origin: dict[str, Any], where: str) -> HubFile | UrlFile | ManualFile:

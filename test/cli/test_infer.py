@@ -58,6 +58,52 @@ def test_image(
     assert info["preset"] == "p.yaml" and info["source"] == str(image)
 
 
+def test_one_command_names_detector_and_pose_estimator(
+    image: Path, built: list[tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the script of the pipeline that it replaces; the folder has a default."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--source", str(image), "--detector", "yolov5m-crowdhuman", "--json"]
+    assert main(["infer", *arguments, "--pose", "vitpose-b-coco", "--size", "640"]) == 0
+    preset, _, options = built[0]
+    assert preset["segmenter"] is None and preset["loop"]["iterations"] == 1
+    assert preset["detector"] == {"engine": "yolov5", "weights": "yolov5m-crowdhuman"}
+    assert preset["pose_estimator"] == {"engine": "vit_pose", "weights": "vitpose-b-coco"}
+    assert options == {"precision": "fp32", "detector": {"input_size": 640}}
+    info = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["info"]
+    assert info["preset"] is None
+    assert (info["detector"], info["pose"]) == ("yolov5m-crowdhuman", "vitpose-b-coco")
+
+
+def test_one_network_of_a_preset_is_replaced(
+    image: Path, built: list[tuple], tmp_path: Path
+) -> None:
+    given = ["infer", "--source", str(image), "--output", str(tmp_path / "out")]
+    assert main([*given, "--preset", "bmp_d3", "--detector", "yolov5s-coco"]) == 0
+    assert main([*given, "--size", "416x320"]) == 0
+    preset, _, options = built[0]
+    assert preset == "bmp_d3" and "pose_estimator" not in options
+    assert options["detector"] == {"engine": "yolov5", "weights": "yolov5s-coco"}
+    assert options["detection_threshold"] == 0.25
+    assert built[1][0] == "tiny" and built[1][2]["detector"] == {"input_size": (416, 320)}
+
+
+def test_boxes_of_another_program(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = {"image_id": image.name, "bbox": [10, 10, 50, 100], "score": 0.8}
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([box, {**box, "image_id": "other.png"}]))
+    given = ["infer", "--source", str(image), "--output", str(tmp_path / "out"), "--json"]
+    assert main([*given, "--boxes", str(boxes)]) == 0
+    assert "boxes of 1 images that are not among the sources" in capsys.readouterr().err
+    document = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [(a["bbox"], a["score"]) for a in document["annotations"]] == [([10, 10, 50, 100], 0.8)]
+    boxes.write_text(json.dumps([{**box, "image_id": "other.png"}]))
+    assert main([*given, "--boxes", str(boxes)]) == 1
+    assert "has no boxes of" in capsys.readouterr().err
+
+
 def test_preset_auto_is_resolved_and_said(
     image: Path, built: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +161,9 @@ def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> N
     ("arguments", "message"),
     [
         (["--no-draw"], "--no-draw without --json, --gif or --format would write nothing"),
+        (["--size", "big"], "--size is 'big', needs a side in pixels or WIDTHxHEIGHT"),
+        (["--boxes", "gone.json"], "gone.json cannot be read"),
+        (["--detector", "yolov5"], "no weights are called 'yolov5'"),
         (["--count", "0"], "--count is 0, must be at least 1"),
         (["--source", "gone.png"], "source 'gone.png' is not there"),
         (["--source", ""], "the source is empty; give an image, a folder"),
@@ -138,11 +187,11 @@ def test_failures_are_one_line(
     assert image.read_bytes() == before
 
 
-def test_source_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+def test_source_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["infer"])
     assert end.value.code == 2
-    assert "--source, --output" in capsys.readouterr().err
+    assert "required: --source" in capsys.readouterr().err
 
 
 def test_output_must_be_a_folder(image: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def test_the_shipped_catalogue_is_valid_and_says_what_matters():
         "sam-pose2seg-b+",
     }
     for file in zoo:
-        ours = "BBoxMaskPose" in str(file.origin)
+        ours = any(word in str(file.origin) for word in ("BBoxMaskPose", "ultralytics/yolov5"))
         if isinstance(file.origin, HubFile | UrlFile):
             assert file.licence == ("GPL-3.0" if ours else "Apache-2.0"), file.name
         if "facebook/sam2" in str(file.origin):

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline by the names of its networks: ``yolov5m-crowdhuman`` and ``posehrnet-w48``.
+
+Which engine runs a network, with which options, and which thresholds of the loop suit it, stands
+in its entry of the weights zoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bmp_ros.fields import SettingsError
+from bmp_ros.weights.zoo import Zoo, load_zoo
+
+Section = dict[str, Any]
+
+_TINY: dict[str, dict[str, Section]] = {
+    "tiny/detector": {"loop": {"detection_threshold": 0.33, "box_nms_iou": 0.5}},
+    "tiny/pose_estimator": {
+        "section": {"flip_test": False},
+        "loop": {"confidence_threshold": 0.2, "visibility_threshold": 0.2, "oks_threshold": 0.9},
+    },
+}  # as in preset tiny
+
+
+def by_names(
+    detector: str | None, pose: str | None, preset: str | None = None, zoo: Zoo | None = None
+) -> tuple[str | Mapping[str, Any], dict[str, Section]]:
+    """A preset, and the sections to replace in it: arguments of `bmp_ros.engines.build_loop`.
+
+    detector, pose: names of the zoo, ``tiny/NAME``, paths of .onnx files, or None: as in the
+    preset. preset: a name or path; None is ``tiny`` with one name, and with both a pipeline of its
+    own: one pass, no segmenter.
+    Raises UnknownWeights for a name that nobody knows, SettingsError for a network of another
+    role, and for one of which it is not known how to run it.
+    """
+    zoo = load_zoo() if zoo is None else zoo
+    sections: dict[str, Section] = {}
+    loop: Section = {}
+    for role, name in (("detector", detector), ("pose_estimator", pose)):
+        if name is not None:
+            sections[role], thresholds = _section(role, name, zoo)
+            loop |= thresholds
+    if preset is not None or len(sections) < 2:
+        return preset or "tiny", sections | loop
+    whole = {
+        "description": f"People by {detector}, poses by {pose}, in one pass without a segmenter.",
+        **sections,
+        "segmenter": None,
+        "loop": {"iterations": 1, **loop},
+    }
+    return whole, {}
+
+
+def _section(role: str, name: str, zoo: Zoo) -> tuple[Section, Section]:
+    """The section of a preset for one network, and the settings of the loop that suit it."""
+    if name.endswith(".onnx"):
+        return {"engine": "onnx", "weights": str(Path(name).expanduser().absolute())}, {}
+    if name.startswith("tiny/"):
+        known = _TINY.get(name, {})
+        section = {"engine": "onnx", "weights": name, **known.get("section", {})}
+        return section, dict(known.get("loop", {}))
+    weights = zoo[name]
+    if weights.role != role:
+        raise SettingsError(
+            f"{name} is a {weights.role} of the zoo, not a {role}; `bmp models list` shows all"
+        )
+    if not weights.engine:
+        raise SettingsError(
+            f"{name}: its entry in models/zoo.yaml does not say which engine runs it; name it in "
+            "a preset (docs/adding_a_network.md)"
+        )
+    return {**weights.engine, "weights": name}, dict(weights.loop)
+
+
+def detector_size(text: str) -> int | tuple[int, int]:
+    """The value of ``--size``: a side in pixels, or WIDTHxHEIGHT."""
+    width, by, height = text.lower().partition("x")
+    if width.isdecimal() and (height.isdecimal() if by else True):
+        return (int(width), int(height)) if by else int(width)
+    raise ValueError(f"--size is {text!r}, needs a side in pixels or WIDTHxHEIGHT, e.g. 640")
