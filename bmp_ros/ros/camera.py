@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
+from bmp_ros.ros.boxes_input import BoxesInput, ReceivedBoxes
 from bmp_ros.ros.calibration import CalibrationInput, is_rectified
 from bmp_ros.ros.camera_tracking import CameraTracking
 from bmp_ros.ros.compatibility import how_to_install
@@ -30,15 +31,16 @@ DEFAULT_NAME = "camera"
 
 class ReceivedMessage(NamedTuple):
     """A serialised image that waits. generation: of its camera when it was received, arrival_s:
-    when that was, on the machine's steady clock."""
+    when that was, on the machine's steady clock. boxes: of another node, where one is asked."""
 
     serialised: bytes
     generation: int
     arrival_s: float
+    boxes: ReceivedBoxes | None = None
 
 
 class CameraInputs(NamedTuple):
-    """What a camera listens to. depth, target_frame, ego_motion, transforms: None without.
+    """What a camera listens to. boxes, depth, target_frame, ego_motion, transforms: None without.
 
     All of it is taken down at once, so it is handed out at once: a frame takes one snapshot and
     never meets half of it.
@@ -46,12 +48,15 @@ class CameraInputs(NamedTuple):
 
     images: ImageSubscription
     calibration: CalibrationInput
+    boxes: BoxesInput | None
     depth: DepthInput | None
     target_frame: TargetFrame | None
     ego_motion: EgoMotion | None
     transforms: Transforms | None
 
     def open(self) -> None:
+        if self.boxes is not None:
+            self.boxes.open()
         if self.depth is not None:
             self.depth.open()
         self.calibration.open()
@@ -60,12 +65,16 @@ class CameraInputs(NamedTuple):
     def follow_publishers(self) -> None:
         self.images.follow_publishers()
         self.calibration.follow_publishers()
+        if self.boxes is not None:
+            self.boxes.follow_publishers()
         if self.depth is not None:
             self.depth.follow_publishers()
 
     def close(self) -> None:
         self.images.close()
         self.calibration.close()
+        if self.boxes is not None:
+            self.boxes.close()
         if self.depth is not None:
             self.depth.close()
         if self.transforms is not None:
@@ -106,6 +115,7 @@ class Camera:
         self.last_stamp: int | None = None
         self.inputs: CameraInputs | None = None
         self.message_type: type = Image
+        self._said_skipped = False
         self._node = node
         self._worker = worker
 
@@ -158,12 +168,18 @@ class Camera:
         self.inputs = CameraInputs(
             images,
             calibration,
+            self._boxes_input(settings),
             depth,
             TargetFrame(transforms, target) if transforms and target else None,
             EgoMotion(transforms, ego) if transforms and ego else None,
             transforms,
         )
         self.inputs.open()
+
+    def _boxes_input(self, settings: CameraSettings) -> BoxesInput | None:
+        if not settings.boxes_topic:
+            return None
+        return BoxesInput(self._node, settings, self._hand_out, self._skip)
 
     def stop_listening(self) -> None:
         with self.publishing:
@@ -194,7 +210,9 @@ class Camera:
 
     def stop(self) -> None:
         """Forget what waits and publish an empty array, as the last message."""
-        self.statistics.count(discarded=self._worker.clear([self]))
+        inputs = self.inputs
+        waiting = inputs.boxes.forget_images() if inputs is not None and inputs.boxes else 0
+        self.statistics.count(discarded=self._worker.clear([self]) + waiting)
         with self.publishing:
             self.generation += 1
             self.publishers.publish_empty()
@@ -215,6 +233,8 @@ class Camera:
         inputs = self.inputs
         if inputs is not None and inputs.depth is not None:
             inputs.depth.drop_newer(stamp_ns + int(max_age_s * 1e9))
+        if inputs is not None and inputs.boxes is not None:
+            inputs.boxes.drop_newer(stamp_ns)
 
     def _forget(self) -> None:
         self.bits = 8
@@ -231,9 +251,32 @@ class Camera:
         if not self.enabled:
             self.statistics.count(received=1, discarded=1)
             return
+        self.statistics.count(received=1)
         received = ReceivedMessage(serialised, self.generation, time.monotonic())
-        replaced = self._worker.put(self, received)
-        self.statistics.count(received=1, replaced=int(replaced))
+        inputs = self.inputs
+        if inputs is None or inputs.boxes is None:
+            self._hand_out(received, None, 0)
+        else:
+            inputs.boxes.image(serialised, received)
+
+    def _hand_out(
+        self, received: ReceivedMessage, boxes: ReceivedBoxes | None, passed_over: int
+    ) -> None:
+        """Make an image the next one. passed_over: how many before it will not be processed."""
+        replaced = self._worker.put(self, received._replace(boxes=boxes))
+        self.statistics.count(replaced=int(replaced) + passed_over)
+
+    def _skip(self, count: int) -> None:
+        """Images whose boxes did not come; their publisher is named, once."""
+        self.statistics.count(discarded=count)
+        inputs = self.inputs
+        if inputs is not None and inputs.boxes is not None:
+            self.statistics.remark("boxes", f"no boxes: {inputs.boxes.missing_text()}; skipped")
+            if not self._said_skipped:
+                self._said_skipped = True
+                self._node.get_logger().warning(
+                    f"{self.name}: {inputs.boxes.missing_text()}: such images are skipped"
+                )
 
 
 def _what_counts(what: str, calibration: CalibrationInput) -> str:

@@ -19,7 +19,9 @@ from std_msgs.msg import Header
 
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
+from bmp_ros.loop.protocols import Detections
 from bmp_ros.loop.trace import RunReport
+from bmp_ros.ros.boxes_input import BoxesError, ReceivedBoxes, detections_of
 from bmp_ros.ros.calibration import CalibrationError
 from bmp_ros.ros.camera import Camera, CameraInputs, ReceivedMessage
 from bmp_ros.ros.camera_tracking import Tracked
@@ -54,6 +56,10 @@ class Answer:
     message: str = ""
 
 
+class _Skipped(Exception):  # noqa: N818
+    """An image without boxes that are its own, and the parameter boxes_missing is skip."""
+
+
 class FrameProcessor:
     """Runs the loop on images; its methods never raise for what an image or a network does."""
 
@@ -77,7 +83,7 @@ class FrameProcessor:
             message = _read(received.serialised, camera.message_type)
             self._notice_time_jump(camera, message.header)
             image = self._decode(camera, message)
-            people, report = self._run(image)
+            people, report = self._run(image, self._known(camera, received.boxes, image))
             with camera.publishing:
                 # Nothing is taken down while the lock is held, and all of it at once.
                 inputs = camera.inputs
@@ -87,6 +93,8 @@ class FrameProcessor:
                 arrival_s = received.arrival_s
                 tracked = self._track(camera, inputs, message.header, image, people, arrival_s)
                 self._publish(camera, inputs, message.header, image, tracked, report, start)
+        except _Skipped:
+            camera.statistics.count(discarded=1)
         except ImageError as error:
             reason = camera.words(str(error))
             camera.statistics.refuse(reason)
@@ -129,11 +137,33 @@ class FrameProcessor:
             )
         return pixels.image
 
-    def _run(self, image: np.ndarray) -> tuple[People, RunReport]:
+    def _known(
+        self, camera: Camera, boxes: ReceivedBoxes | None, image: np.ndarray
+    ) -> Detections | None:
+        """The boxes of another node for an image; None: the detector is to look.
+
+        Raises _Skipped for boxes of another image, where that is asked for.
+        """
+        inputs = camera.inputs
+        if boxes is None or inputs is None or inputs.boxes is None:
+            return None
+        try:
+            height, width = image.shape[:2]
+            known = detections_of(boxes, height, width, inputs.boxes.box_class)
+        except BoxesError as error:
+            self._tell(camera, "boxes", error.kind, str(error))
+            if inputs.boxes.skip:
+                raise _Skipped from error
+            return None
+        missing = "" if known is not None else inputs.boxes.missing_text()
+        self._tell(camera, "boxes", "missing" if missing else "", missing)
+        return known
+
+    def _run(self, image: np.ndarray, known: Detections | None = None) -> tuple[People, RunReport]:
         settings = self._parameters.loop()
         if settings != self._loop.settings:
             self._loop.settings = settings
-        return self._loop.run(image)
+        return self._loop.run(image, known)
 
     def _publish(
         self,

@@ -79,6 +79,24 @@ class CameraSettings:
         text="whether the images are rectified, so that P of camera_info counts and not K and D; "
         "auto: if the last part of the topic's name contains rect",
     )  # fmt: skip
+    boxes_topic: str = str_field(
+        "", text="boxes of people in the place of the detector's, by stamp "
+        "(bmp_msgs/PersonArray or vision_msgs/Detection2DArray); empty: the detector's",
+    )  # fmt: skip
+    boxes_slop: float = number_field(
+        0.0, low=0.0, high=10.0, text="maximum seconds between the stamps of an image and of its "
+        "boxes; 0: the very same stamp",
+    )  # fmt: skip
+    boxes_wait: float = number_field(
+        0.5, low=0.0, high=60.0, text="seconds that an image waits for its boxes"
+    )
+    boxes_missing: str = choice_field(
+        "detector", choices=("detector", "skip"), text="images without boxes, or with boxes of "
+        "another image: detector: it looks for people; skip: nothing is published",
+    )  # fmt: skip
+    boxes_class: str = str_field(
+        "person", text="class_id of people in a Detection2DArray; empty: every box is a person"
+    )
     depth_topic: str = str_field(
         "", text="depth images registered to those of image_topic (sensor_msgs/Image, or "
         "CompressedImage as compressed_depth_image_transport publishes it); empty: no depth",

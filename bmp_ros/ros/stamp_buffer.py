@@ -63,6 +63,10 @@ class StampBuffer(Generic[Item]):
         """Forget what has a stamp above ``stamp_ns``; return how many that were."""
         return self._keep([entry for entry in self._arrivals if entry[0] <= stamp_ns])
 
+    def drop_older(self, stamp_ns: int) -> int:
+        """Forget what has a stamp up to and including ``stamp_ns``; return how many that were."""
+        return self._keep([entry for entry in self._arrivals if entry[0] > stamp_ns])
+
     def drop_stamp(self, stamp_ns: int) -> int:
         """Forget what has exactly this stamp; return how many that were."""
         return self._keep([entry for entry in self._arrivals if entry[0] != stamp_ns])

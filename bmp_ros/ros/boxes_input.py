@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``BoxesInput``: people's boxes of another node, in the place of the detector.
+
+Messages are ``bmp_msgs/PersonArray`` or ``vision_msgs/Detection2DArray``, told apart by what is
+published. They stay serialised until the image that they belong to is processed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.serialization import deserialize_message
+
+from bmp_ros.loop.masks import decode_runs
+from bmp_ros.loop.protocols import Detections
+from bmp_ros.ros.box_pairing import BoxPairing, Pair
+from bmp_ros.ros.compatibility import how_to_install, steady_clock
+from bmp_ros.ros.image_messages import stamp_ns, stamp_of
+from bmp_ros.ros.image_subscription import ImageSubscription, resolved
+from bmp_ros.ros.interfaces import PersonArray
+from bmp_ros.ros.person_messages import detections_available
+from bmp_ros.ros.settings import CameraSettings
+
+_LOOK_S = 0.02  # how often images that have waited long enough are looked for
+_DETECTIONS = "vision_msgs/msg/Detection2DArray"
+
+
+class BoxesError(Exception):
+    """Why boxes cannot be used. kind: one word for reasons of a kind."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class ReceivedBoxes(NamedTuple):
+    """A serialised message of boxes and its type; ``serialised`` None: none came in time."""
+
+    serialised: bytes | None
+    kind: type
+    topic: str
+
+
+class BoxesInput:
+    """Pairs the images of one camera with boxes, from `open` to `close`.
+
+    on_pair(image, boxes, passed_over): called on the executor's thread for every image that is to
+    be processed: as it was given to `image`, with its boxes or with none (`ReceivedBoxes`).
+    skip: whether images without boxes are left out instead. on_skipped(count): of these.
+    Raises ValueError for an invalid name of the topic.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        settings: CameraSettings,
+        on_pair: Callable[[Any, ReceivedBoxes, int], None],
+        on_skipped: Callable[[int], None],
+    ) -> None:
+        self._node = node
+        self.topic = resolved(node, settings.boxes_topic)
+        self.skip = settings.boxes_missing == "skip"
+        self.box_class = settings.boxes_class
+        self.wait_s = settings.boxes_wait
+        self._on_pair, self._on_skipped = on_pair, on_skipped
+        self._lock = threading.Lock()  # around the pairing: time jumps are seen by the worker
+        self._pairing: BoxPairing[Any, bytes] = BoxPairing(
+            settings.boxes_slop, settings.boxes_wait
+        )
+        self._kind: type = PersonArray
+        self._subscription = self._subscribed()
+        self._timer: Any = None
+
+    def open(self) -> None:
+        self._subscription.open()
+        self._timer = self._node.create_timer(_LOOK_S, self._look, clock=steady_clock())
+
+    def close(self) -> None:
+        self._subscription.close()
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
+
+    def follow_publishers(self) -> None:
+        """Subscribe anew when the publishers' reliability, or the type they send, asks for it."""
+        types = {p.topic_type for p in self._node.get_publishers_info_by_topic(self.topic)}
+        if types == {_DETECTIONS} and self._kind is PersonArray and not detections_available():
+            self._node.get_logger().warning(
+                f"{self.topic} has the type {_DETECTIONS}, which cannot be imported here: "
+                f"{how_to_install('vision_msgs')}",
+                once=True,
+            )
+        elif types == {_DETECTIONS} and self._kind is PersonArray:
+            from vision_msgs.msg import Detection2DArray
+
+            self._subscribe_to(Detection2DArray)
+        elif types == {"bmp_msgs/msg/PersonArray"} and self._kind is not PersonArray:
+            self._subscribe_to(PersonArray)
+        else:
+            self._subscription.follow_publishers()
+
+    def image(self, serialised: bytes, image: Any) -> None:
+        """Take an image that came; it is handed on with its boxes, or when it has waited."""
+        stamp = stamp_ns(stamp_of(serialised))
+        if stamp == 0:  # it belongs to no boxes
+            self._hand_on(Pair(image, None))
+            return
+        with self._lock:
+            pair = self._pairing.add_image(stamp, image, time.monotonic())
+        self._hand_on(pair)
+
+    def missing_text(self) -> str:
+        """Why an image has no boxes, in words."""
+        return f"no boxes for an image on {self.topic} within {self.wait_s:g} s (boxes_wait)"
+
+    def forget_images(self) -> int:
+        """Drop the images that wait; return how many did."""
+        with self._lock:
+            return self._pairing.forget_images()
+
+    def drop_newer(self, stamp_ns: int) -> None:
+        """Forget boxes with newer stamps than this one, after stamps have jumped back."""
+        with self._lock:
+            self._pairing.drop_newer_boxes(stamp_ns)
+
+    def _subscribed(self) -> ImageSubscription:
+        return ImageSubscription(self._node, self._kind, self.topic, on_message=self._keep)
+
+    def _subscribe_to(self, kind: type) -> None:
+        self._subscription.close()
+        self._kind = kind
+        self._subscription = self._subscribed()
+        self._subscription.open()
+
+    def _keep(self, serialised: bytes) -> None:
+        with self._lock:
+            pair = self._pairing.add_boxes(stamp_ns(stamp_of(serialised)), serialised)
+        self._hand_on(pair)
+
+    def _look(self) -> None:
+        with self._lock:
+            pair = self._pairing.overdue(time.monotonic())
+        self._hand_on(pair)
+
+    def _hand_on(self, pair: Pair | None) -> None:
+        if pair is None:
+            return
+        if pair.boxes is None and self.skip:
+            self._on_skipped(pair.passed_over + 1)
+            return
+        boxes = ReceivedBoxes(pair.boxes, self._kind, self.topic)
+        self._on_pair(pair.image, boxes, pair.passed_over)
+
+
+def detections_of(
+    boxes: ReceivedBoxes, height: int, width: int, box_class: str
+) -> Detections | None:
+    """The people of a message for an image of this size; None where no message came.
+
+    Raises BoxesError for a message that cannot be read or is about an image of another size.
+    """
+    if boxes.serialised is None:
+        return None
+    try:
+        message = deserialize_message(boxes.serialised, boxes.kind)
+    except Exception as error:  # rclpy has no class of its own for what it cannot read
+        raise BoxesError(
+            f"{len(boxes.serialised)} bytes on {boxes.topic} are no {boxes.kind.__name__}: "
+            f"{error}",
+            "unreadable",
+        ) from error
+    if boxes.kind is PersonArray:
+        return _of_people(message, height, width, boxes.topic)
+    return _of_detections(message, box_class)
+
+
+def _of_people(message: PersonArray, height: int, width: int, topic: str) -> Detections:
+    size = (message.height, message.width)
+    if size not in ((0, 0), (height, width)):
+        raise BoxesError(
+            f"the boxes on {topic} are of an image of {message.width}x{message.height} pixels, "
+            f"the image has {width}x{height}: they belong to another camera or are scaled",
+            "foreign",
+        )
+    corners = [
+        (box.x, box.y, box.x + box.width, box.y + box.height)
+        for box in (person.bbox for person in message.people)
+    ]
+    scores = [person.score for person in message.people]
+    boxes = np.array(corners, np.float32).reshape(-1, 4)
+    found = [person.mask for person in message.people]
+    if size == (0, 0) or not all(len(mask.counts) for mask in found):
+        return Detections(boxes, np.array(scores, np.float32))
+    masks = np.zeros((len(found), height, width), np.bool_)
+    for target, mask in zip(masks, found, strict=True):
+        rows = slice(mask.y_offset, mask.y_offset + mask.height)
+        columns = slice(mask.x_offset, mask.x_offset + mask.width)
+        try:
+            target[rows, columns] = decode_runs(mask.counts, mask.width, mask.height)
+        except ValueError as error:
+            raise BoxesError(f"a mask on {topic} is damaged: {error}", "damaged") from error
+    return Detections(boxes, np.array(scores, np.float32), lambda rows: masks[rows])
+
+
+def _of_detections(message: Any, box_class: str) -> Detections:
+    """Boxes whose best hypothesis is of the class; an empty class takes all."""
+    corners, scores = [], []
+    for detection in message.detections:
+        hypotheses = [result.hypothesis for result in detection.results]
+        best = max(hypotheses, key=lambda each: each.score, default=None)
+        if box_class and (best is None or best.class_id.lower() != box_class.lower()):
+            continue
+        centre, box = detection.bbox.center.position, detection.bbox
+        half = box.size_x / 2, box.size_y / 2
+        corners.append(
+            (centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1])
+        )
+        scores.append(1.0 if best is None else best.score)
+    return Detections(np.array(corners, np.float32).reshape(-1, 4), np.array(scores, np.float32))

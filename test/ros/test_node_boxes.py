@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node with boxes of another node in the place of its detector."""
+
+from __future__ import annotations
+
+from array import array
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from node_harness import Lab, image, stamp_of, wait_for
+from rclpy.serialization import serialize_message
+from std_msgs.msg import Header
+
+from bmp_ros.loop.people import People
+from bmp_ros.ros.boxes_input import BoxesError, ReceivedBoxes, _of_detections, detections_of
+from bmp_ros.ros.interfaces import BoundingBox, Mask, Person, PersonArray
+from bmp_ros.ros.person_messages import person_array
+
+BOXES = "/detector/people"
+SECOND = 10**9
+
+
+def boxes_of(*corners: tuple[float, ...], size: tuple[int, int] = (48, 64)) -> PersonArray:
+    """A message with boxes xywh and their scores."""
+    people = [
+        Person(score=score, bbox=BoundingBox(x=x, y=y, width=width, height=height))
+        for x, y, width, height, score in corners
+    ]
+    return PersonArray(height=size[0], width=size[1], people=people)
+
+
+class Rig:
+    """A camera and a node that publishes boxes."""
+
+    def __init__(self, lab: Lab, **parameters: Any) -> None:
+        self.lab = lab
+        lab.start_active(boxes_topic=BOXES, **parameters)
+        self.poses = lab.listen("/bmp/poses")
+        self.camera = lab.camera()
+        self.camera.wait_for_subscriber()
+        self.boxes = lab.camera(BOXES, kind=PersonArray)
+        self.boxes.wait_for_subscriber()
+
+    def show(self, second: int) -> None:
+        self.camera.send(image(), stamp_ns=second * SECOND)
+
+    def tell(self, second: float, *corners: tuple[float, ...], **fields: Any) -> None:
+        self.boxes.send(boxes_of(*corners, **fields), stamp_ns=round(second * SECOND))
+
+    def result(self, second: int) -> PersonArray:
+        return wait_for(
+            lambda: next((m for m in self.poses if stamp_of(m) == second * SECOND), None),
+            f"people of the image at {second} s",
+        )
+
+
+def lefts(message: PersonArray) -> list[float]:
+    return [round(person.bbox.x, 3) for person in message.people]
+
+
+def test_boxes_take_the_detectors_place_whichever_comes_first(lab: Lab) -> None:
+    rig = Rig(lab, boxes_wait=60.0)
+    rig.show(1)
+    rig.tell(1, (5, 6, 20, 30, 0.5), (30, 6, 20, 30, 0.9))
+    found = rig.result(1)
+    assert lefts(found) == [30, 5], "best first"
+    assert [round(person.score, 3) for person in found.people] == [0.9, 0.5]
+    rig.tell(2, (7, 6, 20, 30, 0.8))
+    rig.tell(3)
+    rig.show(2)
+    assert lefts(rig.result(2)) == [7]
+    rig.show(3)
+    assert lefts(rig.result(3)) == [], "nobody is an answer, too"
+    assert lab.networks.images == [], "the detector did not run"
+
+
+def test_images_without_boxes_are_for_the_detector_and_that_is_said_once(lab: Lab) -> None:
+    rig = Rig(lab, boxes_wait=0.05)
+    for number in (1, 2, 3):
+        rig.show(number)
+        assert len(rig.result(number).people) == 2
+    assert len(lab.networks.images) == 3
+    text = f"no boxes: no boxes for an image on {BOXES} within 0.05 s (boxes_wait)"
+    lab.wait_for_log(text)
+    assert lab.log().count(text) == 1
+    # Late boxes change nothing; those of the next image count again.
+    rig.tell(3, (5, 6, 20, 30, 0.5))
+    rig.tell(4, (9, 6, 20, 30, 0.5))
+    rig.show(4)
+    assert lefts(rig.result(4)) == [9]
+
+
+def test_images_without_boxes_are_skipped_where_that_is_asked_for(lab: Lab) -> None:
+    rig = Rig(lab, boxes_wait=0.05, boxes_missing="skip")
+    rig.show(1)
+    lab.wait_for_log(f"no boxes for an image on {BOXES} within 0.05 s", "skipped")
+    rig.tell(2, (9, 6, 20, 30, 0.5))
+    rig.show(2)
+    assert lefts(rig.result(2)) == [9]
+    # Of an image of another size: skipped as well.
+    rig.tell(3, (9, 6, 20, 30, 0.5), size=(480, 640))
+    rig.show(3)
+    lab.wait_for_log("are of an image of 640x480 pixels, the image has 64x48")
+    assert [message.header.stamp.sec for message in rig.poses] == [2]
+    assert lab.networks.images == []
+
+
+def test_foreign_boxes_cost_the_boxes_not_the_people(lab: Lab) -> None:
+    rig = Rig(lab, boxes_wait=60.0)
+    rig.tell(1, (9, 6, 20, 30, 0.5), size=(480, 640))
+    rig.show(1)
+    assert len(rig.result(1).people) == 2, "the detector's"
+    lab.wait_for_log("they belong to another camera or are scaled")
+
+
+def test_stamps_within_a_slop(lab: Lab) -> None:
+    rig = Rig(lab, boxes_wait=60.0, boxes_slop=0.02)
+    rig.show(1)
+    rig.tell(1.015, (9, 6, 20, 30, 0.5))
+    assert lefts(rig.result(1)) == [9]
+
+
+# ---------------------------------------------------------------- messages
+
+
+def received(message: PersonArray) -> ReceivedBoxes:
+    return ReceivedBoxes(serialize_message(message), PersonArray, BOXES)
+
+
+def test_our_own_people_can_be_sent_on() -> None:
+    masks = np.zeros((2, 48, 64), np.bool_)
+    masks[0, 5:20, 3:9], masks[1, 8:30, 40:60] = True, True
+    boxes = np.array([[3, 5, 9, 20], [40, 8, 60, 30]], np.float32)
+    scores = np.array([0.5, 0.75], np.float32)
+    people = People.from_boxes(boxes, scores, 48, 64, masks=masks)
+    found = detections_of(received(person_array(Header(), people)), 48, 64, "person")
+    assert found is not None and found.masks is not None
+    np.testing.assert_array_equal(found.boxes, boxes)
+    np.testing.assert_array_equal(found.scores, scores)
+    np.testing.assert_array_equal(found.masks(np.array([1, 0])), masks[[1, 0]])
+    without = People.from_boxes(boxes, scores, 48, 64)
+    found = detections_of(received(person_array(Header(), without)), 48, 64, "person")
+    assert found is not None and found.masks is None
+
+
+def test_messages_that_cannot_be_used() -> None:
+    assert detections_of(ReceivedBoxes(None, PersonArray, BOXES), 48, 64, "") is None
+    with pytest.raises(BoxesError, match="3 bytes on /detector/people are no PersonArray"):
+        detections_of(ReceivedBoxes(b"abc", PersonArray, BOXES), 48, 64, "")
+    message = boxes_of((1, 2, 3, 4, 0.5))
+    message.people[0].mask = Mask(width=3, height=3, counts=array("I", [2, 3]))
+    with pytest.raises(BoxesError, match="a mask on /detector/people is damaged"):
+        detections_of(received(message), 48, 64, "")
+    unknown = boxes_of((1, 2, 3, 4, 0.5), size=(0, 0))
+    found = detections_of(received(unknown), 480, 640, "")
+    assert found is not None and found.boxes.tolist() == [[1, 2, 4, 6]]
+
+
+def detection(x: float, *classes: tuple[str, float]) -> SimpleNamespace:
+    """A vision_msgs/Detection2D by its fields: that package has no wheel."""
+    results = [
+        SimpleNamespace(hypothesis=SimpleNamespace(class_id=name, score=score))
+        for name, score in classes
+    ]
+    centre = SimpleNamespace(position=SimpleNamespace(x=x, y=20.0), theta=0.0)
+    return SimpleNamespace(
+        bbox=SimpleNamespace(center=centre, size_x=10.0, size_y=20.0), results=results
+    )
+
+
+def test_detection_2d_arrays_by_their_fields() -> None:
+    message = SimpleNamespace(detections=[
+        detection(10, ("dog", 0.3), ("Person", 0.6)), detection(20, ("dog", 0.9)),
+        detection(30, ("person", 0.4)), detection(40),
+    ])  # fmt: skip
+    found = _of_detections(message, "person")
+    assert found.boxes.tolist() == [[5, 10, 15, 30], [25, 10, 35, 30]]
+    np.testing.assert_allclose(found.scores, [0.6, 0.4])
+    everybody = _of_detections(message, "")
+    assert everybody.boxes[:, 0].tolist() == [5, 15, 25, 35]
+    np.testing.assert_allclose(everybody.scores, [0.6, 0.9, 0.4, 1.0])
+    assert _of_detections(SimpleNamespace(detections=[]), "person").boxes.shape == (0, 4)
