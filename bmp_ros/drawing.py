@@ -62,14 +62,15 @@ def draw_people(
     unit = max(1, round(min(image.shape[:2]) / 360))
     for row in reversed(range(len(people))):
         if boxes:
-            track, score = int(people.track_ids[row]), float(people.scores[row])
-            text = f"{score:.2f}" if track < 0 else f"#{track} {score:.2f}"
-            _draw_box(drawn, people.boxes[row], text, colors[row], unit)
+            x1, y1, x2, y2 = (round(value) for value in people.boxes[row].tolist())
+            cv2.rectangle(drawn, (x1, y1), (x2, y2), colors[row], unit, cv2.LINE_AA)
         if keypoints:
             found = people.keypoint_scores[row] > score_threshold
             _draw_skeleton(
                 drawn, people.keypoints[row], found, people.skeleton.edges, colors[row], unit
             )
+    if boxes:
+        _draw_labels(drawn, people, colors, unit)
     return drawn
 
 
@@ -90,15 +91,33 @@ def _draw_masks(drawn: np.ndarray, people: People, colors: list[Color]) -> None:
         cv2.drawContours(drawn, outlines, -1, color, 1, cv2.LINE_AA, offset=(x, y))
 
 
-def _draw_box(drawn: np.ndarray, box: np.ndarray, text: str, color: Color, unit: int) -> None:
-    x1, y1, x2, y2 = (round(value) for value in box.tolist())
-    cv2.rectangle(drawn, (x1, y1), (x2, y2), color, unit, cv2.LINE_AA)
+def _draw_labels(drawn: np.ndarray, people: People, colors: list[Color], unit: int) -> None:
+    """Write id and score at the top of every box, none over another one."""
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.35 * unit
-    (width, height), _ = cv2.getTextSize(text, font, size, 1)
-    top = max(y1 - height - 4 * unit, 0)
-    cv2.rectangle(drawn, (x1, top), (x1 + width + 4, top + height + 4 * unit), color, -1)
-    bottom = (x1 + 2, top + height + 2 * unit)
-    cv2.putText(drawn, text, bottom, font, size, _DARK, 1, cv2.LINE_AA)
+    taken: list[tuple[int, int, int, int]] = []
+    for row, (track, score) in enumerate(
+        zip(people.track_ids.tolist(), people.scores.tolist(), strict=True)
+    ):
+        text = f"{score:.2f}" if track < 0 else f"#{track} {score:.2f}"
+        (width, height), _ = cv2.getTextSize(text, font, size, 1)
+        width, height = width + 4, height + 4 * unit
+        left, top = (round(value) for value in people.boxes[row, :2].tolist())
+        left = max(min(left, drawn.shape[1] - width), 0)
+        left, top = _free_place(left, max(top - height, 0), width, height, taken)
+        taken.append((left, top, width, height))
+        cv2.rectangle(drawn, (left, top), (left + width, top + height), colors[row], -1)
+        base = (left + 2, top + height - 2 * unit)
+        cv2.putText(drawn, text, base, font, size, _DARK, 1, cv2.LINE_AA)
+
+
+def _free_place(
+    left: int, top: int, width: int, height: int, taken: list[tuple[int, int, int, int]]
+) -> tuple[int, int]:
+    """The place itself, or the one below all rectangles (x, y, width, height) in its way."""
+    for x, y, w, h in sorted(taken, key=lambda each: each[1]):
+        if x < left + width and left < x + w and y <= top + height and top <= y + h:
+            top = y + h + 1
+    return left, top
 
 
 def _draw_skeleton(

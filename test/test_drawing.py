@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,15 @@ def test_a_track_keeps_its_colour_and_shows_its_number() -> None:
     # The number makes the label wider than the score alone.
     widths = [(p[text] != IMAGE[text]).any(axis=(0, 2)).sum() for p in (pictures[0], pictures[3])]
     assert widths[0] > widths[1]
+
+
+def test_labels_of_boxes_with_one_corner_are_all_to_be_read() -> None:
+    boxes = np.tile(np.array([[40, 30, 80, 90]], np.float32), (3, 1))
+    people = People.from_boxes(boxes, np.array([0.9, 0.8, 0.7], np.float32), 120, 160)
+    people = replace(people, track_ids=np.array([7, 8, 9], np.int32))
+    drawn = draw_people(np.zeros_like(IMAGE), people, keypoints=False)
+    areas = [(drawn == person_color(track)).all(axis=2).sum() for track in (7, 8, 9)]
+    assert min(areas) > 0.7 * max(areas) > 200
 
 
 def test_another_size_is_refused() -> None:

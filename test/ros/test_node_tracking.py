@@ -308,5 +308,5 @@ def test_the_debug_image_keeps_a_colour_per_person(lab: Lab) -> None:
         scene.shoot()
         wait_for(lambda n=before: len(debug) > n, "debug image")
         pictures.append(np.array(debug[-1].data, np.uint8).reshape(48, 64, 3))
-    rows = np.s_[20:40]  # below the texts, which name the scores
+    rows = np.s_[28:40]  # below the labels, which name the scores
     np.testing.assert_array_equal(pictures[0][rows], pictures[1][rows])
