@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="easy, crowded, heavy, train (rendered people), demo (the demo clip), or a folder "
         "with images and annotations.json in COCO's format",
     )
+    source.add_argument(
+        "--mpii",
+        type=Path,
+        metavar="FOLDER",
+        help="images of MPII Human Pose: PCKh@0.5 of the pose estimator in the annotated crops",
+    )
     add_network_arguments(parser)
     parser.add_argument("--count", type=int, help="pictures; without it 300 of a split, else all")
     parser.add_argument(
@@ -47,7 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the detector, instead of the preset's; false positives are counted above the "
         "preset's all the same",
     )
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="a folder's COCO file")
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="a folder's COCO file; of --mpii its JSON file (default: annotations.json)",
+    )
+    parser.add_argument(
+        "--head-boxes",
+        type=Path,
+        metavar="FILE",
+        help="of --mpii: mpii_gt_val.mat, where the annotations have no head_box",
+    )
     parser.add_argument(
         "--cache", type=folder, metavar="DIR", help="keep rendered pictures here, or use those"
     )
@@ -76,7 +94,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.mpii is not None:
+        return _run_mpii(args)
+    if args.head_boxes is not None:
+        raise ValueError("--head-boxes is for --mpii")
     return _run_dataset(args) if args.tracks is None else _run_tracks(args)
+
+
+def _run_mpii(args: argparse.Namespace) -> int:
+    from bmp_ros.engines import build_loop
+    from bmp_ros.evaluation.pckh import (
+        evaluate_pckh,
+        mpii_joints,
+        progress_bar,
+        read_mpii,
+        report_lines,
+    )
+    from bmp_ros.machine import machine_line
+
+    for option in ("iterations", "box_nms", "detection_threshold", "cache", "rates", "drop"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option.replace('_', '-')} is not for --mpii")
+    folder = args.mpii.expanduser()
+    people = read_mpii(args.annotations or folder / "annotations.json", args.head_boxes)
+    if args.json:  # found out now rather than after the work
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+    estimator = build_loop(args.preset, args.device, precision=args.precision).pose_estimator
+    mpii_joints(estimator.skeleton)
+    scores = evaluate_pckh(estimator, folder, people[: args.count], progress_bar)
+    print(f"preset {args.preset}, device {args.device}, {args.precision}; {machine_line()}")
+    print("\n".join(report_lines(scores)))
+    if args.json:
+        document = {"preset": args.preset, "device": args.device, "precision": args.precision}
+        text = json.dumps({**document, **asdict(scores)}, indent=2)
+        args.json.write_text(text + "\n", encoding="utf-8")
+    return 0
 
 
 def _run_tracks(args: argparse.Namespace) -> int:
