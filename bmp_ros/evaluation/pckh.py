@@ -148,9 +148,9 @@ def score(found: np.ndarray, people: Sequence[MpiiPerson], threshold: float = 0.
         # Each joint counts alike in a group, however often it is labelled.
         columns = [MPII_16.names.index(name) for name in names]
         counts = labelled[:, columns].sum(axis=0)
-        rates = [100 * right[:, column].sum() / count for column, count in zip(columns, counts)
-                 if count]  # fmt: skip
-        return float(np.mean(rates)) if rates else float("nan")
+        hits, known = right[:, columns].sum(axis=0), counts > 0
+        rates = 100 * hits[known] / counts[known]
+        return float(np.mean(rates)) if len(rates) else float("nan")
 
     scored = [name not in NOT_SCORED for name in MPII_16.names]
     joints = int(labelled[:, scored].sum())
@@ -210,8 +210,8 @@ def _image_file(folder: Path, name: str) -> Path:
         if place.is_file():
             return place
     raise FileNotFoundError(
-        f"{name} is neither in {folder / 'images'} nor in {folder}; a score over fewer people than "
-        "annotated would mislead"
+        f"{name} is neither in {folder / 'images'} nor in {folder}; a score over fewer people "
+        "than annotated would mislead"
     )
 
 
