@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmp_ros.engines.presets import load_preset
+from bmp_ros.engines.registry import find_engine
 from bmp_ros.engines.sam2 import Sam2Options
+from bmp_ros.fields import settings_from_mapping
 from bmp_ros.loop import LoopSettings, SettingsError
+from bmp_ros.weights.zoo import load_zoo
 
 SHIPPED = sorted((Path(__file__).parents[2] / "config" / "presets").glob("*.yaml"))
 
@@ -159,3 +162,19 @@ def test_no_value_of_a_section_fails_in_another_way(
         load_preset(path)
     except SettingsError as error:
         assert str(error).startswith(str(path))
+
+
+def test_the_zoo_says_how_to_run_its_networks_as_the_presets_do() -> None:
+    zoo = load_zoo()
+    for file in zoo:
+        assert file.engine is not None, file.name
+        engine = find_engine(file.role, file.engine["engine"])
+        options = {key: value for key, value in file.engine.items() if key != "engine"}
+        settings = settings_from_mapping(
+            engine.options, {**options, "weights": file.name}, file.name
+        )
+        for preset in file.presets:
+            choice = load_preset(preset).engines[file.role]
+            if choice.engine == file.engine["engine"]:
+                said = {name: getattr(settings, name) for name in options}
+                assert said == {name: getattr(choice.settings, name) for name in options}, preset
