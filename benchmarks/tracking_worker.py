@@ -46,6 +46,8 @@ def box_tracker_ids(job: dict[str, Any], saved: dict[str, np.ndarray]) -> list[l
 
     tracker = getattr(trackers, CLASSES[job["tracker"]])(frame_rate=job["rate"], **job["settings"])
     moving = job["tracker"] == "BoT-SORT"
+    if moving:
+        camera = tracker.cmc = KnownMotion(tracker.cmc, job)
     ids = []
     for frame in job["frames"]:
         rows = slice(*saved["first_person"][frame : frame + 2].tolist())
@@ -56,6 +58,8 @@ def box_tracker_ids(job: dict[str, Any], saved: dict[str, np.ndarray]) -> list[l
             class_id=np.zeros(count, int),
             data={"row": np.arange(count)},
         )
+        if moving:
+            camera.frame = frame
         tracked = tracker.update(
             detections, images(job["video"])[frame] if moving else None,
             timestamp=float(saved["stamps"][frame]),
@@ -66,6 +70,25 @@ def box_tracker_ids(job: dict[str, Any], saved: dict[str, np.ndarray]) -> list[l
                 found[int(row)] = int(number)
         ids.append(found)
     return ids
+
+
+class KnownMotion:
+    """BoT-SORT's estimate of the camera's motion by optical flow, made once for the same images:
+    it depends on nothing else, and takes most of the time."""
+
+    known: dict[tuple[str, tuple[int, ...]], dict[int, np.ndarray]] = {}
+
+    def __init__(self, estimator: Any, job: dict[str, Any]) -> None:
+        self.estimator, self.frame = estimator, -1
+        self.motions = self.known.setdefault((job["video"], tuple(job["frames"])), {})
+
+    def estimate(self, image: np.ndarray, boxes: np.ndarray | None) -> np.ndarray:
+        if self.frame not in self.motions:
+            self.motions[self.frame] = self.estimator.estimate(image, boxes)
+        return self.motions[self.frame]
+
+    def reset(self) -> None:
+        self.estimator.reset()
 
 
 def norfair_ids(job: dict[str, Any], saved: dict[str, np.ndarray]) -> list[list[int]]:

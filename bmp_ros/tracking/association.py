@@ -69,12 +69,10 @@ def coarse_pixels(people: People) -> Pixels:
 
 @dataclass(frozen=True)
 class MaskOverlap:
-    """iou, inside: (T, N) overlap of predicted and new masks over their union, and over the
-    smaller one; NaN where either is empty. covered, of_new: (T, N) share of the predicted mask,
-    and of the new one."""
+    """(T, N) overlap of predicted and new masks. iou: over their union, NaN where either is empty.
+    covered, of_new: share of the predicted mask, and of the new one."""
 
     iou: np.ndarray
-    inside: np.ndarray
     covered: np.ndarray
     of_new: np.ndarray
 
@@ -97,11 +95,9 @@ def mask_overlap(pixels: list[np.ndarray], shift: np.ndarray, new: Pixels) -> Ma
     shared = shared.reshape(count, others + 1)[:, 1:].astype(np.float64)
     own = np.bincount(owners, minlength=count)[:, None].astype(np.float64)
     shared = np.minimum(shared, np.minimum(own, new.areas))
-    smaller = np.minimum(own, new.areas)
-    known = smaller > 0
+    known = (own > 0) & (new.areas > 0)
     iou = np.where(known, shared / np.maximum(own + new.areas - shared, 1), np.nan)
-    inside = np.where(known, shared / np.maximum(smaller, 1), np.nan)
-    return MaskOverlap(iou, inside, shared / np.maximum(own, 1), shared / np.maximum(new.areas, 1))
+    return MaskOverlap(iou, shared / np.maximum(own, 1), shared / np.maximum(new.areas, 1))
 
 
 def box_similarity(tracks: np.ndarray, boxes: np.ndarray, buffers: np.ndarray) -> np.ndarray:

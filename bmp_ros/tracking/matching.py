@@ -149,16 +149,14 @@ def similarities(
     oks, sure = pose_similarity(
         joints, tracks.joint_scores, people, seen.areas, 1 + SLACK_RATE * unseen, reachable
     )
-    close = (tracks.hidden > 0.1)[:, None] | seen.crowded[None]
-    masks = np.where(close, np.fmax(overlap.iou, 0.8 * overlap.inside), overlap.iou)
     looks = appearance_similarity(tracks.colours, seen.colours)
     # The shape of who was hidden says little when they come out again.
     mask_sure = (0.5 + 0.5 * people.mask_scores.astype(float))[None]
     mask_sure = mask_sure * np.exp(-np.maximum(unseen - SHORT, 0) / SHORT)[:, None]
-    total = np.zeros(masks.shape)
-    weights = np.zeros(masks.shape)
+    total = np.zeros(boxes.shape)
+    weights = np.zeros(boxes.shape)
     for cue, weight in (
-        (masks, settings.mask_weight * mask_sure),
+        (overlap.iou, settings.mask_weight * mask_sure),
         (oks, settings.pose_weight * sure),
         (boxes, np.asarray(settings.box_weight)),
         (looks, np.asarray(settings.appearance_weight)),

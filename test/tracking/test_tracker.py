@@ -77,6 +77,29 @@ def test_two_who_cross_keep_their_ids(rate: float) -> None:
     assert sorted(known) == ["far", "near"] and known["near"] != known["far"]
 
 
+def test_a_sliver_beside_who_steps_in_front_is_nobody_else() -> None:
+    """Of the one behind a sliver is seen, first on the right, then on the left: what was seen of
+    each before is now where the other is."""
+    tracker = PersonTracker()
+    for step, near in enumerate([100.0] * 5 + [112.0] * 3):
+        people = walkers([(near, 130), (106, 130)])
+        x, y = people.keypoints[1].astype(int).T
+        people.keypoint_scores[1, ~people.masks[1][y, x]] = 0.1
+        people = replace(people, boxes=rectangles(people.masks))
+        found = ids(tracker, people, step / 7.5, image=picture(people, [RED, RED]))
+        assert found == [1, 2], step
+
+
+def rectangles(masks: np.ndarray) -> np.ndarray:
+    """(N, 4) float32 boxes around what is seen; empty ones around nothing."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        y, x = mask.nonzero()
+        if len(x):
+            box[:] = x.min(), y.min(), x.max() + 1, y.max() + 1
+    return boxes
+
+
 def test_hidden_people_are_reported_as_occluded_and_go_on_moving() -> None:
     tracker = PersonTracker()
     for step in range(10):
