@@ -30,7 +30,6 @@ REACH = 1.5
 """Body heights per second that somebody out of sight may have moved."""
 BUFFER_RATE, SLACK_RATE = 2.0, 8.0
 """Per second out of sight: growth of the boxes' buffer and of the poses' tolerance."""
-LEFT_HIP, RIGHT_HIP = 11, 12
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,16 @@ class Matches:
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
+def _waists(people: People, middles: np.ndarray) -> np.ndarray:
+    """(N,) y of the middle of the hips; of ``middles`` where they are not seen, or not known."""
+    hips = people.skeleton.indices("left_hip", "right_hip")
+    if hips is None:
+        return middles
+    sure = people.keypoint_scores[:, hips].min(axis=1) > JOINT_SCORE
+    waists: np.ndarray = np.where(sure, people.keypoints[:, hips, 1].mean(axis=1), middles)
+    return waists
+
+
 def look_at(people: People, image: np.ndarray | None) -> Sighting:
     """What the matching needs of ``people``; image: BGR, for their colours."""
     centres = motion.to_centre(people.boxes)
@@ -73,10 +82,7 @@ def look_at(people: People, image: np.ndarray | None) -> Sighting:
     box_areas = np.maximum(centres[:, 2:], 1).prod(axis=1)
     colours = np.zeros((count, BINS))
     if image is not None and count:
-        hips = people.keypoint_scores[:, [LEFT_HIP, RIGHT_HIP]].min(axis=1) > JOINT_SCORE
-        middle = people.keypoints[:, [LEFT_HIP, RIGHT_HIP], 1].mean(axis=1)
-        waists = np.where(hips, middle, centres[:, 1])
-        colours = colour_histograms(image, pixels, waists)
+        colours = colour_histograms(image, pixels, _waists(people, centres[:, 1]))
     overlap = box_similarity(centres, centres, np.zeros(count))
     np.fill_diagonal(overlap, 0.0)
     return Sighting(

@@ -11,6 +11,7 @@ import pytest
 from walkers import HEIGHT, WIDTH, picture, walkers
 
 from bmp_ros.loop.people import People
+from bmp_ros.loop.skeletons import MPII_16, Skeleton
 from bmp_ros.tracking import IdCounter, PersonTracker, TrackerSettings
 from bmp_ros.tracking.motion import rotation_homography
 from bmp_ros.tracking.tracks import State
@@ -331,3 +332,24 @@ def test_low_scores_go_on_but_begin_nothing() -> None:
     both = walkers([(61, 120), (200, 120)], scores=[0.31, 0.31])
     assert ids(tracker, both, 0.1) == [1, -1]
     assert ids(tracker, replace(both), 0.2) == [1, -1]
+
+
+@pytest.mark.parametrize("joints", [16, 3])
+def test_people_of_any_skeleton_are_tracked(joints: int) -> None:
+    """Hips are found by name; a skeleton without them is split at the middle of its box."""
+    hands = Skeleton("hands", ("wrist", "thumb", "little"), (), (), (0.1,) * 3)
+    skeleton = MPII_16 if joints == 16 else hands
+    tracker = PersonTracker()
+    for step in range(6):
+        places = [(60 + 2 * step, 120), (160 - step, 120)]
+        people = walkers(places)
+        people = replace(
+            people,
+            skeleton=skeleton,
+            **{
+                name: getattr(people, name)[:, :joints]
+                for name in ("keypoints", "keypoint_scores", "visibility", "presence")
+            },
+        )
+        found = tracker.update(people, step / 30, image=picture(people, [RED, GREEN]))
+    assert found.track_ids.tolist() == [1, 2]
