@@ -176,3 +176,30 @@ def test_random_weights_of_a_published_name_find_people(name: str, classes: int)
     assert len(found.scores) >= 5
     with pytest.raises(ValueError, match="cannot tell the size"):
         yolov5.ENGINE.random_weights(YOLOv5Options("mine.pt"))
+
+
+@pytest.mark.slow
+def test_td_crowdhuman_at_full_size_from_files_in_the_published_layouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline of sithu31296/pose-estimation, whose pose files have the prefix backbone."""
+    from bmp_ros.engines.registry import find_engine
+    from bmp_ros.weights.zoo import load_zoo
+
+    monkeypatch.setenv("BMP_MODELS", str(tmp_path))
+    zoo, preset = load_zoo(), load_preset("td_crowdhuman")
+    torch.manual_seed(0)
+    for role, choice in preset.engines.items():
+        weights = find_engine(role, choice.engine).random_weights(choice.settings)
+        if role == "pose_estimator":
+            weights = {
+                name if name.startswith("final_layer") else f"backbone.{name}": value
+                for name, value in weights.items()
+            }
+        torch.save(weights, tmp_path / zoo[choice.weights].file_name)
+    size = {"input_size": 160}  # the networks are as large as published, their canvas is not
+    loop = build_loop("td_crowdhuman", "cpu", detector=size, detection_threshold=0.01)
+    people, report = loop.run(IMAGE)
+    assert 0 < len(people) <= loop.settings.max_people and report.not_finite == 0
+    assert people.keypoints.shape[1:] == (17, 2) and not people.has_mask.any()
+    assert people.iterations.tolist() == [1] * len(people)
