@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ def read_back(network: nn.Module, files: Sequence[Path]) -> None:
     """
     network.eval()
     folded: dict[nn.Module, list[tuple[nn.BatchNorm2d | None, Tensor, Tensor]]] = {}
-    for file, calls in zip(files, _calls(network), strict=True):
+    for file, parts in zip(files, _calls(network), strict=True):
         layers = list(graph_layers(file))
+        calls = in_their_order(parts, [weight for weight, _ in layers])
         if len(layers) != len(calls):
             raise ValueError(
                 f"{file} has {len(layers)} convolutions and products with weights, the network "
@@ -132,22 +134,35 @@ def graph_layers(file: Path) -> Iterator[tuple[Tensor, Tensor | None]]:
             yield tensor(node.input[1]), tensor(node.input[2]) if len(node.input) > 2 else None
 
 
-def _calls(network: nn.Module) -> list[list[Call]]:
-    """Layers with weights in the order of their calls, and the norms behind them, by graph."""
+def in_their_order(parts: Sequence[list[Call]], weights: Sequence[Tensor]) -> list[Call]:
+    """The calls of all parts of a graph; parts that do not depend on each other come in the order
+    in which the version that exported the graph called them, which the shapes tell."""
+    shapes = [weight.shape for weight in weights]
+    for order in permutations(parts):
+        calls = [call for part in order for call in part]
+        if [layer.weight.shape for layer, _ in calls] == shapes:
+            return calls
+    return [call for part in parts for call in part]
+
+
+def _calls(network: nn.Module) -> list[list[list[Call]]]:
+    """Layers with weights in the order of their calls, and the norms behind them, by graph and
+    by independent part of a graph."""
     if isinstance(network, RTMDetIns):
         head = network.bbox_head
         with _noted(network) as first:
             features = network.features(torch.zeros(1, 3, 64, 64))
             head.boxes(features)
-        with _noted(network) as second:
+        with _noted(network) as kernels:
             head.kernels(features)
+        with _noted(network) as masks:
             head.mask_head(features)
-        return [first, second]
+        return [[first], [kernels, masks]]
     if isinstance(network, ConvPose):
         width, height = network.input_size
         with _noted(network) as first:
             network(torch.zeros(1, 3, height, width))
-        return [first]
+        return [[first]]
     if isinstance(network, PointSegmenter):
         with _noted(network) as first:
             maps = network.encode(torch.zeros(1, 3, 64, 64))
@@ -156,7 +171,7 @@ def _calls(network: nn.Module) -> list[list[Call]]:
                 maps, torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.long),
                 torch.zeros(1, 16, 16),
             )  # fmt: skip
-        return [first, second]
+        return [[first], [second]]
     raise ValueError(
         f"{type(network).__name__} cannot be read back; known are RTMDetIns, ConvPose and "
         "PointSegmenter"

@@ -41,7 +41,7 @@ DETECTOR_SIZE = RTMDetInsSize(
     tower_depth=2,
 )
 """About as wide as RTMDet-Ins-tiny, with a narrower head: 3.7 M parameters."""
-DETECTOR_CANVAS = (384, 288)
+DETECTOR_CANVAS = (448, 352)
 SEGMENTER_CANVAS = (320, 256)
 
 

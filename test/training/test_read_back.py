@@ -17,11 +17,20 @@ pytest.importorskip("onnx", reason="reading files back needs onnx")
 import onnxruntime
 
 import bmp_ros
-from bmp_ros.training.read_back import FILES, calibrate, graph_layers, read_back, read_back_tiny
+from bmp_ros.training.read_back import (
+    FILES,
+    calibrate,
+    graph_layers,
+    in_their_order,
+    read_back,
+    read_back_tiny,
+)
 from bmp_ros.training.recipe import start_from
-from bmp_ros.training.tasks import make_task
+from bmp_ros.training.tasks import DETECTOR_CANVAS, make_task
 
 MODELS = Path(bmp_ros.__file__).parents[1] / "models" / "tiny"
+CANVAS = DETECTOR_CANVAS[::-1]
+"""Height and width: the boxes' graph has a fixed size."""
 SIZES = {"detector": (96, 64), "pose": None, "segmenter": (96, 64)}
 
 
@@ -39,7 +48,7 @@ def outputs(name: str, network: Any) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     with torch.no_grad():
         if name == "detector":
-            x = torch.from_numpy(random.normal(size=(1, 3, 288, 384)).astype(np.float32))
+            x = torch.from_numpy(random.normal(size=(1, 3, *CANVAS)).astype(np.float32))
             features = network.features(x)
             logits, _ = network.bbox_head.boxes(features)
             kernels = network.bbox_head.kernels(features)[0, 3:9]
@@ -61,7 +70,7 @@ def expected(name: str) -> list[np.ndarray]:
     """The same from the files."""
     random = np.random.default_rng(0)
     if name == "detector":
-        x = random.normal(size=(1, 3, 288, 384)).astype(np.float32)
+        x = random.normal(size=(1, 3, *CANVAS)).astype(np.float32)
         _, scores, *features = session("detector.onnx").run(None, {"canvas": x})
         masks = session("detector.masks.onnx")
         names = [item.name for item in masks.get_inputs()]
@@ -138,3 +147,13 @@ def test_a_missing_file_is_named(tmp_path: Path, tasks: dict[str, Any]) -> None:
     with pytest.raises(FileNotFoundError, match=r"detector\.masks\.onnx"):
         read_back_tiny("detector", tasks["detector"].network, tmp_path)
     assert len(list(graph_layers(tmp_path / "detector.onnx"))) == 83
+
+
+def test_parts_of_a_graph_come_in_any_order() -> None:
+    """The mask graph of the detector was exported with its kernels first, later with them last."""
+    kernels = [(torch.nn.Conv2d(2, 3, 3), None), (torch.nn.Conv2d(3, 3, 1), None)]
+    masks = [(torch.nn.Conv2d(4, 2, 1), None)]
+    for order in ([*kernels, *masks], [*masks, *kernels]):
+        weights = [layer.weight for layer, _ in order]
+        assert in_their_order([kernels, masks], weights) == order
+    assert len(in_their_order([kernels, masks], weights[:1])) == 3, "the reader says what differs"
