@@ -226,7 +226,9 @@ def test_an_unknown_engine(own: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(SettingsError) as caught:
         load_preset(own, {"detector": {"engine": "midle"}})
     said = str(caught.value)
-    assert said.startswith(f"{own}: detector.engine is 'midle', allowed: rtmdet_ins, mmdet, onnx")
+    assert said.startswith(
+        f"{own}: detector.engine is 'midle', allowed: rtmdet_ins, yolov5, mmdet, onnx"
+    )
     assert "did you mean 'middle'?" in said and "engine_files of the preset (own)" in said
     assert f"BMP_ENGINES ({tmp_path / 'nowhere'})" in said
     with pytest.raises(SettingsError, match="'square' is a segmenter"):
@@ -260,7 +262,10 @@ def test_what_comes_with_the_package() -> None:
     assert len({(engine.role, engine.name) for engine in engines}) == len(engines) >= 10
     exported = {engine.name for engine in engines if engine.export}
     assert exported == {engine.name for engine in engines if engine.random_weights}
-    assert exported == {"rtmdet_ins", "vit_pose", "conv_pose", "sam2", "point_segmenter"}
+    assert exported == {
+        "rtmdet_ins", "yolov5", "vit_pose", "conv_pose", "hrnet", "omnipose", "rtmpose", "sam2",
+        "point_segmenter",
+    }  # fmt: skip
     for engine in engines:
         assert isinstance(engine, Engine) and engine.options.__doc__
 
