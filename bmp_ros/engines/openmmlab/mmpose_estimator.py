@@ -137,7 +137,9 @@ def _channel_count(model: torch.nn.Module) -> int:
     for attribute in ("out_channels", "num_joints"):
         count = getattr(head, attribute, None)
         if isinstance(count, int):
-            return count
+            # UDP's combined targets: a map and two offsets per keypoint.
+            combined = getattr(getattr(head, "decoder", None), "heatmap_type", "") == "combined"
+            return count // 3 if combined else count
     raise ValueError(
         f"cannot tell how many keypoints MMPose's {type(head).__name__} predicts: it has neither "
         "out_channels nor num_joints; use a top-down network with another head"
