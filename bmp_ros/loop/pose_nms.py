@@ -70,21 +70,23 @@ def pose_nms(
     confidence_threshold: float,
     oks_threshold: float,
     sigmas: Sequence[float] = COCO_SIGMAS,
+    ranks: np.ndarray | None = None,
 ) -> np.ndarray:
     """Keep one of every group of poses that describe the same person.
 
     keypoints: (N, K, 2) pixels. scores: (N, K). boxes: (N, 4) xyxy pixels, whose width times
     height is the area in the similarity. sigmas: (K,) of the joints. Greedy: of the most similar
     pair above ``oks_threshold`` the pose with fewer confident keypoints goes, on a tie the one
-    with the lower mean score, then the later one; it takes no further part. Returns the kept
-    indices (n,) int64, ascending; poses without a keypoint above ``confidence_threshold`` are
-    dropped.
+    with the lower mean score, then the later one; it takes no further part. ranks: (N,), compared
+    before all of this: of the pair, the pose of the lower rank goes. Returns the kept indices (n,)
+    int64, ascending; poses without a keypoint above ``confidence_threshold`` are dropped.
     """
     scores = np.asarray(scores)
     boxes = np.asarray(boxes, np.float64)
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)
     confident = (scores > confidence_threshold).sum(axis=1)
     means = scores.mean(axis=1)
+    ranks = np.zeros(len(scores)) if ranks is None else np.asarray(ranks)
     similarity = pairwise_similarity(keypoints, scores, areas, confidence_threshold, sigmas)
     alive = confident > 0
     similarity[~alive, :] = similarity[:, ~alive] = -np.inf
@@ -94,7 +96,9 @@ def pose_nms(
         if not similarity[first, second] > oks_threshold:
             break
         # Worth of a pose in order of importance; the earlier one is worth more on a full tie.
-        removed = min(first, second, key=lambda row: (confident[row], means[row], -row))
+        removed = min(
+            first, second, key=lambda row: (ranks[row], confident[row], means[row], -row)
+        )
         alive[removed] = False
         similarity[removed, :] = similarity[:, removed] = -np.inf
     return np.flatnonzero(alive)

@@ -176,9 +176,9 @@ class Run:
         """Drop poses that describe the same person: (accepted who stay, found who survive)."""
         settings = self.settings
         with self.timed("pose_nms"):
-            keypoints, scores, boxes, iterations = (
+            keypoints, scores, boxes, box_scores, iterations = (
                 np.concatenate([getattr(people, name), getattr(found, name)])
-                for name in ("keypoints", "keypoint_scores", "boxes", "iterations")
+                for name in ("keypoints", "keypoint_scores", "boxes", "scores", "iterations")
             )
             joints = found.skeleton.main_joints
             scores = scores[:, joints]
@@ -189,6 +189,7 @@ class Run:
                     confidence_threshold=settings.confidence_threshold,
                     oks_threshold=settings.oks_threshold,
                     sigmas=found.skeleton.sigmas[joints],
+                    ranks=box_scores if settings.pose_nms_keeps == "score" else None,
                 )
             ] = True  # fmt: skip
             if settings.keep_poseless == "first":

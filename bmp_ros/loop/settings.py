@@ -43,6 +43,11 @@ class LoopSettings:
         high=1.0,
         text="pose NMS: OKS above which two poses are the same person and one is removed",
     )
+    pose_nms_keeps: str = choice_field(
+        "keypoints", choices=("keypoints", "score"), text="pose NMS: which of two poses of one "
+        "person stays, the one with more keypoints above confidence_threshold or the one with the "
+        "higher detector score",
+    )  # fmt: skip
     keep_poseless: str = choice_field(
         "first", choices=("first", "never"), text="which people to keep without any keypoint "
         "above confidence_threshold: those of the first iteration, or none",

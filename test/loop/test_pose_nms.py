@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bmp_ros.loop import BMPLoop, Frame, LoopSettings
 from bmp_ros.loop.pose_nms import object_keypoint_similarity, pairwise_similarity, pose_nms
-from bmp_ros.loop.skeletons import COCO_SIGMAS
+from bmp_ros.loop.protocols import Detections, Poses
+from bmp_ros.loop.skeletons import COCO_17, COCO_SIGMAS
 
 
 def poses(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -109,3 +111,41 @@ def test_similarity_of_a_pose_with_itself_is_one_and_without_keypoints_nothing()
 def test_wrong_number_of_joints_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(N, 17, 2\).*got \(2, 23, 2\)"):
         pairwise_similarity(np.zeros((2, 23, 2)), np.zeros((2, 23)), np.ones(2), 0.3)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 10))
+def test_whoever_is_removed_by_rank_was_alike_one_of_a_higher_rank(seed: int, count: int) -> None:
+    keypoints, scores, boxes = poses(seed, count)
+    ranks = np.random.default_rng(seed).permutation(count).astype(np.float32)
+    options = {"confidence_threshold": 0.3, "oks_threshold": 0.8}
+    kept = set(pose_nms(keypoints, scores, boxes, ranks=ranks, **options).tolist())
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    similarity = pairwise_similarity(keypoints, scores, areas, 0.3)
+    for removed in set(np.flatnonzero((scores > 0.3).any(axis=1)).tolist()) - kept:
+        alike = np.maximum(similarity[removed], similarity[:, removed]) > 0.8
+        assert (alike & (ranks > ranks[removed])).any()
+    equal = pose_nms(keypoints, scores, boxes, ranks=np.zeros(count), **options)
+    assert equal.tolist() == suppress(keypoints, scores, boxes).tolist()
+
+
+@pytest.mark.parametrize(("keeps", "row"), [("keypoints", 1), ("score", 0)])
+def test_the_loop_keeps_the_pose_that_it_is_told_to(keeps: str, row: int) -> None:
+    """Two boxes of one person: the better scored one has the pose with fewer sure keypoints."""
+    boxes = np.array([[10, 10, 60, 150], [12, 12, 62, 190]], np.float32)
+    place = np.random.default_rng(0).uniform([15, 15], [55, 145], (17, 2))
+    sure = np.full((2, 17), 0.9, np.float32)
+    sure[0, 5:] = 0.1
+
+    class Networks:
+        skeleton = COCO_17
+
+        def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+            return Detections(boxes, np.array([0.9, 0.5], np.float32), None)
+
+        def estimate(self, frame: Frame, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
+            return Poses(np.stack([place, place]).astype(np.float32), sure)
+
+    networks = Networks()
+    settings = LoopSettings(iterations=1, box_nms_iou=1.0, pose_nms_keeps=keeps)
+    people = BMPLoop(networks, networks, None, settings)(np.zeros((200, 100, 3), np.uint8))
+    assert people.boxes.tolist() == [boxes[row].tolist()]
