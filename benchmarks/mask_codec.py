@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time of encoding and decoding the masks of ten people in 1280x720, beside pycocotools.
 
-Run: .venv/bin/python benchmarks/mask_codec.py. Prints the median and the best of many rounds; the
+``python benchmarks/mask_codec.py`` prints the median and the best of many rounds; the
 figures of this codec and of pycocotools come from interleaved rounds of the same run.
 """
 
@@ -11,14 +11,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as coco
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bmp_ros.loop.masks import decode_runs, encode_runs, mask_rectangles  # noqa: E402
+from bmp_ros.loop.masks import decode_runs, encode_runs, mask_rectangles
 
 HEIGHT, WIDTH, PEOPLE = 720, 1280, 10
 

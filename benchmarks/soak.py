@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Soak: the node under a 30 Hz camera and random faults; exit code 0 when it took them all.
 
-  scripts/with_ros python benchmarks/soak.py --seconds 600
-  scripts/with_ros python benchmarks/soak.py --seconds 60 --preset tiny
+  python benchmarks/soak.py --seconds 600
+  python benchmarks/soak.py --seconds 60 --preset tiny
 
 The node is a process of its own. Faults: malformed images, publishers that restart and change
 their QoS, storms of parameters, services, transitions. Asked for: no exception leaves a callback,
