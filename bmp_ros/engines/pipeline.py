@@ -11,18 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bmp_ros.engines.presets import load_preset
 from bmp_ros.fields import SettingsError
 from bmp_ros.weights.zoo import Zoo, load_zoo
 
 Section = dict[str, Any]
 
-_TINY: dict[str, dict[str, Section]] = {
-    "tiny/detector": {"loop": {"detection_threshold": 0.33, "box_nms_iou": 0.5}},
-    "tiny/pose_estimator": {
-        "section": {"flip_test": False},
-        "loop": {"confidence_threshold": 0.2, "visibility_threshold": 0.2, "oks_threshold": 0.9},
-    },
-}  # as in preset tiny
+_TINY = "tiny_fast"
+"""The preset that says what suits the networks of the package."""
+_SUITS = {
+    "tiny/detector": ("detection_threshold", "box_nms_iou"),
+    "tiny/pose_estimator": (
+        "confidence_threshold", "visibility_threshold", "oks_threshold", "pose_nms_keeps",
+    ),
+}  # fmt: skip
 
 
 def by_names(
@@ -59,9 +61,11 @@ def _section(role: str, name: str, zoo: Zoo) -> tuple[Section, Section]:
     if name.endswith(".onnx"):
         return {"engine": "onnx", "weights": str(Path(name).expanduser().absolute())}, {}
     if name.startswith("tiny/"):
-        known = _TINY.get(name, {})
-        section = {"engine": "onnx", "weights": name, **known.get("section", {})}
-        return section, dict(known.get("loop", {}))
+        section: Section = {"engine": "onnx", "weights": name}
+        if role == "pose_estimator":
+            section["flip_test"] = False
+        loop = load_preset(_TINY).loop
+        return section, {key: getattr(loop, key) for key in _SUITS.get(name, ())}
     weights = zoo[name]
     if weights.role != role:
         raise SettingsError(

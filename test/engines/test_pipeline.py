@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,7 @@ def test_networks_of_the_package_and_exported_ones(tmp_path: Path) -> None:
     tiny = load_preset("tiny")
     assert loaded.detector.settings == tiny.detector.settings
     assert loaded.pose_estimator.settings == tiny.pose_estimator.settings
-    for name in ("detection_threshold", "box_nms_iou", "confidence_threshold", "oks_threshold"):
-        assert getattr(loaded.loop, name) == getattr(tiny.loop, name)
+    assert loaded.loop == replace(tiny.loop, iterations=1)
     preset, _ = by_names(str(tmp_path / "detector.onnx"), "tiny/pose_estimator")
     assert load_preset(preset).detector.weights == str(tmp_path / "detector.onnx")
 
