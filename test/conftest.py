@@ -24,8 +24,13 @@ IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "1" if IN_PARALLEL else str(min(4, os.cpu_count() or 1)))
 
 OPENMMLAB_TESTS = Path(__file__).parent / "engines" / "openmmlab"
-SLOW = ("demo/", "examples/", "synthetic/", "ros/test_node_", "ros/test_launch", "test_packaging")
-"""Tests that start processes, nodes, renderers or pip: left out by ``make test-fast``."""
+SLOW = (
+    "demo/", "examples/", "synthetic/", "ros/test_node_", "ros/test_launch", "ros/test_soak",
+    "test_packaging", "engines/test_published_presets", "engines/test_sam2_parity",
+    "engines/test_yolov5.py::test_td_crowdhuman", "training/test_trainer",
+)  # fmt: skip
+"""Tests that start processes, nodes, renderers or pip, train, or run networks at full size: left
+out by ``make test-fast``."""
 
 
 def pytest_report_header() -> str:
@@ -42,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if OPENMMLAB_TESTS in item.path.parents:
             item.add_marker(pytest.mark.openmmlab)
-        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+        if item.nodeid.removeprefix("test/").startswith(SLOW):
             item.add_marker(pytest.mark.slow)
 
 
