@@ -303,9 +303,13 @@ def test_the_checkpoint_decides_on_the_mirrored_joints(golden, tmp_path):
     assert changed.tolist() == [False] * 17 + [True, True, False, False]
 
 
-def test_a_set_without_cocos_joints_is_refused_naming_them():
-    with pytest.raises(ValueError, match="'mpii' lacks nose, left_eye, right_eye, left_ear"):
-        MMPoseEstimator("td-hm_hrnet-w32_8xb64-210e_mpii-256x256", None)
+def test_a_set_without_cocos_joints_keeps_its_own_order():
+    skeleton = MMPoseEstimator("td-hm_hrnet-w32_8xb64-210e_mpii-256x256", None).skeleton
+    assert len(skeleton.names) == len(skeleton.sigmas) == 16
+    assert skeleton.names[0] == "right_ankle" and "thorax" in skeleton.names
+    assert all(sigma > 0 for sigma in skeleton.sigmas)
+    mirrored = [skeleton.names[i] for i in skeleton.flip_indices]
+    assert mirrored[skeleton.names.index("left_wrist")] == "right_wrist"
 
 
 def test_a_bottom_up_network_is_refused():
