@@ -23,6 +23,7 @@ KEEP_M, SPEED, PATIENCE_S = 1.2, 0.4, 1.0  # distance to keep, m/s at most, then
 class FollowNearest(Node):
     def __init__(self) -> None:
         super().__init__("follow_nearest")
+        self.followed = -1  # track id, to say who it is
         self.publisher = self.create_publisher(Twist, "/cmd_vel", 1)
         self.create_subscription(PersonArray3D, "/bmp/poses_3d", self.follow, 1)
         # Camera, depth or network may fail: no news stop the robot as nobody does.
@@ -33,7 +34,11 @@ class FollowNearest(Node):
         command = Twist()  # all zero: stand still
         people = [person for person in message.people if math.isfinite(person.distance)]
         if people:  # in the camera's optical frame: x to the right, z ahead
-            place = min(people, key=lambda person: person.distance).centroid
+            nearest = min(people, key=lambda person: person.distance)
+            place = nearest.centroid
+            if nearest.track_id not in (-1, self.followed):
+                self.followed = nearest.track_id
+                self.get_logger().info(f"following person {self.followed}")
             command.angular.z = -math.atan2(place.x, place.z)
             command.linear.x = min(max(0.5 * (place.z - KEEP_M), 0.0), SPEED)
         self.publisher.publish(command)

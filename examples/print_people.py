@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Print who is seen: the smallest subscriber of /bmp/poses."""
+"""Print who is seen, by track id: the smallest subscriber of /bmp/poses."""
 
 import signal
 
@@ -16,7 +16,12 @@ def show(message: PersonArray) -> None:
     for person in message.people:
         box, area = person.bbox, sum(person.mask.counts[1::2])
         seen = [name for name, k in zip(names, person.keypoints, strict=True) if k.score > 0.5]
-        print(f"  {person.score:.2f} at {box.x:.0f} {box.y:.0f}, {area} px:", *seen, flush=True)
+        who = f"id {person.track_id}" if person.track_id >= 0 else "no id yet"
+        print(
+            f"  {who}: {person.score:.2f} at {box.x:.0f} {box.y:.0f}, {area} px:",
+            *seen,
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

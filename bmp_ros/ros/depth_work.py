@@ -20,28 +20,32 @@ from bmp_ros.ros.depth_input import DepthInput, NoDepthError
 from bmp_ros.ros.depth_messages import depth_image
 from bmp_ros.ros.image_messages import ImageError, ReceivedImage, stamp_ns
 from bmp_ros.ros.settings import RunSettings
-from bmp_ros.ros.target_frame import TargetFrame
+from bmp_ros.ros.target_frame import RigidMotion, TargetFrame, moved
 
 
 @dataclass(frozen=True)
 class Lifted:
     """People of one image in space.
 
-    header: frame and stamp of ``people``. optical: the same people in the camera's optical frame.
-    depth: the depth image that was used, ``message`` is the message it came in. camera,
-    depth_camera: calibrations of both, None where depth shows what the image shows.
-    silence: why the depth image says nothing about people, empty when it does.
+    header: frame and stamp of ``people``. motion: from the camera's optical frame to that one,
+    None where they are the same. depth: the depth image that was used, ``message`` is the message
+    it came in. camera, depth_camera: calibrations of both, None where depth shows what the image
+    shows. silence: why the depth image says nothing about people, empty when it does.
     """
 
     header: Header
     people: People3D
-    optical: People3D
+    motion: RigidMotion | None
     depth: np.ndarray
     message: ReceivedImage | Image | CompressedImage
     camera: CameraModel
     depth_camera: CameraModel | None
     silence: str
     milliseconds: float
+
+    def optical(self, people: People3D) -> People3D:
+        """``people`` of the frame of ``header`` in the camera's optical frame."""
+        return people if self.motion is None else moved(people, self.motion, back=True)
 
 
 def lift(
@@ -64,7 +68,7 @@ def lift(
         depth_camera = _depth_camera(
             depth_input.calibration, calibration, depth.shape, people.image_size
         )
-        optical = lift_people(
+        found = lift_people(
             people, depth, camera, depth_camera=depth_camera, joint_inset=run.joint_inset
         )
         silence = says_nothing(depth)
@@ -74,14 +78,16 @@ def lift(
         raise NoDepthError(f"{depth_input.topic}: {error}", "not an image") from error
     except ValueError as error:
         raise NoDepthError(f"{depth_input.topic}: {error}", "not usable") from error
-    found_header, found = header, optical
+    found_header, motion = header, None
     if target_frame is not None:
-        found_header, found = target_frame.transform(header, optical)
+        motion = target_frame.motion(header)
+        found_header = Header(stamp=header.stamp, frame_id=target_frame.frame)
+        found = moved(found, motion)
     elapsed = (time.perf_counter() - start) * 1e3
     if silence:
         silence = f"the depth image on {depth_input.topic}: {silence}"
     return Lifted(
-        found_header, found, optical, depth, message, camera, depth_camera, silence, elapsed
+        found_header, found, motion, depth, message, camera, depth_camera, silence, elapsed
     )
 
 

@@ -17,6 +17,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.loop.protocols import Detections
@@ -183,19 +184,22 @@ class FrameProcessor:
         stages = {**report.stage_ms, "track": tracked.milliseconds}
         overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0) - tracked.milliseconds
         stages["node overhead"] = overhead_ms
-        self._publish_smooth(camera, header, tracked)
+        smooth = self._smooth(camera, header, tracked)
+        in_space = None
         lifted = self._lift(camera, inputs, header, tracked)
         if lifted is not None:
+            in_space = self._publish_lifted(camera, tracked, lifted)
             stages["depth"] = lifted.milliseconds
         camera.statistics.add(age_s, stages, len(people), report.not_finite)
         no_markers = camera.publishers.publish_wanted(
             header,
             image,
             people,
+            smooth=smooth,
+            in_space=in_space,
             run=self._parameters.run(),
             score_threshold=self._loop.settings.confidence_threshold,
             calibration=inputs.calibration,
-            lifted=lifted,
         )
         if no_markers is None:
             self._tell(camera, "markers")
@@ -260,40 +264,46 @@ class FrameProcessor:
             self._log.info(f"{camera.name}: the camera's turns are known, in frame {ego.frame!r}")
         return found
 
-    def _publish_smooth(self, camera: Camera, header: Header, tracked: Tracked) -> None:
-        """Publish smoothed joints; the filters forget everything while nobody wants them."""
-        if camera.publishers.wants_smooth:
-            people = camera.tracking.smooth(tracked, self._parameters.smoothing())
-            camera.publishers.publish_smooth(header, people, tracked.ages)
-        else:
+    def _smooth(self, camera: Camera, header: Header, tracked: Tracked) -> People | None:
+        """Publish smoothed joints; None, and nothing is remembered, while nobody wants them."""
+        if not camera.publishers.wants_smooth:
             camera.tracking.stop_smoothing()
+            return None
+        people = camera.tracking.smooth(tracked, self._parameters.smoothing())
+        camera.publishers.publish_smooth(header, people, tracked.ages)
+        return people
 
     def _lift(
         self, camera: Camera, inputs: CameraInputs, header: Header, tracked: Tracked
     ) -> Lifted | None:
-        """Publish the people in space, if there is depth and a subscriber."""
-        publishers, tracking, people = camera.publishers, camera.tracking, tracked.people
-        if inputs.depth is None or not publishers.wants_depth:
-            tracking.stop_smoothing_in_space()
+        """The people in space, if there is depth and a subscriber."""
+        if inputs.depth is None or not camera.publishers.wants_depth:
+            camera.tracking.stop_smoothing_in_space()
             self._tell(camera, "depth")
             return None
-        run, smoothing = self._parameters.run(), self._parameters.smoothing()
         try:
             lifted = lift(
-                header, people, inputs.depth, inputs.calibration, inputs.target_frame, run
-            )
+                header, tracked.people, inputs.depth, inputs.calibration, inputs.target_frame,
+                self._parameters.run(),
+            )  # fmt: skip
         except NoDepthError as error:
             self._tell(camera, "depth", error.kind, str(error))
             return None
+        self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
+        return lifted
+
+    def _publish_lifted(self, camera: Camera, tracked: Tracked, lifted: Lifted) -> People3D | None:
+        """Publish people in space; returns the smoothed ones in the camera's optical frame."""
+        publishers, tracking = camera.publishers, camera.tracking
+        smoothing = self._parameters.smoothing()
         placed, velocities = tracking.locate(tracked, lifted.people, smoothing)
         smooth = None
         if publishers.wants_smooth_in_space:
             smooth = tracking.smooth_in_space(tracked, placed, smoothing)
         else:
             tracking.stop_smoothing_in_space()
-        publishers.publish_lifted(tracked, lifted, velocities, smooth, run)
-        self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
-        return lifted
+        publishers.publish_lifted(tracked, lifted, velocities, smooth, self._parameters.run())
+        return None if smooth is None else lifted.optical(smooth)
 
     def _tell(self, camera: Camera, what: str, kind: str = "", reason: str = "") -> None:
         """Keep in the diagnostics why something is missing; log it when it begins to be.

@@ -39,8 +39,8 @@ _TITLES = {
     id(CAMERA): "The camera: may change while the node is not active",
     id(RUN): "The node: may change at any time",
     id(TRACKER): "The tracker: may change at any time",
-    id(SMOOTHING): "Smoothing in poses_smooth, poses_3d_smooth and of velocities: may change at "
-    "any time",
+    id(SMOOTHING): "Smoothing in poses_smooth, poses_3d_smooth, markers and of velocities: may "
+    "change at any time",
     id(LOOP): "The loop: may change at any time. Without a value here, the preset's counts",
 }
 _HEAD = """\

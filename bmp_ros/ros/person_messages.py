@@ -142,9 +142,9 @@ def detections_available() -> bool:
 
 def detection_array(header: Header, people: People) -> Any:
     """Boxes only, class ``person``; ``id`` is the track's number, empty without one."""
-    from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+    from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
-    array = Detection2DArray(header=header)
+    array = empty_detection_array(header)
     rows = zip(
         people.boxes.tolist(), people.scores.tolist(), people.track_ids.tolist(), strict=True
     )
@@ -160,6 +160,13 @@ def detection_array(header: Header, people: People) -> Any:
         detection.results = [hypothesis]
         array.detections.append(detection)
     return array
+
+
+def empty_detection_array(header: Header) -> Any:
+    """What `detection_array` says of an image without people."""
+    from vision_msgs.msg import Detection2DArray
+
+    return Detection2DArray(header=header)
 
 
 def _mask_message(mask: np.ndarray, rectangle: np.ndarray) -> Mask:

@@ -22,7 +22,13 @@ from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
 from bmp_ros.ros.image_messages import image_message, jpeg_message
 from bmp_ros.ros.interfaces import PersonArray, PersonArray3D
-from bmp_ros.ros.person_messages import detection_array, detections_available, person_array
+from bmp_ros.ros.person_messages import (
+    detection_array,
+    detections_available,
+    empty_detection_array,
+    person_array,
+    skeleton_message,
+)
 from bmp_ros.ros.settings import RunSettings
 
 _QOS = QoSProfile(depth=5)  # reliable, volatile: every subscriber fits
@@ -37,6 +43,7 @@ class CameraPublishers:
     def __init__(self, node: LifecycleNode, prefix: str) -> None:
         self._node = node
         self._nobody: PersonArray | None = None
+        self._nobody_in_space: PersonArray3D | None = None
 
         def publisher(kind: type, topic: str) -> Any:
             return node.create_lifecycle_publisher(kind, prefix + topic, _QOS)
@@ -79,16 +86,24 @@ class CameraPublishers:
         )
 
     def publish_empty(self) -> None:
-        """Clear displays: an empty array with the header of the last image, if there was one."""
+        """Say on every topic of people that nobody is seen any more, with the last header of each;
+        nothing where nothing was said before."""
         if self._nobody is None:
             return
+        header = self._nobody.header
+        delete = Marker(header=header, action=Marker.DELETEALL)
         self._poses.publish(self._nobody)
-        if self.wants_smooth:
-            self._smooth.publish(self._nobody)
-        if _is_wanted(self._markers):
-            delete = Marker(header=self._nobody.header, action=Marker.DELETEALL)
-            self._markers.publish(MarkerArray(markers=[delete]))
-        self._nobody = None
+        for publisher, message in (
+            (self._smooth, self._nobody),
+            (self._poses_3d, self._nobody_in_space),
+            (self._smooth_3d, self._nobody_in_space),
+            (self._markers, MarkerArray(markers=[delete])),
+        ):
+            if message is not None and _is_wanted(publisher):
+                publisher.publish(message)
+        if self._detections is not None and _is_wanted(self._detections):
+            self._detections.publish(empty_detection_array(header))
+        self._nobody = self._nobody_in_space = None
 
     def publish_times(self, processing_ms: float, latency_ms: float) -> None:
         self._processing_time.publish(Float64(data=processing_ms))
@@ -96,12 +111,13 @@ class CameraPublishers:
 
     @property
     def wants_smooth(self) -> bool:
-        """Whether smoothed joints have subscribers."""
-        return _is_wanted(self._smooth)
+        """Whether smoothed joints have subscribers; markers show them, too."""
+        return _is_wanted(self._smooth) or _is_wanted(self._markers)
 
     def publish_smooth(self, header: Header, people: People, ages: np.ndarray) -> None:
         """people: with smoothed joints."""
-        self._smooth.publish(person_array(header, people, ages))
+        if _is_wanted(self._smooth):
+            self._smooth.publish(person_array(header, people, ages))
 
     @property
     def wants_depth(self) -> bool:
@@ -111,8 +127,8 @@ class CameraPublishers:
 
     @property
     def wants_smooth_in_space(self) -> bool:
-        """Whether smoothed joints in space have subscribers."""
-        return _is_wanted(self._smooth_3d)
+        """Whether smoothed joints in space have subscribers; markers show them, too."""
+        return _is_wanted(self._smooth_3d) or _is_wanted(self._markers)
 
     def publish_lifted(
         self,
@@ -131,7 +147,10 @@ class CameraPublishers:
             self._poses_3d.publish(
                 person_array_3d(header, people, lifted.people, ages, velocities)
             )
-        if smooth is not None:
+        self._nobody_in_space = PersonArray3D(
+            header=header, skeleton=skeleton_message(people.skeleton)
+        )
+        if smooth is not None and _is_wanted(self._smooth_3d):
             self._smooth_3d.publish(person_array_3d(header, people, smooth, ages, velocities))
         if _is_wanted(self._empty_depth):
             depth = people_free_depth(lifted, people, run.people_margin)
@@ -143,21 +162,23 @@ class CameraPublishers:
         image: np.ndarray,
         people: People,
         *,
+        smooth: People | None,
+        in_space: People3D | None,
         run: RunSettings,
         score_threshold: float,
         calibration: CalibrationInput,
-        lifted: Lifted | None,
     ) -> CalibrationError | None:
         """Publish what has subscribers; return why markers that are wanted cannot be drawn.
 
-        calibration: of the image. lifted: the people in space, None without depth.
+        smooth: the people with smoothed joints, for the markers; None if unwanted. in_space: they
+        in the camera's optical frame, None without depth. calibration: of the image.
         """
         self._publish_debug_image(header, image, people, run.jpeg_quality)
         if _is_wanted(self._label_image):
             self._label_image.publish(label_image(header, people))
         if self._detections is not None and _is_wanted(self._detections):
             self._detections.publish(detection_array(header, people))
-        if not _is_wanted(self._markers):
+        if smooth is None or not _is_wanted(self._markers):
             return None
         try:
             camera = calibration.fitting(people.image_size, "the image")
@@ -166,11 +187,11 @@ class CameraPublishers:
         self._markers.publish(
             markers.skeleton_markers(
                 header,
-                people,
+                smooth,
                 camera,
                 run.marker_distance,
                 score_threshold,
-                in_space=lifted.optical if lifted is not None else None,
+                in_space=in_space,
             )
         )
         return None

@@ -64,11 +64,14 @@ def example(name: str, folder: Path, *arguments: str) -> ChildProcess:
 
 
 def people_at(*places: tuple[float, float]) -> Any:
-    """People at (x to the right, z ahead) metres in the camera's optical frame; NaN: unknown."""
+    """People at (x to the right, z ahead) metres in the camera's optical frame, with the ids 1,
+    2, …; NaN: unknown."""
     return interfaces.PersonArray3D(
         people=[
-            interfaces.Person3D(centroid=Point(x=x, y=0.0, z=z), distance=math.hypot(x, z))
-            for x, z in places
+            interfaces.Person3D(
+                track_id=number, centroid=Point(x=x, y=0.0, z=z), distance=math.hypot(x, z)
+            )
+            for number, (x, z) in enumerate(places, start=1)
         ]
     )
 
@@ -123,6 +126,7 @@ def test_follows_the_nearest_and_stops_for_nobody(context: Context, tmp_path: Pa
         unknown = (math.nan, math.nan)
         assert robot.answer_to(people_at(unknown)) == STILL
         assert robot.answer_to(people_at(unknown, far_left))[0] > 0
+        assert "following person 2" in running.log.read_text(encoding="utf-8")
         assert running.end() == 0, running.last_words()
 
 
@@ -138,11 +142,11 @@ def test_prints_people(context: Context, tmp_path: Path) -> None:
     message = interfaces.PersonArray(height=48, width=64)
     message.header.stamp.sec, message.header.stamp.nanosec = 12, 34
     message.skeleton.keypoint_names = NAMES
-    person = interfaces.Person(score=0.75)
+    person = interfaces.Person(score=0.75, track_id=7)
     person.bbox.x, person.bbox.y = 10.0, 20.0
     person.keypoints = [interfaces.Keypoint(score=score) for score in (0.9, 0.1, 0.8)]
     person.mask = interfaces.Mask(width=3, height=2, counts=[1, 4, 1])
-    message.people = [person]
+    message.people = [person, interfaces.Person(track_id=-1, keypoints=person.keypoints)]
     with example("print_people.py", tmp_path) as running:
 
         def printed() -> str:
@@ -154,7 +158,9 @@ def test_prints_people(context: Context, tmp_path: Path) -> None:
 
         peer.wait_for(shows, "the example to print somebody")
         assert printed().startswith(
-            "12.000000034: 1 people\n  0.75 at 10 20, 4 px: nose right_eye\n"
+            "12.000000034: 2 people\n"
+            "  id 7: 0.75 at 10 20, 4 px: nose right_eye\n"
+            "  no id yet: 0.00 at 0 0, 0 px: nose right_eye\n"
         )
         peer.publish(interfaces.PersonArray())
         peer.wait_for(lambda: printed().endswith("0.000000000: 0 people\n"), "nobody")

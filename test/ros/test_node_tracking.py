@@ -213,6 +213,31 @@ def test_markers_have_the_number_and_colour_of_the_track(lab: Lab) -> None:
     assert [m.text for m in second if m.type == Marker.TEXT_VIEW_FACING] == ["2", "1"]
 
 
+def test_markers_show_smoothed_joints(lab: Lab) -> None:
+    scene = started(lab, TWO[:1])
+    markers = lab.listen("/bmp/markers", MarkerArray)
+    publisher = lab.peer.create_publisher(CameraInfo, "/camera/camera_info", 1)
+    raw: dict[int, float] = {}
+
+    def drawn() -> dict[int, float]:
+        """x of one end of a line, metres, by stamp."""
+        lines = {stamp_of(m.markers[0]): m.markers[1].points for m in markers if m.markers[1:]}
+        return {stamp: points[0].x for stamp, points in lines.items() if stamp in raw}
+
+    def shoot() -> bool:
+        publisher.publish(calibration())
+        jitter(scene)
+        message = scene.shoot()
+        raw[stamp_of(message)] = nose(message)
+        return len(drawn()) >= 12
+
+    wait_for(shoot, "markers")
+    shown = drawn()
+    # Two metres away, a pixel is as wide as that; every joint moves with the nose.
+    jitters = np.std([raw[stamp] for stamp in shown]) * 2.0 / calibration().k[0]
+    assert 0 < np.std(list(shown.values())) < 0.7 * jitters
+
+
 def jitter(scene: Scene) -> None:
     """Everybody one pixel to the left or to the right of where they are, in turns."""
     scene.move(1 if int(scene.boxes[0, 0]) % 2 == 0 else -1)
@@ -273,6 +298,7 @@ def test_untracked_joints_are_not_smoothed(lab: Lab) -> None:
 def test_velocities_and_smoothed_people_in_space(lab: Lab) -> None:
     rig = Rig(lab)
     smooth = lab.listen("/bmp/poses_3d_smooth", PersonArray3D)
+    markers = lab.listen("/bmp/markers", MarkerArray)
     start = lab.peer.get_clock().now().nanoseconds
     raw: list[Any] = []
     for step in range(16):  # two metres away, and coming nearer at half a metre per second
@@ -293,9 +319,21 @@ def test_velocities_and_smoothed_people_in_space(lab: Lab) -> None:
     joints = [(a.z, b.z) for a, b in zip(last.keypoints, smoothed.keypoints, strict=True)]
     known = np.array([pair for pair in joints if math.isfinite(pair[0])])
     assert len(known) >= 10 and (known[:, 1] > known[:, 0]).all()
+    stamp = stamp_of(smooth[-1])
+    shown = wait_for(lambda: [m for m in markers if stamp_of(m.markers[0]) == stamp], "markers")
+    (skeleton,) = [m for m in shown[0].markers if (m.ns, m.id) == ("tracks", 1)]
+    ends = [point.z for point in skeleton.points]
+    assert ends and set(ends) <= set(known[:, 1].tolist())
     assert lab.set(tracking=False)[0].successful
     rig.shoot(depth_of(2.0), stamp_ns=start + 16 * STEP_NS)
     assert math.isnan(rig.people_3d().people[0].velocity.z)
+
+    seen = rig.poses_3d[-1].header
+    wait_for(lambda: smooth[-1].header == seen, "the last people")
+    assert lab.transition("deactivate")
+    for topic in (rig.poses_3d, smooth):
+        wait_for(lambda: not topic[-1].people, "the empty array")  # noqa: B023
+        assert topic[-1].header == seen and topic[-1].skeleton.keypoint_names
 
 
 def test_the_debug_image_keeps_a_colour_per_person(lab: Lab) -> None:

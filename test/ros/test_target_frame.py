@@ -5,9 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from geometry_msgs.msg import Quaternion, Transform, Vector3
 from node_harness import Lab, wait_for
 from test_node_depth import Rig, depth_of
+
+from bmp_ros.depth.people_3d import People3D
+from bmp_ros.ros.target_frame import moved
+from bmp_ros.ros.transforms import rigid_motion
 
 
 def test_people_in_a_target_frame(lab: Lab) -> None:
@@ -30,3 +36,22 @@ def test_people_in_a_target_frame(lab: Lab) -> None:
     found = wait_for(moved, "people in the frame map")[-1]
     assert found.header.frame_id == "map"
     assert found.people[0].centroid.z == pytest.approx(12.0, abs=1e-3)
+
+
+def test_people_come_back_to_where_they_were() -> None:
+    turn = Quaternion(x=0.1, y=-0.5, z=0.3, w=0.8)
+    motion = rigid_motion(Transform(rotation=turn, translation=Vector3(x=1.0, y=-2.0, z=3.0)))
+    random = np.random.default_rng(0)
+    people = People3D(
+        keypoints=random.normal(size=(2, 17, 3)).astype(np.float32),
+        spread=np.zeros((2, 17), np.float32),
+        centroids=random.normal(size=(2, 3)).astype(np.float32),
+        distances=np.array([1, np.nan], np.float32),
+    )
+    people.keypoints[0, 3] = np.nan
+    there = moved(people, motion)
+    back = moved(there, motion, back=True)
+    np.testing.assert_allclose(back.keypoints, people.keypoints, atol=1e-5)
+    np.testing.assert_allclose(back.centroids, people.centroids, atol=1e-5)
+    assert np.abs(there.centroids - people.centroids).max() > 0.5
+    assert there.distances is people.distances
