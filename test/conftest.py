@@ -26,8 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if IN_PARALLEL else str(min(4, os.c
 OPENMMLAB_TESTS = Path(__file__).parent / "engines" / "openmmlab"
 SLOW = (
     "demo/", "examples/", "synthetic/", "ros/test_node_", "ros/test_launch", "ros/test_soak",
-    "test_packaging", "benchmark/test_measure", "engines/test_published_presets",
-    "engines/test_sam2_parity", "engines/test_yolov5.py::test_td_crowdhuman",
+    "test_packaging", "benchmark/test_measure", "benchmark/test_gpu",
+    "engines/test_published_presets", "engines/test_sam2_parity",
+    "engines/test_yolov5.py::test_td_crowdhuman",
     "training/test_trainer",
 )  # fmt: skip
 """Tests that start processes, nodes, renderers or pip, train, or run networks at full size: left

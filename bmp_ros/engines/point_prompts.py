@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,22 +94,27 @@ class PromptedSegmenter:
 
 
 def torch_graphs(
-    network: Any, functions: Mapping[str, Any], device: str, precision: str, compile: bool
+    network: Any,
+    functions_of: Callable[[Any], Mapping[str, Any]],
+    device: str,
+    precision: str,
+    compile: bool,
 ) -> dict[str, Any]:
     """Graphs of a network in PyTorch, under autocast below fp32; ``compile`` fuses the encoder.
 
-    functions: part -> (function of named tensors, names of its outputs).
+    functions_of: network -> part -> (function of named tensors, names of its outputs); that of the
+    encoder takes pixels (h, w, 3) uint8 BGR, too.
     """
-    from bmp_ros.engines.torch_graph import TorchGraph, torch_dtype
+    from bmp_ros.engines.torch_graph import TorchGraph, holding_weights, torch_dtype
 
     dtype = torch_dtype(precision, device)
-    network = network.eval().to(device)
+    network = holding_weights(network.eval(), dtype).to(device)
     return {
         part: TorchGraph(
             network, function, outputs, device, autocast=dtype,
-            compile=compile and part == "encoder",
+            compile=compile and part == "encoder", takes_pixels=part == "encoder",
         )
-        for part, (function, outputs) in functions.items()
+        for part, (function, outputs) in functions_of(network).items()
     }  # fmt: skip
 
 

@@ -79,11 +79,19 @@ class PointPromptSegmenter(PromptedSegmenter):
         """Run a network in PyTorch, fp16 and bf16 under autocast. side: None as in training."""
         from bmp_ros.networks.point_segmenter import CANVAS
 
-        graphs = torch_graphs(network, graph_functions(network), device, precision, compile)
+        def functions(network: PointSegmenter) -> dict[str, Any]:
+            parts = graph_functions(network)
+            encoder, outputs = parts["encoder"]
+            return {**parts, "encoder": (_of_pixels(encoder, device), outputs)}
+
+        graphs = torch_graphs(network, functions, device, precision, compile)
         return cls(graphs, side or CANVAS, device, **areas)
 
     def image_input(self, frame: Frame) -> dict[str, np.ndarray]:
-        return {"canvas": segmenter_input(frame.image, self._letterbox(frame))}
+        letterbox = self._letterbox(frame)
+        if self.graphs["encoder"].takes_pixels:
+            return {"canvas": letterbox.apply(frame.image)}
+        return {"canvas": segmenter_input(frame.image, letterbox)}
 
     def prompt_inputs(
         self, frame: Frame, points: np.ndarray, masks: np.ndarray | None
@@ -177,6 +185,20 @@ def graph_functions(network: PointSegmenter) -> dict[str, Any]:
         return network.decode((fine, middle, keys), points, labels, masks)
 
     return {"encoder": (encoder, FEATURES), "decoder": (decoder, ("logits", "scores"))}
+
+
+def _of_pixels(encoder: Any, device: str) -> Any:
+    """The encoder, which also takes a canvas (h, w, 3) uint8 BGR; see `segmenter_input`."""
+    from bmp_ros.engines.torch_graph import RgbNormalisation, rgb_levels
+
+    normalise = RgbNormalisation(device)
+
+    def encode(canvas: torch.Tensor) -> Any:
+        if canvas.dtype.is_floating_point:
+            return encoder(canvas)
+        return encoder(normalise(rgb_levels(canvas)[None]))
+
+    return encode
 
 
 def _build(settings: PointSegmenterOptions, weights: Any, runtime: Runtime) -> Any:

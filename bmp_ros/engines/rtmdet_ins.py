@@ -18,6 +18,8 @@ from bmp_ros.engines import options
 from bmp_ros.engines.box_selection import select_people
 from bmp_ros.engines.dynamic_masks import mask_logits, masks_on_image
 from bmp_ros.engines.letterbox import (
+    BGR_MEAN,
+    BGR_STD,
     Letterbox,
     canvas_size,
     detector_input,
@@ -101,7 +103,12 @@ class RTMDetInsDetector:
         functions = graph_functions(prepared, canvas_size(input_size))
         graphs = {
             part: TorchGraph(
-                prepared, function, outputs, device, compile=compile and part == "boxes"
+                prepared,
+                function,
+                outputs,
+                device,
+                compile=compile and part == "boxes",
+                takes_pixels=part == "boxes",
             )
             for part, (function, outputs) in functions.items()
         }
@@ -114,7 +121,9 @@ class RTMDetInsDetector:
         to drop and count.
         """
         letterbox = Letterbox.fit(frame.height, frame.width, self._canvas)
-        canvas = detector_input(letterbox.apply(frame.image))
+        canvas = letterbox.apply(frame.image)
+        if not self.graphs["boxes"].takes_pixels:
+            canvas = detector_input(canvas)
         found = self.graphs["boxes"].run({"canvas": canvas}, FEATURES)
         locations = _best(found["scores"], score_threshold, self.candidates)
         boxes, scores, chosen = select_people(
@@ -167,17 +176,22 @@ def _best(scores: np.ndarray, threshold: float, most: int) -> np.ndarray:
 def graph_functions(network: RTMDetIns, canvas: tuple[int, int]) -> dict[str, Any]:
     """The two graphs of a prepared network as functions of named tensors, with output names.
 
-    boxes: normalised canvas (1, 3, h, w) -> boxes (P, 4) xyxy on the canvas, scores (P,), three
-    feature maps. masks: these and locations (n,) int64 -> prototypes (8, h/8, w/8), kernels
-    (n, 169).
+    boxes: normalised canvas (1, 3, h, w) float32, or canvas (h, w, 3) uint8 BGR -> boxes (P, 4)
+    xyxy on the canvas, scores (P,), three feature maps. masks: these and locations (n,) int64 ->
+    prototypes (8, h/8, w/8), kernels (n, 169).
     """
     import torch
 
     head = network.bbox_head
     first = next(network.parameters())
     centres = torch.from_numpy(grid_priors(canvas)[:, :2]).to(first.device)
+    mean, std = (
+        torch.tensor(of_bgr).view(1, 3, 1, 1).to(first.device) for of_bgr in (BGR_MEAN, BGR_STD)
+    )
 
     def boxes(canvas: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if not canvas.dtype.is_floating_point:
+            canvas = (canvas.permute(2, 0, 1)[None].float() - mean) / std
         features = network.features(canvas.to(first.dtype))
         logits, distances = head.boxes(features)
         low, high = distances[0].float().split(2, dim=1)

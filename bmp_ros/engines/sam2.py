@@ -78,11 +78,18 @@ class Sam2Segmenter(PromptedSegmenter):
 
         dynamic_multimask: an unstable mask gives way to the best of the three alternatives.
         """
-        functions = graph_functions(network, dynamic_multimask)
+
+        def functions(network: Sam2Network) -> dict[str, Any]:
+            parts = graph_functions(network, dynamic_multimask)
+            encoder, outputs = parts["encoder"]
+            return {**parts, "encoder": (_of_pixels(encoder, network.image_size, device), outputs)}
+
         graphs = torch_graphs(network, functions, device, precision, compile)
         return cls(graphs, network.image_size, device, **areas)
 
     def image_input(self, frame: Frame) -> dict[str, np.ndarray]:
+        if self.graphs["encoder"].takes_pixels:
+            return {"image": frame.image}
         return {"image": sam2_input(frame.image, self._side)}
 
     def prompt_inputs(
@@ -171,6 +178,24 @@ def graph_functions(network: Sam2Network, dynamic_multimask: bool) -> dict[str, 
         )
 
     return {"encoder": (encoder, EMBEDDING), "decoder": (decoder, ("logits", "scores"))}
+
+
+def _of_pixels(encoder: Any, side: int, device: str) -> Any:
+    """The encoder, which also takes an image (H, W, 3) uint8 BGR; see `sam2_input`."""
+    from torch.nn.functional import interpolate
+
+    from bmp_ros.engines.torch_graph import RgbNormalisation, rgb_levels
+
+    normalise = RgbNormalisation(device)
+
+    def encode(image: torch.Tensor) -> Any:
+        if image.dtype.is_floating_point:
+            return encoder(image)
+        levels = rgb_levels(image)[None]
+        resized = interpolate(levels, (side, side), mode="bilinear", antialias=True)
+        return encoder(normalise(resized))
+
+    return encode
 
 
 def _build(settings: Sam2Options, weights: Any, runtime: Runtime) -> Sam2Segmenter:

@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bmp_ros.engines.crops import crop_geometry, pose_inputs
+from bmp_ros.engines.crops import (
+    CropGeometry,
+    background_weights,
+    crop_geometry,
+    pose_inputs,
+    warp_crops,
+)
 from bmp_ros.engines.pose_decoding import DECODINGS, OUTPUTS, Decoding, Outputs, find_decoding
 from bmp_ros.engines.registry import Engine, Runtime
 from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton, skeleton_of_size
 
 if TYPE_CHECKING:
+    import torch
+
     from bmp_ros.loop.frame import Frame
 
 
@@ -110,7 +118,7 @@ class TopDownPoseEstimator:
         """
         import torch
 
-        from bmp_ros.engines.torch_graph import TorchGraph, torch_dtype
+        from bmp_ros.engines.torch_graph import TorchGraph, holding_weights, torch_dtype
 
         dtype = torch_dtype(precision, device)
         skeleton = skeleton_of(network, settings.get("decoding", "udp"), skeleton)
@@ -120,13 +128,16 @@ class TopDownPoseEstimator:
         if hasattr(network, "set_precision"):
             network.set_precision(dtype)
             autocast = torch.float32
+        else:
+            module = holding_weights(module, dtype)
         graph = TorchGraph(
             module,
-            lambda crops: module(crops),
+            _of_pixels(module, device),
             OUTPUTS[_returns(network)],
             device,
             autocast=autocast,
             compile=compile,
+            takes_pixels=True,
         )
         return cls(graph, network.input_size, skeleton, device, **settings)
 
@@ -148,11 +159,15 @@ class TopDownPoseEstimator:
                 f"masks must have shape {(people, frame.height, frame.width)}, one per box in the "
                 f"size of the frame, got {masks.shape}"
             )
-        crops = pose_inputs(frame.image, geometry, masks, self.background_factor)
         # Passes of equal size: 17 people in two passes are 9 + 8, not 16 + 1.
         people_per_pass = max(1, self.max_batch // (2 if self.flip_test else 1))
-        passes = np.array_split(crops, math.ceil(people / people_per_pass))
-        parts = [self._run(part) for part in passes]
+        count = math.ceil(people / people_per_pass)
+        parts = [
+            self._run(
+                frame, geometry[rows[0] : rows[-1] + 1], None if masks is None else masks[rows]
+            )
+            for rows in np.array_split(np.arange(people), count)
+        ]
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         points, scores, grid = self.decoding.locate(outputs)
         keypoints = geometry.points_to_image(points, grid)
@@ -160,17 +175,53 @@ class TopDownPoseEstimator:
             return Poses(keypoints, scores)
         return Poses(keypoints, outputs["oks"], outputs["visibility"], outputs["presence"])
 
-    def _run(self, crops: np.ndarray) -> Outputs:
+    def _run(self, frame: Frame, geometry: CropGeometry, masks: np.ndarray | None) -> Outputs:
         """The outputs of n crops that the network has; merged with those of the mirror images."""
-        if self.flip_test:
-            crops = np.concatenate([crops, crops[..., ::-1]])
-        found = self.graph.run({"crops": crops})
+        found = self.graph.run(self._inputs(frame, geometry, masks))
         used = self.decoding.channels * len(self._skeleton)
         outputs = self.decoding.of_pass({name: value[:, :used] for name, value in found.items()})
         if not self.flip_test:
             return outputs
         partners, width = self._skeleton.flip_indices, self.input_size[0]
         return self.decoding.merge(outputs, partners, self._shift_flipped, width)
+
+    def _inputs(
+        self, frame: Frame, geometry: CropGeometry, masks: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """Crops, with ``flip_test`` followed by their mirror images, as the graph takes them."""
+        if not self.graph.takes_pixels:
+            crops = pose_inputs(frame.image, geometry, masks, self.background_factor)
+            return {"crops": _and_mirrored(crops, 3) if self.flip_test else crops}
+        inputs = {"crops": warp_crops(frame.image, geometry)}
+        if masks is not None and self.background_factor is not None:
+            inputs["weights"] = background_weights(masks, geometry, self.background_factor)
+        if self.flip_test:
+            inputs = {name: _and_mirrored(value, 2) for name, value in inputs.items()}
+        return inputs
+
+
+def _and_mirrored(crops: np.ndarray, axis: int) -> np.ndarray:
+    return np.concatenate([crops, np.flip(crops, axis)])
+
+
+def _of_pixels(network: Any, device: str) -> Callable[..., Any]:
+    """The network, which also takes crops (n, h, w, 3) uint8 BGR; see `pose_inputs`.
+
+    weights: (n, h, w) float32, see `background_weights`.
+    """
+    from bmp_ros.engines.torch_graph import RgbNormalisation, rgb_levels
+
+    normalise = RgbNormalisation(device)
+
+    def run(crops: torch.Tensor, weights: torch.Tensor | None = None) -> Any:
+        if crops.dtype.is_floating_point:
+            return network(crops)
+        levels = rgb_levels(crops)
+        if weights is not None:
+            levels = (levels * weights[:, None]).round()
+        return network(normalise(levels))
+
+    return run
 
 
 def _returns(network: PoseNetwork) -> str:

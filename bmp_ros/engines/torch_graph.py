@@ -2,12 +2,15 @@
 """Graphs of a network in PyTorch: device and number format, named arrays in, named arrays out.
 
 `TorchGraph` has the interface of `bmp_ros.engines.onnx.graph.Graph`, so that one engine in NumPy
-runs either. The functions that it calls are the ones that `bmp export` traces.
+runs either. The functions that it calls are the ones that `bmp export` traces; beside their
+exported input many take pixels as they are, uint8, and prepare them on the device.
 """
 
 from __future__ import annotations
 
+import copy
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
 from bmp_ros.weights.checkpoint import load_state_dict
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
+MOST_CAPTURED = 12
+"""CUDA graphs kept per network and part; the least recently used one goes."""
+
 
 class TorchGraph:
-    """One part of a network. network: the module, for whoever counts or hooks."""
+    """One part of a network.
+
+    network: the module, for whoever counts or hooks. takes_pixels: the function also takes uint8
+    pixels. capture: record the work on a GPU as a CUDA graph, one per set of input shapes, and
+    replay it; saves launching hundreds of kernels. Must not be changed while the graph runs.
+    """
 
     def __init__(
         self,
@@ -33,6 +45,7 @@ class TorchGraph:
         *,
         autocast: torch.dtype = torch.float32,
         compile: bool = False,
+        takes_pixels: bool = False,
     ) -> None:
         """Take over ``network``, which is on ``device`` already.
 
@@ -41,37 +54,140 @@ class TorchGraph:
         compile: fuse with ``torch.compile`` at the first run (minutes).
         """
         self.network = network
+        self.takes_pixels = takes_pixels
+        self.capture = False
         self._function = torch.compile(function) if compile else function
         self._outputs = tuple(outputs)
         self._device = torch.device(device)
         self._autocast = autocast
+        self._captured: OrderedDict[Any, _Captured] = OrderedDict()
 
     def run(
         self, inputs: Mapping[str, np.ndarray | Tensor], keep: Sequence[str] = ()
     ) -> dict[str, Any]:
         """Run the graph once and return its outputs by name, float32.
 
-        inputs: NumPy arrays, and what an earlier run kept. Outputs are NumPy arrays but those in
-        ``keep``: these stay on the device as they are. Waits for the device once, at the end.
+        inputs: NumPy arrays, and what an earlier run kept. Outputs are NumPy arrays (bool and
+        integers as they are, everything else float32) but those in ``keep``: these stay on the
+        device as they are. Waits for the device once, at the end, and not at all when everything
+        is kept.
         """
-        reduced = self._autocast != torch.float32
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
-            if isinstance(value, np.ndarray)
-            else value
-            for name, value in inputs.items()
-        }
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, dtype=self._autocast, enabled=reduced),
+        with torch.inference_mode():
+            tensors = {name: self._uploaded(value) for name, value in inputs.items()}
+            capture = self.capture and self._device.type == "cuda"
+            values = self._replayed(tensors) if capture else self._called(tensors)
+            # Networks with fewer outputs than names have the first ones.
+            named = dict(zip(self._outputs, values, strict=False))
+            kept = {name: value for name, value in named.items() if name in keep}
+            if capture:  # the next replay writes into the same memory
+                kept = {name: value.clone() for name, value in kept.items()}
+            arrays = self._downloaded({name: named[name] for name in named if name not in kept})
+        return {name: kept[name] if name in kept else arrays[name] for name in named}
+
+    def _called(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        # Casts of weights are not cached: weights are held in their format already, and a cache
+        # would outlive the recording of a CUDA graph.
+        with torch.autocast(
+            self._device.type,
+            dtype=self._autocast,
+            enabled=self._autocast != torch.float32,
+            cache_enabled=False,
         ):
             values = self._function(**tensors)
-            values = (values,) if isinstance(values, Tensor) else values
-        # Networks with fewer outputs than names have the first ones.
-        return {
-            name: value if name in keep else value.float().cpu().numpy()
-            for name, value in zip(self._outputs, values, strict=False)
+        return (values,) if isinstance(values, Tensor) else tuple(values)
+
+    def _uploaded(self, value: np.ndarray | Tensor) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        tensor = torch.from_numpy(np.ascontiguousarray(value))
+        if self._device.type != "cuda":
+            return tensor.to(self._device)
+        # From pinned memory the copy runs while the host prepares the next one.
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def _downloaded(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """All values as NumPy arrays, the device waited for once."""
+        floats = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in values.items()
         }
+        if self._device.type != "cuda" or not floats:
+            return {name: value.cpu().numpy() for name, value in floats.items()}
+        host = {name: value.to("cpu", non_blocking=True) for name, value in floats.items()}
+        torch.cuda.current_stream(self._device).synchronize()
+        return {name: value.numpy() for name, value in host.items()}
+
+    def _replayed(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        key = tuple((name, tuple(value.shape), value.dtype) for name, value in tensors.items())
+        captured = self._captured.get(key)
+        if captured is None:
+            if len(self._captured) >= MOST_CAPTURED:
+                self._captured.popitem(last=False)
+            captured = self._captured[key] = _Captured(self._called, tensors)
+        self._captured.move_to_end(key)
+        return captured.replay(tensors)
+
+
+class _Captured:
+    """The work of one call, recorded: inputs and outputs have their place in memory."""
+
+    def __init__(
+        self,
+        call: Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]],
+        tensors: Mapping[str, Tensor],
+    ) -> None:
+        self._inputs = {name: value.clone() for name, value in tensors.items()}
+        device = next(iter(tensors.values())).device
+        # As torch's documentation asks: a few runs beside the main stream, then the recording.
+        here, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            for _ in range(2):
+                call(self._inputs)
+        here.wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = call(self._inputs)
+
+    def replay(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The outputs, in memory that the next replay overwrites."""
+        for name, value in tensors.items():
+            self._inputs[name].copy_(value, non_blocking=True)
+        self._graph.replay()
+        return self._outputs
+
+
+def holding_weights(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy with matrices and kernels in ``dtype``; for float32 the network itself.
+
+    Norms, embeddings and everything else stay in float32. For networks that run under autocast: it
+    would otherwise convert each weight at each call, hundreds of launches per image, with the same
+    result.
+    """
+    if dtype == torch.float32:
+        return network
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.to(dtype)
+    return network
+
+
+class RgbNormalisation(nn.Module):
+    """Normalises RGB grey levels (..., 3, h, w) float32 as `bmp_ros.engines.crops.normalised`."""
+
+    def __init__(self, device: str | torch.device) -> None:
+        super().__init__()
+        self.mean = torch.from_numpy(RGB_MEAN).view(3, 1, 1).to(device)
+        self.std = torch.from_numpy(RGB_STD).view(3, 1, 1).to(device)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        return (levels - self.mean) / self.std
+
+
+def rgb_levels(pixels: Tensor) -> Tensor:
+    """BGR pixels (..., h, w, 3) uint8 -> RGB grey levels (..., 3, h, w) float32."""
+    return pixels.movedim(-1, -3).flip(-3).float()
 
 
 def torch_device(device: str | torch.device = "auto") -> torch.device:

@@ -143,10 +143,16 @@ class Sam2Network(nn.Module):
         the object, 0 = not. dynamic_multimask: see `select_mask`. Returns mask logits
         (G, S/4, S/4) float32 and the IoU that the network expects of each mask, (G,) float32.
         """
-        sparse, dense = self.sam_prompt_encoder(points=(points, labels), boxes=None, masks=None)
+        # Where things are stays in float32 also under autocast: sines of 2 pi times a Gaussian
+        # projection of the place.
+        with torch.autocast(points.device.type, enabled=False):
+            sparse, dense = self.sam_prompt_encoder(
+                points=(points, labels), boxes=None, masks=None
+            )
+            places = self.sam_prompt_encoder.get_dense_pe()
         logits, scores, _, _ = self.sam_mask_decoder.predict_masks(
             image_embeddings=embedding.image,
-            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            image_pe=places,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             repeat_image=True,

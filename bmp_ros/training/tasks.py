@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, grid_priors
 from bmp_ros.networks.conv_pose import ConvPose
 from bmp_ros.networks.point_segmenter import PointSegmenter
-from bmp_ros.networks.rtmdet_ins import RTMDetIns, RTMDetInsOutput, RTMDetInsSize
+from bmp_ros.networks.rtmdet_ins import PACKAGED_SIZE, RTMDetIns, RTMDetInsOutput
 from bmp_ros.training.detector_loss import detector_loss
 from bmp_ros.training.detector_samples import (
     DetectorSample,
@@ -33,14 +33,6 @@ from bmp_ros.training.trainer import Schedule, Task
 Size = tuple[int, int]
 DetectorBatch = tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
 
-DETECTOR_SIZE = RTMDetInsSize(
-    channels=(16, 24, 48, 96, 176, 288),
-    depths=(1, 1, 2, 1),
-    neck_depth=1,
-    head_channels=64,
-    tower_depth=2,
-)
-"""About as wide as RTMDet-Ins-tiny, with a narrower head: 3.7 M parameters."""
 DETECTOR_CANVAS = (448, 352)
 SEGMENTER_CANVAS = (320, 256)
 
@@ -54,7 +46,7 @@ class DetectorTask:
     name: str = "detector"
 
     def __post_init__(self) -> None:
-        self.network: nn.Module = RTMDetIns(DETECTOR_SIZE, classes=1)
+        self.network: nn.Module = RTMDetIns(PACKAGED_SIZE, classes=1)
         self._priors = torch.from_numpy(grid_priors(self.size))
         self._mean = torch.tensor(BGR_MEAN).view(1, 3, 1, 1)
         self._std = torch.tensor(BGR_STD).view(1, 3, 1, 1)

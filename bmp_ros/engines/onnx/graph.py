@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Graph:
     """One graph, loaded. card: what its file says about it."""
 
+    takes_pixels = False
+    """Images are prepared on the host, as the exported graph wants them."""
+
     def __init__(self, path: Path, target: Target) -> None:
         """Load a file.
 

@@ -1,0 +1,677 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop on a CUDA GPU: number formats, CUDA graphs, people; beside the published order of work.
+
+    python benchmarks/gpu.py --pack build/gpu        # where sam2 is installed, once
+    python benchmarks/gpu.py --output out/gpu        # on the machine with the GPU
+
+Needs PyTorch with CUDA, NumPy, OpenCV, SciPy and PyYAML; no network, no ROS, no weights: networks
+of the published sizes get random ones on the spot, the tiny networks have their own. ``--pack``
+copies what else the machine may lack (sam2 and what it imports, 6 MB) to a folder that the second
+command finds. Every variant is tried on its own: what fails is written down with its traceback and
+the rest goes on. ``gpu.json`` and ``gpu.md`` are written anew after each one, the most important
+ones come first, and nothing is begun after ``--limit-seconds``.
+
+``--device cpu --small`` tries the same code in a minute without a GPU; its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import pstats
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PACK = ROOT / "build" / "gpu"
+sys.path[:0] = [str(ROOT)]
+sys.path += [str(PACK)]  # last: what the machine has itself comes first
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from bmp_ros.benchmark.measure import competitors  # noqa: E402
+from bmp_ros.benchmark.schedule import Schedule  # noqa: E402
+from bmp_ros.benchmark.scripted import Scene, crowd, score_thresholds  # noqa: E402
+from bmp_ros.engines.build import assemble  # noqa: E402
+from bmp_ros.engines.presets import load_preset  # noqa: E402
+from bmp_ros.engines.torch_graph import TorchGraph  # noqa: E402
+from bmp_ros.loop.bmp_loop import BMPLoop  # noqa: E402
+from bmp_ros.loop.frame import Frame  # noqa: E402
+from bmp_ros.machine import machine  # noqa: E402
+
+PACKED = ("sam2", "hydra", "omegaconf", "antlr4", "iopath", "portalocker")
+LATER = {1: 0, 2: 1, 3: 1, 5: 1, 20: 4}
+"""Of so many people, how many are found in the second iteration."""
+TINY_CANVAS = (448, 352)
+Results = dict[str, Any]
+
+
+def pack(folder: Path) -> None:
+    """Copy the packages that SAM 2.1 needs and that are seldom there."""
+    import importlib.util
+
+    for name in PACKED:
+        found = importlib.util.find_spec(name)
+        if found is None or not found.submodule_search_locations:
+            raise SystemExit(f"{name} is not installed here: pip install -r requirements/sam2.txt")
+        source, target = Path(found.submodule_search_locations[0]), folder / name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc", "*.so", "configs"))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size / 2**20:.1f} MiB")
+
+
+# What runs -------------------------------------------------------------------------------------
+
+
+class Bench:
+    """Loops with random weights on one device, built when they are first asked for."""
+
+    def __init__(self, device: str, small: bool, frames: int, warm_up: int) -> None:
+        self.device, self.small = device, small
+        self.frames, self.warm_up = frames, warm_up
+        self.width, self.height = (320, 240) if small else (1280, 720)
+        names = {"segmenter": {"weights": "sam2.1-hiera-tiny", "image_size": 256}}
+        names |= {"detector": {"weights": "rtmdet-ins-tiny", "input_size": 128}}
+        names |= {"pose_estimator": {"weights": "maskpose-s"}}
+        self.preset = load_preset("bmp_d3", names if small else {})
+        self.cuda = device.startswith("cuda")
+        self._loops: dict[tuple[str, bool], BMPLoop] = {}
+
+    def loop(self, precision: str, compile: bool = False) -> BMPLoop:
+        """The full-size networks in one number format. A loop of before goes, for its memory."""
+        key = (precision, compile)
+        if key not in self._loops:
+            self._loops = {k: v for k, v in self._loops.items() if k == ("fp32", False)}
+            torch.manual_seed(0)
+            self._loops[key] = assemble(
+                self.preset, self._weights, self.device, precision, compile
+            )
+        return self._loops[key]
+
+    @lru_cache(maxsize=8)  # noqa: B019  (one bench lives as long as the process)
+    def _random_weights(self, role: str) -> Any:
+        choice = self.preset.engines[role]
+        assert choice.declaration.random_weights is not None
+        return choice.declaration.random_weights(choice.settings)
+
+    def _weights(self, choice: Any) -> Any:
+        return self._random_weights(choice.declaration.role)
+
+    def scene(self, people: int) -> Scene:
+        return crowd(people, self.width, self.height, later=LATER.get(people, 0))
+
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+
+def graphs_of(loop: BMPLoop) -> dict[str, Any]:
+    """The graphs of a loop's networks by names such as ``detector.boxes``."""
+    found = {}
+    for role in ("detector", "pose_estimator", "segmenter"):
+        engine = getattr(loop, role)
+        parts = getattr(engine, "graphs", None) or {"network": getattr(engine, "graph", None)}
+        found |= {f"{role}.{part}": graph for part, graph in parts.items() if graph is not None}
+    return found
+
+
+@contextmanager
+def spans_of(loop: BMPLoop, cuda: bool) -> Iterator[list[tuple[str, Any, Any]]]:
+    """Note when each graph ran, on the device's clock where there is one."""
+    spans: list[tuple[str, Any, Any]] = []
+
+    def mark() -> Any:
+        if not cuda:
+            return time.perf_counter() * 1e3
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def timed(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*given: Any) -> Any:
+            start = mark()
+            answer = run(*given)
+            spans.append((name, start, mark()))
+            return answer
+
+        return measured
+
+    graphs = graphs_of(loop)
+    for name, graph in graphs.items():
+        graph.run = timed(name, graph.run)
+    try:
+        yield spans
+    finally:
+        for graph in graphs.values():
+            del graph.run
+
+
+def device_ms(spans: list[tuple[str, Any, Any]], frames: int, cuda: bool) -> dict[str, float]:
+    """Milliseconds per frame between the events around each graph: uploads, kernels, gaps."""
+    total: dict[str, float] = {}
+    for name, start, end in spans:
+        elapsed = start.elapsed_time(end) if cuda else end - start
+        total[name] = total.get(name, 0.0) + elapsed / frames
+    return {name: round(value, 3) for name, value in total.items()}
+
+
+def timed_schedule(bench: Bench, loop: BMPLoop, schedule: Schedule, scene: Scene) -> Results:
+    """Median stage times of a schedule, spans on the device, peak memory."""
+    for _ in range(bench.warm_up):
+        schedule.run(scene.image)
+    schedule.stage_ms.clear()
+    bench.wait()
+    if bench.cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with spans_of(loop, bench.cuda) as spans:
+        for _ in range(bench.frames):
+            schedule.run(scene.image)
+            bench.wait()
+    totals = [frame["total"] for frame in schedule.stage_ms]
+    return {
+        "median_ms": {name: round(value, 3) for name, value in schedule.medians().items()},
+        "fastest_ms": round(min(totals), 3),
+        "slowest_ms": round(max(totals), 3),
+        "device_ms": device_ms(spans, bench.frames, bench.cuda),
+        "people": schedule.people,
+        "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20) if bench.cuda else None,
+    }
+
+
+# Agreement with fp32 ---------------------------------------------------------------------------
+
+
+def answers(loop: BMPLoop, scene: Scene, thresholds: tuple[float, float]) -> Results:
+    """What the networks say to the same questions, without the script."""
+    frame = Frame(scene.image)
+    found = loop.detector.detect(frame, score_threshold=thresholds[0])
+    rows = np.arange(min(len(found.scores), len(scene.boxes)))
+    poses = loop.pose_estimator.estimate(frame, scene.boxes, scene.masks)
+    points = scene.keypoints[:, 5:11].astype(np.float32)
+    labels = np.ones(points.shape[:2], np.int32)
+    segmenter: Any = loop.segmenter
+    logits, _ = segmenter.decode(frame, points, labels)
+    return {
+        "boxes": found.boxes,
+        "detector_masks": None if found.masks is None else found.masks(rows),
+        "keypoints": poses.keypoints,
+        "keypoint_scores": poses.scores,
+        "logits": logits,
+        "masks": segmenter.segment(frame, points, labels).masks,
+    }
+
+
+def agreement(exact: Results, other: Results) -> Results:
+    """How far the answers of one number format are from those in fp32.
+
+    Untrained networks have no clear peaks and outlines, so that a rounding error moves more here
+    than in trained ones: see `tiny` for those.
+    """
+    boxes = min(len(exact["boxes"]), len(other["boxes"]))
+    distance = np.linalg.norm(exact["keypoints"] - other["keypoints"], axis=-1)
+    first = exact["detector_masks"], other["detector_masks"]
+    masks = [] if first[0] is None else mask_ious(*first)
+    return {
+        "people": [len(exact["boxes"]), len(other["boxes"])],
+        "box_px_max": float(
+            np.abs(exact["boxes"][:boxes] - other["boxes"][:boxes]).max(initial=0)
+        ),
+        "detector_mask_iou": spread(masks, low=True),
+        "keypoint_px": spread(distance.ravel().tolist()),
+        "mask_iou": spread(mask_ious(exact["masks"], other["masks"]), low=True),
+        "logit_cosine": cosine(exact["logits"], other["logits"]),
+        "score_max": float(np.abs(exact["keypoint_scores"] - other["keypoint_scores"]).max()),
+    }
+
+
+def mask_ious(one: np.ndarray, other: np.ndarray) -> list[float]:
+    """IoU of each pair of masks; two empty ones agree."""
+    pairs = zip(one, other, strict=False)
+    return [float((a & b).sum() / union) if (union := (a | b).sum()) else 1.0 for a, b in pairs]
+
+
+def spread(values: list[float], *, low: bool = False) -> Results:
+    """Mean, median and the percentile that hurts: 1 of what should be high, 99 of what low."""
+    if not values:
+        return {}
+    tail = ("p1", 1) if low else ("p99", 99)
+    return {
+        "mean": round(float(np.mean(values)), 5),
+        "median": round(float(np.median(values)), 5),
+        tail[0]: round(float(np.percentile(values, tail[1])), 5),
+    }
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    a, b = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
+    return round(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-300)), 7)
+
+
+def tiny_loop(device: str, precision: str, capture: bool = False) -> BMPLoop:
+    """The tiny networks with their trained weights, in PyTorch."""
+    from bmp_ros.engines.point_segmenter import PointPromptSegmenter
+    from bmp_ros.engines.rtmdet_ins import RTMDetInsDetector
+    from bmp_ros.engines.top_down_pose import TopDownPoseEstimator
+    from bmp_ros.networks.conv_pose import ConvPose
+    from bmp_ros.networks.point_segmenter import PointSegmenter
+    from bmp_ros.networks.rtmdet_ins import PACKAGED_SIZE, RTMDetIns
+    from bmp_ros.training.read_back import read_back_tiny
+
+    networks = {
+        "detector": RTMDetIns(PACKAGED_SIZE, classes=1), "pose": ConvPose(),
+        "segmenter": PointSegmenter(),
+    }  # fmt: skip
+    for name, network in networks.items():
+        read_back_tiny(name, network, ROOT / "models" / "tiny")
+    how = {"device": device, "precision": precision}
+    detector = RTMDetInsDetector.from_network(
+        networks["detector"], input_size=TINY_CANVAS, nms_iou=0.5, **how
+    )
+    pose = TopDownPoseEstimator.from_network(
+        networks["pose"], background_factor=0.5, flip_test=False, **how
+    )
+    segmenter = PointPromptSegmenter.from_network(networks["segmenter"], **how)
+    loop = BMPLoop(detector, pose, segmenter, load_preset("tiny").loop)
+    set_capture(loop, capture)
+    return loop
+
+
+def clip_frames(count: int) -> list[np.ndarray]:
+    """Images (H, W, 3) of the demo's clip, evenly spread."""
+    video = cv2.VideoCapture(str(ROOT / "models" / "demo" / "people.mp4"))
+    images = []
+    while (read := video.read())[0]:
+        images.append(read[1])
+    if not images:
+        raise RuntimeError("this OpenCV cannot read models/demo/people.mp4")
+    return images[:: max(1, len(images) // count)][:count]
+
+
+def compare_people(images: list[np.ndarray], exact: BMPLoop, other: BMPLoop) -> Results:
+    """People that two loops find in the same images: numbers, and those whose boxes agree."""
+    counts, distances, ious, milliseconds = [], [], [], []
+    for image in images:
+        (one, _), (two, report) = exact.run(image), other.run(image)
+        counts.append((len(one), len(two)))
+        milliseconds.append(report.stage_ms["total"])
+        for row, box in enumerate(one.boxes):
+            if not len(two):
+                break
+            nearest = int(np.abs(two.boxes - box).sum(axis=1).argmin())
+            if np.abs(two.boxes[nearest] - box).max() > 0.2 * (box[3] - box[1]):
+                continue
+            gaps = np.linalg.norm(one.keypoints[row] - two.keypoints[nearest], axis=-1)
+            distances += gaps[one.keypoint_scores[row] > 0.2].tolist()
+            ious += mask_ious(one.masks[row : row + 1], two.masks[nearest : nearest + 1])
+    return {
+        "images": len(images),
+        "people": [sum(a for a, _ in counts), sum(b for _, b in counts)],
+        "images_with_another_number": sum(a != b for a, b in counts),
+        "compared": len(ious),
+        "keypoint_px": spread(distances),
+        "mask_iou": spread(ious, low=True),
+        "median_ms": round(statistics.median(milliseconds[1:] or milliseconds), 3),
+    }
+
+
+# Profiles --------------------------------------------------------------------------------------
+
+COUNTED = (
+    "cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx",
+    "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync", "cudaStreamSynchronize",
+    "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMalloc", "cudaHostAlloc",
+    "aten::item", "aten::nonzero", "aten::_local_scalar_dense", "aten::to", "aten::copy_",
+)  # fmt: skip
+
+
+def profiled(bench: Bench, schedule: Schedule, scene: Scene) -> Results:
+    """One frame under torch's profiler: what the device did and what was asked of it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if bench.cuda else [])
+    for _ in range(bench.warm_up):
+        schedule.run(scene.image)
+    bench.wait()
+    with profile(activities=activities) as profiler:
+        schedule.run(scene.image)
+        bench.wait()
+    events = profiler.key_averages()
+
+    def spent(event: Any) -> float:
+        name = "self_device_time_total" if bench.cuda else "self_cpu_time_total"
+        return float(getattr(event, name)) / 1e3
+
+    on_device = [e for e in events if "CUDA" in str(getattr(e, "device_type", ""))]
+    top = sorted(on_device if bench.cuda else events, key=spent, reverse=True)
+    host = [e for e in events if e not in on_device]
+    hosted = sorted(host, key=lambda e: e.self_cpu_time_total, reverse=True)
+    copies = {
+        e.key: [e.count, round(spent(e), 3)] for e in on_device
+        if e.key.startswith(("Memcpy", "Memset"))
+    }  # fmt: skip
+    return {
+        "device_busy_ms": round(sum(spent(e) for e in on_device), 3),
+        "kernels": sum(e.count for e in on_device) - sum(c for c, _ in copies.values()),
+        "copies": copies,
+        "calls": {e.key: e.count for e in events if e.key in COUNTED},
+        "top": [[e.key[:110], e.count, round(spent(e), 3)] for e in top[:15]],
+        "top_host": [[e.key[:80], e.count, round(e.self_cpu_time_total / 1e3, 3)]
+                     for e in hosted[:15]],
+    }  # fmt: skip
+
+
+def host_profile(bench: Bench, schedule: Schedule, scene: Scene) -> list[Any]:
+    """Where the host's time goes in one frame: function, calls, own and cumulative ms."""
+    profiler = cProfile.Profile()
+    profiler.enable()
+    schedule.run(scene.image)
+    profiler.disable()
+    bench.wait()
+    stats: Any = pstats.Stats(profiler)
+    rows = sorted(stats.stats.items(), key=lambda item: item[1][2], reverse=True)[:25]
+    return [
+        [f"{Path(file).name}:{line}:{name}", calls, round(own * 1e3, 3), round(total * 1e3, 3)]
+        for (file, line, name), (_, calls, own, total, _) in rows
+    ]
+
+
+def matrix_rates(size: int) -> Results:
+    """TFLOP/s of square products on random data: what the card does at best here."""
+    rates = {}
+    formats = {"fp32": (torch.float32, False), "tf32": (torch.float32, True),
+               "fp16": (torch.float16, False), "bf16": (torch.bfloat16, False)}  # fmt: skip
+    for name, (dtype, tf32) in formats.items():
+        set_tf32(tf32)
+        a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+        for _ in range(3):
+            a @ b
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(8):
+            a @ b
+        end.record()
+        torch.cuda.synchronize()
+        rates[name] = round(8 * 2 * size**3 / start.elapsed_time(end) / 1e9, 1)
+    set_tf32(False)
+    return rates
+
+
+def set_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def set_capture(loop: BMPLoop, capture: bool) -> None:
+    """Switch the recording of CUDA graphs for all graphs of a loop."""
+    for graph in graphs_of(loop).values():
+        if isinstance(graph, TorchGraph):
+            graph.capture = capture
+
+
+# Variants --------------------------------------------------------------------------------------
+
+
+def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
+    """Names and work, most important first."""
+    exact: dict[int, tuple[tuple[float, float], Results]] = {}
+    few, more, most = (1, 2, 3) if bench.small else (1, 5, 20)
+    half = "fp16" if bench.cuda else "bf16"
+
+    def ours(
+        precision: str, people: int, *, tf32: bool = False, capture: bool = False,
+        compile: bool = False, published: bool = False, agree: bool = True,
+    ) -> Results:  # fmt: skip
+        set_tf32(tf32)
+        loop, scene = bench.loop(precision, compile), bench.scene(people)
+        set_capture(loop, capture)
+        try:
+            own, other = competitors(loop, scene)
+            found = {"people": people, "ours": timed_schedule(bench, loop, own, scene)}
+            if published:
+                found["published"] = timed_schedule(bench, loop, other, scene)
+            if precision == "fp32" and not tf32 and people not in exact:
+                thresholds = score_thresholds(loop.detector, scene)
+                exact[people] = thresholds, answers(loop, scene, thresholds)
+            elif agree and people in exact:
+                thresholds, wanted = exact[people]
+                found["agreement"] = agreement(wanted, answers(loop, scene, thresholds))
+            return found
+        finally:
+            set_capture(loop, False)
+            set_tf32(False)
+
+    def profile_of(precision: str, people: int, *, published: bool, capture: bool) -> Results:
+        loop, scene = bench.loop(precision), bench.scene(people)
+        set_capture(loop, capture)
+        try:
+            own, other = competitors(loop, scene)
+            chosen = other if published else own
+            found = profiled(bench, chosen, scene)
+            return found | {"host": host_profile(bench, chosen, scene)}
+        finally:
+            set_capture(loop, False)
+
+    def gflop() -> Results:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        found = {}
+        for people in (few, more, most):
+            scene = bench.scene(people)
+            both = competitors(bench.loop("fp32"), scene)
+            for schedule in both:
+                with FlopCounterMode(display=False) as counter:
+                    schedule.run(scene.image)
+                count = counter.get_total_flops() / 1e9
+                found[f"{schedule.name} {people}"] = round(count, 1)
+        return found
+
+    def tiny(precision: str, capture: bool) -> Results:
+        images = clip_frames(3 if bench.small else 16)
+        return compare_people(
+            images, tiny_loop("cpu", "fp32"), tiny_loop(bench.device, precision, capture)
+        )
+
+    if bench.cuda:
+        yield "matrix rates, TFLOP/s", lambda: matrix_rates(1024 if bench.small else 8192)
+    yield f"fp32, {more} people", lambda: ours("fp32", more, published=True)
+    yield f"{half}, {more} people", lambda: ours(half, more)
+    yield (f"{half}, {more} people, profile",
+           lambda: profile_of(half, more, published=False, capture=False))  # fmt: skip
+    if bench.cuda:
+        yield f"{half}, {more} people, CUDA graphs", lambda: ours(half, more, capture=True)
+        yield (f"{half}, {more} people, CUDA graphs, profile",
+               lambda: profile_of(half, more, published=False, capture=True))  # fmt: skip
+        yield f"{half}, {most} people, CUDA graphs", lambda: ours(half, most, capture=True)
+        yield f"{half}, {few} people, CUDA graphs", lambda: ours(half, few, capture=True)
+    yield f"{half}, {most} people", lambda: ours(half, most)
+    yield f"{half}, {few} people", lambda: ours(half, few)
+    yield f"fp32, {most} people", lambda: ours("fp32", most, published=True)
+    yield f"fp32, {few} people", lambda: ours("fp32", few, published=True)
+    yield f"tiny, trained, {half}", lambda: tiny(half, False)
+    yield "tiny, trained, fp32", lambda: tiny("fp32", False)
+    if bench.cuda:
+        yield "tiny, trained, fp16, CUDA graphs", lambda: tiny("fp16", True)
+        yield f"TF32, {more} people", lambda: ours("fp32", more, tf32=True, published=True)
+        yield f"fp32, {more} people, CUDA graphs", lambda: ours("fp32", more, capture=True)
+        yield f"bf16, {more} people", lambda: ours("bf16", more)
+        yield (f"fp32, {more} people, published, profile",
+               lambda: profile_of("fp32", more, published=True, capture=False))  # fmt: skip
+    yield "GFLOP per frame", gflop
+    if bench.cuda:
+        yield (f"fp16, {more} people, torch.compile",
+               lambda: ours("fp16", more, compile=True))  # fmt: skip
+
+
+# The report ------------------------------------------------------------------------------------
+
+
+class Overtime(Exception):  # noqa: N818  (says what happened)
+    """The time limit was reached in the middle of a variant."""
+
+
+class Report:
+    """Results by variant, in two files that are whole after each one."""
+
+    def __init__(self, output: Path, limit: float, device: str) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        self._output, self._limit, self._start = output, limit, time.monotonic()
+        self.results: Results = {
+            "machine": machine(), "device": device, "driver": nvidia_smi(), "variants": {},
+        }  # fmt: skip
+
+    def attempt(self, name: str, work: Callable[[], Results]) -> None:
+        """Run one variant and write everything again, whatever comes of it."""
+        begun = time.monotonic()
+        left = self._limit - (begun - self._start)
+        if left < 2:
+            found: Results = {"skipped": f"the limit of {self._limit:g} s was reached"}
+        else:
+            try:
+                with alarm(left):
+                    found = work()
+            except (Exception, Overtime) as error:
+                found = {"error": f"{type(error).__name__}: {error}"[:2000],
+                         "traceback": traceback.format_exc()[-6000:]}  # fmt: skip
+        found["seconds"] = round(time.monotonic() - begun, 2)
+        self.results["variants"][name] = found
+        self.results["seconds"] = round(time.monotonic() - self._start, 2)
+        self.write()
+        outcome = found.get("error") or found.get("skipped") or "done"
+        print(f"{self.results['seconds']:7.1f} s  {name}: {outcome}", flush=True)
+
+    def write(self) -> None:
+        for file, text in (("gpu.json", json.dumps(self.results, indent=1, default=str)),
+                           ("gpu.md", markdown(self.results))):  # fmt: skip
+            fresh = self._output / f".{file}"
+            fresh.write_text(text + "\n", encoding="utf-8")
+            os.replace(fresh, self._output / file)
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raise `Overtime` in the block after so many seconds; end the process if it hangs in C."""
+
+    def ring(_: int, __: FrameType | None) -> None:
+        raise Overtime(f"stopped after {seconds:.0f} s")
+
+    hard = threading.Timer(seconds + 10, lambda: os._exit(3))
+    hard.daemon = True
+    hard.start()
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        hard.cancel()
+
+
+def nvidia_smi() -> str | None:
+    query = "name,driver_version,power.limit,clocks.max.sm,memory.total"
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def markdown(results: Results) -> str:
+    """The results as tables."""
+    card = results["driver"] or results["machine"]["processor"]
+    found = results["variants"]
+    lines = [f"# {card}", "", "```", json.dumps(results["machine"]), "```", ""]
+    baseline = {
+        run["people"]: run["published"]["median_ms"]["total"]
+        for name, run in found.items() if "published" in run and name.startswith("fp32")
+    }  # fmt: skip
+    lines += ["| variant | frame, ms | detect | pose | segment | published fp32, ms | ratio "
+              "| peak MB | kp px p99 | mask IoU mean |", "|" + "---|" * 10]  # fmt: skip
+    for name, run in found.items():
+        for side in ("ours", "published"):
+            if side not in run:
+                continue
+            stages = run[side]["median_ms"]
+            published = baseline.get(run["people"])
+            agreed = run.get("agreement", {}) if side == "ours" else {}
+            cells = [
+                f"{name}, {side}",
+                *(
+                    f"{stages.get(stage, 0):.1f}"
+                    for stage in ("total", "detect", "pose", "segment")
+                ),
+                "-" if published is None else f"{published:.1f}",
+                "-" if published is None else f"{published / stages['total']:.2f}",
+                str(run[side]["peak_memory_mb"]),
+                str(agreed.get("keypoint_px", {}).get("p99", "-")),
+                str(agreed.get("mask_iou", {}).get("mean", "-")),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    for name, run in found.items():
+        if "ours" in run:
+            continue
+        lines += ["", f"## {name}", ""]
+        if "error" in run:
+            lines += ["```", run["traceback"], "```"]
+            continue
+        lines += ["```", *(f"{key}: {json.dumps(value)}" for key, value in run.items()), "```"]
+    failed = [f"* {name}: {run['error']}" for name, run in found.items() if "error" in run]
+    skipped = [f"* {name}" for name, run in found.items() if "skipped" in run]
+    lines += ["", "## Failed", "", *(failed or ["nothing"])]
+    lines += ["", "## Not begun", "", *(skipped or ["nothing"])]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "out" / "gpu")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--limit-seconds", type=float, default=140)
+    parser.add_argument("--frames", type=int, default=8, help="timed frames (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=3, help="frames before (%(default)s)")
+    parser.add_argument("--small", action="store_true", help="small networks and images")
+    parser.add_argument("--pack", type=Path, metavar="DIR", help="copy packages and stop")
+    args = parser.parse_args()
+    if args.pack:
+        pack(args.pack)
+        return 0
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        print(
+            f"torch {torch.__version__} sees no CUDA device; --device cpu --small tries the code"
+        )
+        return 2
+    if args.frames < 1 or args.warm_up < 1:
+        print(f"--frames {args.frames} --warm-up {args.warm_up}: both need at least 1")
+        return 2
+    set_tf32(False)
+    report = Report(args.output, args.limit_seconds, args.device)
+    bench = Bench(args.device, args.small, args.frames, args.warm_up)
+    for name, work in variants(bench):
+        report.attempt(name, work)
+    report.write()
+    failed = [name for name, run in report.results["variants"].items() if "error" in run]
+    print(f"{args.output / 'gpu.md'}; failed: {', '.join(failed) or 'nothing'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""benchmarks/gpu.py without a GPU: every variant that needs none, on small networks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("sam2", reason="the sam2 package is not installed")
+pytest.importorskip("onnx", reason="onnx is not installed, which reads the tiny networks")
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
+        timeout=600, check=False, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+
+
+def test_every_variant_runs_and_is_written_down(tmp_path: Path) -> None:
+    small = ("--device", "cpu", "--small", "--frames", "1", "--warm-up", "1")
+    done = run(*small, "--limit-seconds", "500", "--output", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    variants = found["variants"]
+    assert not [name for name, variant in variants.items() if {"error", "skipped"} & set(variant)]
+    exact, half = variants["fp32, 2 people"], variants["bf16, 2 people"]
+    for each in (exact["ours"], exact["published"], half["ours"]):
+        assert each["people"] == 2 and each["median_ms"]["total"] > 0
+        assert set(each["device_ms"]) == {
+            "detector.boxes", "detector.masks", "pose_estimator.network", "segmenter.encoder",
+            "segmenter.decoder",
+        }  # fmt: skip
+    agreement = half["agreement"]
+    assert 0.9 < agreement["logit_cosine"] < 1, "bf16 is near fp32, and not the same"
+    trained = variants["tiny, trained, bf16"]
+    assert trained["people"][0] >= 3 and trained["compared"] >= 3
+    assert trained["mask_iou"]["mean"] > 0.97 and trained["keypoint_px"]["median"] < 1
+    assert variants["tiny, trained, fp32"]["mask_iou"]["mean"] == pytest.approx(1, abs=1e-3)
+    assert variants["bf16, 2 people, profile"]["host"]
+    gflop = variants["GFLOP per frame"]
+    assert gflop["published 3"] > gflop["ours 3"] > gflop["ours 1"] > 0
+    text = (tmp_path / "gpu.md").read_text()
+    assert "| fp32, 2 people, ours |" in text and "## Failed\n\nnothing" in text
+
+
+def test_no_gpu_is_said_at_once_and_a_limit_begins_nothing(tmp_path: Path) -> None:
+    refused = run("--output", tmp_path)
+    assert refused.returncode == 2 and "sees no CUDA device" in refused.stdout
+    late = run("--device", "cpu", "--small", "--limit-seconds", "1", "--output", tmp_path)
+    assert late.returncode == 0, late.stdout + late.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())["variants"]
+    assert found and all("limit of 1 s" in variant["skipped"] for variant in found.values())
