@@ -79,19 +79,27 @@ def _joints(
     return points.reshape(*shape, 2), peaks.reshape(shape)
 
 
-def decode_quarter(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_quarter(
+    heatmaps: np.ndarray, *, axes_apart: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The maximum, a quarter of a cell towards the higher neighbour of each axis.
 
     As published, a maximum in the first two or the last column or row stays where it is.
+    axes_apart: as MMPose reads it, such a column keeps x only, such a row y only; in the very
+    first ones it keeps both.
     """
     people, joints, height, width = heatmaps.shape
     maps, x, y, peaks = _maxima(heatmaps)
     each = np.arange(len(maps))
-    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    inside_x, inside_y = (x > 1) & (x < width - 1), (y > 1) & (y < height - 1)
     column, row = np.clip(x, 1, width - 2), np.clip(y, 1, height - 2)
-    dx = maps[each, row, column + 1] - maps[each, row, column - 1]
-    dy = maps[each, row + 1, column] - maps[each, row - 1, column]
-    step = 0.25 * np.sign(np.stack([dx, dy], axis=1)) * inside[:, None]
+    dx = maps[each, y, column + 1] - maps[each, y, column - 1]
+    dy = maps[each, row + 1, x] - maps[each, row - 1, x]
+    if axes_apart:
+        moves = np.stack([inside_x & (y > 0), inside_y & (x > 0)], axis=1)
+    else:
+        moves = (inside_x & inside_y)[:, None]
+    step = 0.25 * np.sign(np.stack([dx, dy], axis=1)) * moves
     return _joints(np.stack([x, y], axis=1) + step.astype(float), peaks, (people, joints))
 
 
@@ -136,9 +144,11 @@ def decode_udp_combined(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The offset is read at the maximum of the smoothed map, which is also where the peak is read.
     """
     people, channels, height, width = heatmaps.shape
-    maps = np.ascontiguousarray(heatmaps[:, ::3].reshape(-1, height, width).transpose(1, 2, 0))
+    maps = np.ascontiguousarray(heatmaps[:, ::3], np.float32).reshape(-1, height, width)
     side = (COMBINED_BLUR, COMBINED_BLUR)
-    smooth = cv2.GaussianBlur(maps, side, 0).reshape(height, width, -1).transpose(2, 0, 1)
+    smooth = np.empty_like(maps)
+    for source, target in zip(maps, smooth, strict=True):
+        cv2.GaussianBlur(source, side, 0, dst=target)
     _, x, y, peaks = _maxima(smooth[None])
     offsets = heatmaps.reshape(-1, 3, height, width)[np.arange(len(x)), 1:, y, x]
     unit = COMBINED_RADIUS * max(height, width)

@@ -32,8 +32,8 @@ class PoseHRNetOptions:
     decoding: str = choice_field(
         "quarter",
         choices=tuple(DECODINGS),
-        text="how joints are read: quarter (official), dark, udp, udp_combined from heatmaps; "
-        "simdr (SimDR) or simcc (MMPose) from bins; rle",
+        text="how joints are read, from heatmaps: quarter (official), quarter_mmpose, dark, udp, "
+        "udp_combined; from bins: simdr (SimDR), simcc (MMPose); rle",
     )
     crop: str = choice_field(
         "corners",

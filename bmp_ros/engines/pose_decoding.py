@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -121,6 +122,7 @@ def _regression() -> Decoding:
 DECODINGS = {
     "udp": _on_heatmaps(decode_udp_dark),
     "quarter": _on_heatmaps(decode_quarter),
+    "quarter_mmpose": _on_heatmaps(partial(decode_quarter, axes_apart=True)),
     "dark": _on_heatmaps(decode_dark),
     "udp_combined": _udp_combined(),
     "simdr": _on_bins(decode_simdr, _shares, shifts=True),

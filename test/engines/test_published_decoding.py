@@ -172,6 +172,34 @@ def test_combined_maps_tell_the_offset(x, y):
     assert 0 < scores[0, 0] < 1
 
 
+def test_combined_maps_of_a_crowd():
+    """More maps than OpenCV takes as the channels of one image, which are 512."""
+    maps = np.random.default_rng(0).normal(size=(40, 51, 16, 12)).astype(np.float32)
+    points, peaks = decode_udp_combined(maps)
+    for one in (0, 31, 39):
+        alone, peak = decode_udp_combined(maps[one : one + 1])
+        np.testing.assert_array_equal(points[one], alone[0])
+        np.testing.assert_array_equal(peaks[one], peak[0])
+
+
+@pytest.mark.parametrize(
+    ("cell", "official", "mmpose"),
+    [
+        ((5, 5), (0.25, 0.25), (0.25, 0.25)), ((1, 5), (0, 0), (0, 0.25)),
+        ((5, 1), (0, 0), (0.25, 0)), ((11, 5), (0, 0), (0, 0.25)), ((5, 15), (0, 0), (0.25, 0)),
+        ((0, 5), (0, 0), (0, 0)), ((5, 0), (0, 0), (0, 0)), ((0, 0), (0, 0), (0, 0)),
+    ],
+)  # fmt: skip
+def test_quarter_offset_at_the_border(cell, official, mmpose):
+    """Where the official code and MMPose differ: in columns and rows that have no neighbour."""
+    x, y = cell
+    rows, columns = np.mgrid[:16, :12]
+    heatmap = -np.hypot(columns - x - 0.2, rows - y - 0.2) + 10.0
+    for axes_apart, step in ((False, official), (True, mmpose)):
+        points, _ = decode_quarter(heatmap[None, None], axes_apart=axes_apart)
+        np.testing.assert_allclose(points[0, 0] - cell, step)
+
+
 @given(st.integers(0, 191), st.integers(0, 255))
 def test_mirrored_bins_agree_after_the_shift(x, y):
     """A joint at pixel x lies at bin 2 x; in the mirrored crop at pixel 191 - x."""

@@ -65,15 +65,24 @@ def test_simdr_equals_the_published_one(width):
     np.testing.assert_array_equal(along_y.argmax(2), vectors["argmax_y"])
 
 
-# On the large activations of random weights the softmax of PSA(p) nearly picks one place, which
-# multiplies rounding: bit-equal with two threads where the vectors were made, 0.4 % off with one.
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "tolerance"), [("p", 1e-2), ("s", 1e-4)])
-def test_polarized_self_attention_composed_with_pose_hrnet(kind, tolerance):
+@pytest.mark.parametrize("kind", ["p", "s"])
+def test_polarized_self_attention_composed_with_pose_hrnet(kind):
     vectors = golden(f"psa_composed_pose_w48_PSA_{kind}")
     network = load_pose_hrnet(state_dict(with_attention(kind)), (96, 128))
     assert isinstance(network.stage2[0].branches[0][0].deattn, ATTENTION[kind])
-    assert_close(run(network, vectors["input"]), vectors["heatmap"], tolerance)
+    wanted = vectors["heatmap"]
+    if kind == "s":
+        assert_close(run(network, vectors["input"]), wanted)
+        return
+    # The softmax of PSA(p) over the large activations of random weights nearly picks one place, in
+    # 104 blocks one after the other, so rounding grows: a change of the input by 1e-7 moves the
+    # heatmaps by 1.4e-4, and the rounding of all layers by some 3e-3. In float32 each order of
+    # summation has an answer of its own: bit-equal with two threads where the vectors were made,
+    # 4e-3 off with one. In float64 there is one answer, and the vectors are 2.74e-3 from it.
+    crops = torch.from_numpy(vectors["input"].astype(np.float64))
+    with torch.inference_mode():
+        assert_close(network.double()(crops), wanted, 3e-3)
 
 
 def with_attention(kind):
