@@ -467,6 +467,13 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
         finally:
             set_capture(loop, False)
 
+    def measured_convolutions(precision: str, people: int) -> Results:
+        torch.backends.cudnn.benchmark = True
+        try:
+            return ours(precision, people, capture=True)
+        finally:
+            torch.backends.cudnn.benchmark = False
+
     def gflop() -> Results:
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -507,6 +514,10 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
     yield "tiny, trained, fp32", lambda: tiny("fp32", False)
     if bench.cuda:
         yield "tiny, trained, fp16, CUDA graphs", lambda: tiny("fp16", True)
+        yield (
+            f"fp16, {more} people, CUDA graphs, cuDNN measures",
+            lambda: measured_convolutions("fp16", more),
+        )
         yield f"TF32, {more} people", lambda: ours("fp32", more, tf32=True, published=True)
         yield f"fp32, {more} people, CUDA graphs", lambda: ours("fp32", more, capture=True)
         yield f"bf16, {more} people", lambda: ours("bf16", more)

@@ -112,7 +112,7 @@ def torch_graphs(
     return {
         part: TorchGraph(
             network, function, outputs, device, autocast=dtype,
-            compile=compile and part == "encoder", takes_pixels=part == "encoder",
+            compile=compile and part == "encoder", whole=part == "encoder",
         )
         for part, (function, outputs) in functions_of(network).items()
     }  # fmt: skip

@@ -89,7 +89,7 @@ class PointPromptSegmenter(PromptedSegmenter):
 
     def image_input(self, frame: Frame) -> dict[str, np.ndarray]:
         letterbox = self._letterbox(frame)
-        if self.graphs["encoder"].takes_pixels:
+        if self.graphs["encoder"].whole:
             return {"canvas": letterbox.apply(frame.image)}
         return {"canvas": segmenter_input(frame.image, letterbox)}
 

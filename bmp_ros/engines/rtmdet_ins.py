@@ -101,6 +101,8 @@ class RTMDetInsDetector:
         if device != "cpu":
             prepared.to(memory_format=torch.channels_last)
         functions = graph_functions(prepared, canvas_size(input_size))
+        decode = _whole_masks(functions["masks"][0], canvas_size(input_size), device)
+        functions["masks"] = decode, ("masks",)
         graphs = {
             part: TorchGraph(
                 prepared,
@@ -108,7 +110,7 @@ class RTMDetInsDetector:
                 outputs,
                 device,
                 compile=compile and part == "boxes",
-                takes_pixels=part == "boxes",
+                whole=True,
             )
             for part, (function, outputs) in functions.items()
         }
@@ -122,7 +124,7 @@ class RTMDetInsDetector:
         """
         letterbox = Letterbox.fit(frame.height, frame.width, self._canvas)
         canvas = letterbox.apply(frame.image)
-        if not self.graphs["boxes"].takes_pixels:
+        if not self.graphs["boxes"].whole:
             canvas = detector_input(canvas)
         found = self.graphs["boxes"].run({"canvas": canvas}, FEATURES)
         locations = _best(found["scores"], score_threshold, self.candidates)
@@ -157,8 +159,14 @@ class RTMDetInsDetector:
         """Masks (n, H, W) bool of the people found at ``locations`` (n,)."""
         if not len(locations):
             return np.empty((0, letterbox.image_height, letterbox.image_width), np.bool_)
-        found = self.graphs["masks"].run({**features, "locations": locations.astype(np.int64)})
+        inputs = {**features, "locations": locations.astype(np.int64)}
         rows, columns = mask_resampling(letterbox)
+        if self.graphs["masks"].whole:
+            masks: np.ndarray = self.graphs["masks"].run(
+                {**inputs, "rows": rows, "columns": columns}
+            )["masks"]
+            return masks
+        found = self.graphs["masks"].run(inputs)
         prototypes = found["prototypes"][:, : rows.shape[1], : columns.shape[1]]
         logits = mask_logits(prototypes, found["kernels"], self._priors[locations])
         return masks_on_image(logits, rows, columns)
@@ -211,6 +219,28 @@ def graph_functions(network: RTMDetIns, canvas: tuple[int, int]) -> dict[str, An
         "boxes": (boxes, ("boxes", "scores", *FEATURES)),
         "masks": (masks, ("prototypes", "kernels")),
     }
+
+
+def _whole_masks(answer: Any, canvas: tuple[int, int], device: str) -> Any:
+    """The graph ``masks`` with what follows it: masks (n, H, W) bool instead of its answer.
+
+    rows, columns: of `mask_resampling`.
+    """
+    import torch
+
+    from bmp_ros.networks.rtmdet_ins import mask_logits
+
+    priors = torch.from_numpy(grid_priors(canvas)).to(device)
+
+    def masks(
+        rows: torch.Tensor, columns: torch.Tensor, locations: torch.Tensor, **features: Any
+    ) -> torch.Tensor:
+        prototypes, kernels = answer(locations=locations, **features)
+        used = prototypes[:, : rows.shape[1], : columns.shape[1]]
+        logits = mask_logits(used, kernels, priors[locations])
+        return rows @ (logits @ columns.T) > 0
+
+    return masks
 
 
 def _build(settings: RTMDetInsOptions, weights: Any, runtime: Runtime) -> RTMDetInsDetector:

@@ -88,7 +88,7 @@ class Sam2Segmenter(PromptedSegmenter):
         return cls(graphs, network.image_size, device, **areas)
 
     def image_input(self, frame: Frame) -> dict[str, np.ndarray]:
-        if self.graphs["encoder"].takes_pixels:
+        if self.graphs["encoder"].whole:
             return {"image": frame.image}
         return {"image": sam2_input(frame.image, self._side)}
 

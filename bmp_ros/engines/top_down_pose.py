@@ -132,12 +132,12 @@ class TopDownPoseEstimator:
             module = holding_weights(module, dtype)
         graph = TorchGraph(
             module,
-            _of_pixels(module, device),
+            _of_pixels(module, device, settings.get("flip_test", True)),
             OUTPUTS[_returns(network)],
             device,
             autocast=autocast,
             compile=compile,
-            takes_pixels=True,
+            whole=True,
         )
         return cls(graph, network.input_size, skeleton, device, **settings)
 
@@ -188,27 +188,26 @@ class TopDownPoseEstimator:
     def _inputs(
         self, frame: Frame, geometry: CropGeometry, masks: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """Crops, with ``flip_test`` followed by their mirror images, as the graph takes them."""
-        if not self.graph.takes_pixels:
+        """Crops as the graph takes them, mirror images included where it does not make them."""
+        if not self.graph.whole:
             crops = pose_inputs(frame.image, geometry, masks, self.background_factor)
-            return {"crops": _and_mirrored(crops, 3) if self.flip_test else crops}
+            return {
+                "crops": np.concatenate([crops, crops[..., ::-1]]) if self.flip_test else crops
+            }
         inputs = {"crops": warp_crops(frame.image, geometry)}
         if masks is not None and self.background_factor is not None:
             inputs["weights"] = background_weights(masks, geometry, self.background_factor)
-        if self.flip_test:
-            inputs = {name: _and_mirrored(value, 2) for name, value in inputs.items()}
         return inputs
 
 
-def _and_mirrored(crops: np.ndarray, axis: int) -> np.ndarray:
-    return np.concatenate([crops, np.flip(crops, axis)])
-
-
-def _of_pixels(network: Any, device: str) -> Callable[..., Any]:
+def _of_pixels(network: Any, device: str, flip_test: bool) -> Callable[..., Any]:
     """The network, which also takes crops (n, h, w, 3) uint8 BGR; see `pose_inputs`.
 
-    weights: (n, h, w) float32, see `background_weights`.
+    weights: (n, h, w) float32, see `background_weights`. flip_test: of pixels the mirror images
+    pass the network, too, after the crops.
     """
+    import torch
+
     from bmp_ros.engines.torch_graph import RgbNormalisation, rgb_levels
 
     normalise = RgbNormalisation(device)
@@ -219,7 +218,8 @@ def _of_pixels(network: Any, device: str) -> Callable[..., Any]:
         levels = rgb_levels(crops)
         if weights is not None:
             levels = (levels * weights[:, None]).round()
-        return network(normalise(levels))
+        inputs = normalise(levels)
+        return network(torch.cat([inputs, inputs.flip(3)]) if flip_test else inputs)
 
     return run
 

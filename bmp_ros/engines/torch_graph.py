@@ -31,9 +31,10 @@ MOST_CAPTURED = 12
 class TorchGraph:
     """One part of a network.
 
-    network: the module, for whoever counts or hooks. takes_pixels: the function also takes uint8
-    pixels. capture: record the work on a GPU as a CUDA graph, one per set of input shapes, and
-    replay it; saves launching hundreds of kernels. Must not be changed while the graph runs.
+    network: the module, for whoever counts or hooks. whole: the function also takes uint8 pixels
+    as they are, and does what follows the exported graph, on the device. capture: record the work
+    on a GPU as a CUDA graph, one per set of input shapes, and replay it; saves launching hundreds
+    of kernels. Must not be changed while the graph runs.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class TorchGraph:
         *,
         autocast: torch.dtype = torch.float32,
         compile: bool = False,
-        takes_pixels: bool = False,
+        whole: bool = False,
     ) -> None:
         """Take over ``network``, which is on ``device`` already.
 
@@ -54,7 +55,7 @@ class TorchGraph:
         compile: fuse with ``torch.compile`` at the first run (minutes).
         """
         self.network = network
-        self.takes_pixels = takes_pixels
+        self.whole = whole
         self.capture = False
         self._function = torch.compile(function) if compile else function
         self._outputs = tuple(outputs)
@@ -99,7 +100,9 @@ class TorchGraph:
     def _uploaded(self, value: np.ndarray | Tensor) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        tensor = torch.from_numpy(np.ascontiguousarray(value))
+        array = np.ascontiguousarray(value)
+        # torch warns of arrays that it could not write to: images of messages, cached matrices.
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
         if self._device.type != "cuda":
             return tensor.to(self._device)
         # From pinned memory the copy runs while the host prepares the next one.

@@ -69,7 +69,11 @@ class Calls:
 
         detector, estimator, segmenter = loop.detector, loop.pose_estimator, loop.segmenter
         count(detector.graphs["masks"], lambda given: self.masks.append(len(given["locations"])))
-        count(estimator.graph, lambda given: self.posed.append(len(given["crops"])))
+        network = getattr(estimator.graph, "network", None)
+        if network is None:
+            count(estimator.graph, lambda given: self.posed.append(len(given["crops"])))
+        else:  # mirror images are made on the device
+            network.register_forward_pre_hook(lambda _, given: self.posed.append(len(given[0])))
         count(segmenter.graphs["encoder"], lambda given: self.embedded.append(1))
         count(segmenter.graphs["decoder"], lambda given: self.decoded.append(len(given["points"])))
         select = rtmdet_ins.select_people

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Graph:
     """One graph, loaded. card: what its file says about it."""
 
-    takes_pixels = False
-    """Images are prepared on the host, as the exported graph wants them."""
+    whole = False
+    """What comes before and after the exported graph is done on the host."""
 
     def __init__(self, path: Path, target: Target) -> None:
         """Load a file.
