@@ -113,6 +113,7 @@ def torch_graphs(
         part: TorchGraph(
             network, function, outputs, device, autocast=dtype,
             compile=compile and part == "encoder", whole=part == "encoder",
+            people=() if part == "encoder" else ("points", "labels", "masks"),
         )
         for part, (function, outputs) in functions_of(network).items()
     }  # fmt: skip

@@ -111,6 +111,7 @@ class RTMDetInsDetector:
                 device,
                 compile=compile and part == "boxes",
                 whole=True,
+                people=("locations",) if part == "masks" else (),
             )
             for part, (function, outputs) in functions.items()
         }

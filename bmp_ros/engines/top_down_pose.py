@@ -138,8 +138,12 @@ class TopDownPoseEstimator:
             autocast=autocast,
             compile=compile,
             whole=True,
+            people=("crops", "weights"),
         )
-        return cls(graph, network.input_size, skeleton, device, **settings)
+        estimator = cls(graph, network.input_size, skeleton, device, **settings)
+        if torch.device(device).type == "cuda":
+            estimator.max_batch = 64  # fewer launches; the graph takes less where memory is short
+        return estimator
 
     @property
     def skeleton(self) -> Skeleton:

@@ -9,6 +9,7 @@ exported input many take pixels as they are, uint8, and prepare them on the devi
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bmp_ros.engines.batches import cut, joined, rows_of, split
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
 from bmp_ros.weights.checkpoint import load_state_dict
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-MOST_CAPTURED = 12
+MOST_CAPTURED = 24
 """CUDA graphs kept per network and part; the least recently used one goes."""
+
+log = logging.getLogger(__name__)
 
 
 class TorchGraph:
@@ -44,6 +48,7 @@ class TorchGraph:
         outputs: Sequence[str],
         device: str = "cpu",
         *,
+        people: Sequence[str] = (),
         autocast: torch.dtype = torch.float32,
         compile: bool = False,
         whole: bool = False,
@@ -51,7 +56,9 @@ class TorchGraph:
         """Take over ``network``, which is on ``device`` already.
 
         function: its arguments are the graph's inputs by name, it returns a tensor or a tuple.
-        outputs: names of what it returns. autocast: number format of products and convolutions.
+        outputs: names of what it returns. people: inputs of one row per person (see
+        `bmp_ros.engines.batches`); then all outputs have as many, or twice as many with mirror
+        images, and none can be kept. autocast: number format of products and convolutions.
         compile: fuse with ``torch.compile`` at the first run (minutes).
         """
         self.network = network
@@ -59,6 +66,8 @@ class TorchGraph:
         self.capture = False
         self._function = torch.compile(function) if compile else function
         self._outputs = tuple(outputs)
+        self._people = tuple(people)
+        self._most: int | None = None
         self._device = torch.device(device)
         self._autocast = autocast
         self._captured: OrderedDict[Any, _Captured] = OrderedDict()
@@ -72,15 +81,75 @@ class TorchGraph:
         integers as they are, everything else float32) but those in ``keep``: these stay on the
         device as they are. Waits for the device once, at the end, and not at all when everything
         is kept.
+
+        Where the memory of a GPU does not suffice for all people at once, they go in smaller
+        parts, from then on; a warning says so. Raises torch.cuda.OutOfMemoryError when it does not
+        suffice for one person, or for the image.
         """
+        while True:
+            try:
+                return self._in_parts(inputs, keep)
+            except torch.cuda.OutOfMemoryError as error:
+                trouble = str(error).splitlines()[0]
+            # Outside of the handler, whose traceback would hold on to the tensors.
+            self._make_room(inputs, trouble)
+
+    def _in_parts(
+        self, inputs: Mapping[str, np.ndarray | Tensor], keep: Sequence[str]
+    ) -> dict[str, Any]:
+        people = self._count(inputs)
+        if not people:
+            return self._run(inputs, keep)
+        parts = split(people, self._most, padded=self._replays)
+        answers = []
+        for rows, size in parts:
+            part = rows_of(inputs, self._people, rows, size)
+            answers.append(cut(self._run(part, ()), rows.stop - rows.start, size))
+        return joined(answers)
+
+    def _count(self, inputs: Mapping[str, np.ndarray | Tensor]) -> int | None:
+        """How many people there are in the inputs; None where they are not about people."""
+        names = [name for name in self._people if name in inputs]
+        return len(inputs[names[0]]) if names else None
+
+    def _make_room(self, inputs: Mapping[str, np.ndarray | Tensor], trouble: str) -> None:
+        """Free what can be freed; raise where the next attempt could not ask for less."""
+        people = self._count(inputs)
+        before = people if people is None or self._most is None else min(people, self._most)
+        captured = len(self._captured)
+        self._captured.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        if before is not None and before > 1:
+            self._most = before // 2
+            log.warning(
+                "out of GPU memory with %d people at once (%s): from now on at most %d at once",
+                before, trouble, self._most,
+            )  # fmt: skip
+        elif captured:
+            self.capture = False
+            log.warning("out of GPU memory (%s): from now on without CUDA graphs", trouble)
+        else:
+            raise torch.cuda.OutOfMemoryError(
+                f"{trouble} The memory does not suffice for "
+                f"{'the image' if before is None else 'one person'}: use precision fp16 or a "
+                "smaller network, or end other programs on this GPU"
+            )
+
+    @property
+    def _replays(self) -> bool:
+        return self.capture and self._device.type == "cuda"
+
+    def _run(
+        self, inputs: Mapping[str, np.ndarray | Tensor], keep: Sequence[str]
+    ) -> dict[str, Any]:
         with torch.inference_mode():
             tensors = {name: self._uploaded(value) for name, value in inputs.items()}
-            capture = self.capture and self._device.type == "cuda"
-            values = self._replayed(tensors) if capture else self._called(tensors)
+            values = self._replayed(tensors) if self._replays else self._called(tensors)
             # Networks with fewer outputs than names have the first ones.
             named = dict(zip(self._outputs, values, strict=False))
             kept = {name: value for name, value in named.items() if name in keep}
-            if capture:  # the next replay writes into the same memory
+            if self._replays:  # the next replay writes into the same memory
                 kept = {name: value.clone() for name, value in kept.items()}
             arrays = self._downloaded({name: named[name] for name in named if name not in kept})
         return {name: kept[name] if name in kept else arrays[name] for name in named}

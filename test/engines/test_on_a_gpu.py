@@ -242,3 +242,48 @@ def test_masks_in_half_precision(name: str) -> None:
     assert not np.array_equal(exact[0], half[0]), "fp16 was not used"
     np.testing.assert_allclose(half[1], exact[1], atol=0.01)
     assert ((half[0] > 0) == (exact[0] > 0)).mean() > 0.99
+
+
+# Memory -----------------------------------------------------------------------------------------
+
+
+class SmallMemory(torch.nn.Module):
+    """A network that runs out of memory with more than ``most`` people."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.seen = most, list[int]()
+
+    def forward(self, crops: Any) -> Any:
+        self.seen.append(len(crops))
+        if len(crops) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return torch.cat([crops * 2, -crops])
+
+
+def graph_of(network: Any, *names: str) -> torch_graph.TorchGraph:
+    return torch_graph.TorchGraph(network, lambda crops: network(crops), ("out",), people=names)
+
+
+def test_out_of_memory_takes_fewer_people_at_once_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network = SmallMemory(3)
+    graph = graph_of(network, "crops")
+    crops = np.arange(22, dtype=np.float32).reshape(11, 2)
+    found = graph.run({"crops": crops})["out"]
+    np.testing.assert_array_equal(found, np.concatenate([crops * 2, -crops]))
+    assert network.seen == [11, 3, 4, 1, 2, 2, 2, 2, 2]
+    said = [record.message for record in caplog.records]
+    assert len(said) == 2 and "with 5 people at once (CUDA out of memory" in said[1]
+    assert "from now on at most 2 at once" in said[1]
+    network.seen.clear()
+    graph.run({"crops": crops})
+    assert max(network.seen) <= 2 and sum(network.seen) == 11, "it is not tried again"
+
+
+@pytest.mark.parametrize(("names", "what"), [(("crops",), "one person"), ((), "the image")])
+def test_too_little_memory_for_anything_is_an_error(names: tuple[str, ...], what: str) -> None:
+    graph = graph_of(SmallMemory(0), *names)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=f"suffice for {what}.*precision fp16"):
+        graph.run({"crops": np.ones((1, 2), np.float32)})
