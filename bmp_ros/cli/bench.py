@@ -29,12 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="untrained networks of the preset's sizes: same time, no download",
     )
+    parser.add_argument(
+        "--onnxruntime",
+        action="store_true",
+        help="of --random-weights: export the networks first and run them through onnxruntime",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="of --onnxruntime: quantised networks (docs/export.md)"
+    )
+    parser.add_argument(
+        "--canvas",
+        metavar="PIXELS",
+        help="of the detector, instead of the preset's: a side, or WIDTHxHEIGHT",
+    )
     parser.add_argument("--people", type=int, default=5, help="people per frame (%(default)s)")
     parser.add_argument(
         "--later",
         type=int,
-        default=1,
-        help="of these, how many are found in the second iteration only (%(default)s)",
+        help="of these, how many are found in the second iteration only (1, or 0 where a preset has "
+        "one iteration)",
     )
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT (%(default)s)")
     parser.add_argument("--frames", type=int, default=5, help="timed frames of each (%(default)s)")
@@ -54,9 +67,16 @@ def run(args: argparse.Namespace) -> int:
     import cv2
 
     from bmp_ros.benchmark.scripted import crowd
+    from bmp_ros.engines.pipeline import detector_size
     from bmp_ros.engines.presets import load_preset
 
     width, height = _size(args.size)
+    changes: dict[str, Any] = {}
+    if args.canvas is not None:
+        changes["detector"] = {"input_size": detector_size(args.canvas, "--canvas")}
+    preset = load_preset(args.preset, changes)
+    if args.later is None:
+        args.later = min(1, preset.loop.iterations - 1)
     if not 0 <= args.later < args.people or args.frames < 1 or args.warm_up < 1:
         raise ValueError(
             f"--people {args.people} --later {args.later} --frames {args.frames} --warm-up "
@@ -64,16 +84,24 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.threads is not None and args.threads < 1:
         raise ValueError(f"--threads is {args.threads}, needs at least 1")
+    if args.onnxruntime and not args.random_weights:
+        raise ValueError(
+            "--onnxruntime is for --random-weights; with weights: `bmp export`, then "
+            "--preset FOLDER/PRESET.yaml"
+        )
+    if args.int8 and not args.onnxruntime:
+        raise ValueError("--int8 is for --random-weights --onnxruntime")
+    if args.onnxruntime and (args.compile or args.precision != "fp32"):
+        raise ValueError("--onnxruntime goes without --compile and --precision")
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)
     if args.threads:
         cv2.setNumThreads(args.threads)
-    preset = load_preset(args.preset)
     scene = crowd(args.people, width, height, later=args.later)
     result = _time(args, preset, scene)
     result["preset"] = args.preset
     result["weights"] = "untrained" if args.random_weights else "as in the preset"
-    result["precision"] = args.precision
+    result["precision"] = "int8" if args.int8 else args.precision
     _print(result)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -87,6 +115,8 @@ def _time(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, A
 
     engines = preset.engines
     libraries = {choice.declaration.runtime for choice in engines.values()} - {"none"}
+    if args.onnxruntime:
+        libraries = {"onnxruntime"}
     threads = args.threads or available_threads()
     versions = []
     if "torch" in libraries:
@@ -102,7 +132,11 @@ def _time(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, A
 
         versions.append(f"onnxruntime {onnxruntime.__version__}")
     how = {"precision": args.precision, "compile": args.compile}
-    if args.random_weights:
+    if args.onnxruntime:
+        from bmp_ros.benchmark.untrained import untrained_exported_loop
+
+        loop = untrained_exported_loop(preset, args.device, threads=threads, int8=args.int8)
+    elif args.random_weights:
         from bmp_ros.benchmark.untrained import untrained_loop
 
         loop = untrained_loop(preset, args.device, **how)
@@ -112,13 +146,23 @@ def _time(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, A
             for role, choice in engines.items()
             if hasattr(choice.settings, "threads")
         }
+        if args.canvas is not None:
+            size = {"input_size": preset.detector.settings.input_size}
+            with_threads["detector"] = {**with_threads.get("detector", {}), **size}
         loop = build_loop(args.preset, args.device, **how, **with_threads)
     result = measure(loop, scene, args.frames, args.warm_up, count="torch" in libraries)
     return {
         **result,
+        "canvas": canvas_of(loop.detector),
         "device": str(getattr(loop.detector, "device", args.device)),
         "backend": ", ".join([f"{threads} CPU threads", *versions]),
     }
+
+
+def canvas_of(detector: Any) -> str | None:
+    """Width and height of a detector's canvas, in words; None where it does not tell."""
+    canvas = getattr(detector, "canvas", None)
+    return None if canvas is None else f"{canvas[0]}x{canvas[1]}"
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -142,6 +186,8 @@ def _print(result: dict[str, Any]) -> None:
         f"({picture['found_in_second_iteration']} of them found in the second iteration), median "
         f"of {result['frames']} frames, input sha256 {picture['sha256'][:12]}"
     )
+    if result["canvas"]:
+        print(f"largest canvas of the detector {result['canvas']}")
     ours, published = result["ours"], result["published"]
     print(f"\n{'stage':<18}{'ours ms':>10}{'published ms':>14}{'ratio':>8}")
     for stage, own in ours["median_ms"].items():

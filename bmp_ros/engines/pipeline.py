@@ -79,9 +79,9 @@ def _section(role: str, name: str, zoo: Zoo) -> tuple[Section, Section]:
     return {**weights.engine, "weights": name}, dict(weights.loop)
 
 
-def detector_size(text: str) -> int | tuple[int, int]:
-    """The value of ``--size``: a side in pixels, or WIDTHxHEIGHT."""
+def detector_size(text: str, option: str = "--size") -> int | tuple[int, int]:
+    """The value of an option such as ``--size``: a side in pixels, or WIDTHxHEIGHT."""
     width, by, height = text.lower().partition("x")
     if width.isdecimal() and (height.isdecimal() if by else True):
         return (int(width), int(height)) if by else int(width)
-    raise ValueError(f"--size is {text!r}, needs a side in pixels or WIDTHxHEIGHT, e.g. 640")
+    raise ValueError(f"{option} is {text!r}, needs a side in pixels or WIDTHxHEIGHT, e.g. 640")

@@ -72,8 +72,8 @@ class RTMDetInsDetector:
         """
         self.graphs = graphs
         self.device = device
-        self._canvas = canvas_size(input_size)
-        self._priors = grid_priors(self._canvas)
+        self.canvas = canvas_size(input_size)
+        self._priors = grid_priors(self.canvas)
         self._nms_iou = nms_iou
 
     @classmethod
@@ -123,7 +123,7 @@ class RTMDetInsDetector:
         Also returned, last: candidates whose score or box is not finite, as NaN, for the caller
         to drop and count.
         """
-        letterbox = Letterbox.fit(frame.height, frame.width, self._canvas)
+        letterbox = Letterbox.fit(frame.height, frame.width, self.canvas)
         canvas = letterbox.apply(frame.image)
         if not self.graphs["boxes"].whole:
             canvas = detector_input(canvas)
@@ -150,7 +150,7 @@ class RTMDetInsDetector:
 
         Clipping would turn an overflow into a plausible box along the border of the canvas.
         """
-        corner = np.array(self._canvas * 2, np.float32)
+        corner = np.array(self.canvas * 2, np.float32)
         clipped: np.ndarray = np.where(np.isfinite(boxes), np.clip(boxes, 0, corner), np.nan)
         return clipped.astype(np.float32)
 

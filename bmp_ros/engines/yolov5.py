@@ -77,7 +77,7 @@ class YOLOv5Detector:
         self.graphs = {"maps": graph}
         self.device = device
         self._anchors = anchors
-        self._largest = canvas_size(input_size)
+        self.canvas = canvas_size(input_size)
         self._label = label
         self._how = {"minimal": canvas == "minimal", "enlarge": enlarge}
         self._nms_iou = nms_iou
@@ -115,7 +115,7 @@ class YOLOv5Detector:
         Also returned, last: predictions that are not finite, as NaN, for the caller to drop and
         count.
         """
-        letterbox = CentredLetterbox.fit((frame.width, frame.height), self._largest, **self._how)
+        letterbox = CentredLetterbox.fit((frame.width, frame.height), self.canvas, **self._how)
         canvas = network_input(letterbox.apply(frame.image))
         found = self.graphs["maps"].run({"canvas": canvas})
         rows = select_boxes(

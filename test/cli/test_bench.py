@@ -16,6 +16,14 @@ from bmp_ros.cli.main import main
         (["--size", "720p"], "--size is '720p', needs WIDTHxHEIGHT in pixels"),
         (["--later", "5"], "needs 0 <= later < people"),
         (["--threads", "-2"], "--threads is -2, needs at least 1"),
+        (["--preset", "tiny", "--later", "5"], "needs 0 <= later < people"),
+        (["--onnxruntime"], "--onnxruntime is for --random-weights; with weights: `bmp export`"),
+        (["--random-weights", "--int8"], "--int8 is for --random-weights --onnxruntime"),
+        (
+            ["--random-weights", "--onnxruntime", "--precision", "bf16"],
+            "--onnxruntime goes without --compile and --precision",
+        ),
+        (["--canvas", "wide"], "--canvas is 'wide', needs a side in pixels or WIDTHxHEIGHT"),
         (["--threads", "0"], "--threads is 0, needs at least 1"),
         (
             ["--preset", "tiny", "--compile"],
@@ -31,3 +39,30 @@ def test_failures_are_one_line(
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1 and not report.exists()
     assert printed.err.startswith("bmp bench: ") and message in printed.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["edge"], ["fp32", "torch", "canvas of the detector 416x320"]),
+        (["edge", "--onnxruntime"], ["fp32", "onnxruntime", "416x320"]),
+        (["edge", "--onnxruntime", "--int8", "--canvas", "640"], ["int8", "640x640", "exclusive"]),
+        (["bmp_light"], ["segment", "prompts"]),
+        (["td_posehrnet_w48"], ["pose", "640x640"]),
+        (["td_simdr_w48"], ["pose"]),
+        (["td_omnipose"], ["pose"]),
+        (["td_crowdhuman", "--canvas", "640x480"], ["pose", "640x480"]),
+    ],
+)
+def test_presets_of_the_field_are_timed_with_random_weights(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At their full size, from one command."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    small = ["--people", "2", "--size", "320x240", "--frames", "1"]
+    assert main(["bench", "--random-weights", *small, "--preset", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert f"{arguments[0]} (untrained)" in printed and "320x240, 2 people" in printed
+    for word in words:
+        assert word in printed

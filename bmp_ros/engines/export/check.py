@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from bmp_ros.engines.export.source import GraphSource
 from bmp_ros.engines.onnx.graph import Graph
 from bmp_ros.engines.onnx.target import Target
+
+if TYPE_CHECKING:
+    from bmp_ros.engines.export.source import GraphSource
 
 LEAST_COSINE = 0.999
 
@@ -25,6 +27,8 @@ def compare(source: GraphSource, path: Path) -> dict[str, float]:
     Raises ExportRefused when one is below `LEAST_COSINE`, when shapes differ or values are not
     finite, and when the graph does not run at all.
     """
+    import torch
+
     graph = Graph(path, Target("cpu"))
     least = dict.fromkeys(source.outputs, 1.0)
     for sample in source.samples:

@@ -15,23 +15,31 @@ import yaml
 
 from bmp_ros.engines.build import locate_weights
 from bmp_ros.engines.export.check import compare
-from bmp_ros.engines.export.source import NetworkSource
-from bmp_ros.engines.export.write import write_graph
+from bmp_ros.engines.export.int8 import (
+    Calibration,
+    calibration_images,
+    graph_files,
+    quantise_preset,
+)
+from bmp_ros.engines.export.write import import_onnx, widen_weights, write_graph
 from bmp_ros.engines.onnx.card import Card, part_path
 from bmp_ros.engines.registry import ROLES, built_in
 from bmp_ros.weights.checkpoint import load_state_dict
 
 if TYPE_CHECKING:
-    from bmp_ros.engines.presets import Preset
+    from bmp_ros.engines.export.source import NetworkSource
+    from bmp_ros.engines.presets import EngineChoice, Preset
+    from bmp_ros.loop.settings import LoopSettings
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("fp16-weights", "fp32")
+PRECISIONS = ("fp16-weights", "fp32", "int8")
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """path: of the file. cosines: smallest cosine similarity to torch of every output."""
+    """path: of the file. cosines: smallest cosine similarity to torch of every output, before it
+    was quantised; empty where the file comes from an export of before."""
 
     path: Path
     cosines: dict[str, float]
@@ -42,64 +50,132 @@ def export_preset(
     output: Path,
     *,
     precision: str = "fp16-weights",
+    calibration: Calibration | None = None,
+    weights_of: Callable[[EngineChoice], Any] | None = None,
+    loop_settings: LoopSettings | None = None,
     tell: Callable[[str], None] = log.info,
 ) -> list[ExportedFile]:
     """Write ``<role>.onnx`` (and parts) for every network, and ``<preset>.yaml``, into ``output``.
 
-    precision: how weights are stored; the graphs compute in fp32. tell: called before each file.
+    precision: how weights are stored, the graphs compute in fp32; int8: they are quantised, see
+    `Calibration`, and engines ``onnx`` are taken as they are. weights_of: a state dict, or the
+    path of an ``onnx`` engine's file; None: the files that the preset names. loop_settings: of the
+    loop that calibrates; None: the preset's. tell: called before each file.
     Files appear when all networks passed: an export that fails leaves ``output`` as it was.
-    Raises ExportRefused (see `compare`), ValueError (an engine without export, a folder with the
-    export of another preset, an unknown precision), WeightsMissing.
+    Raises ExportRefused (see `compare`, `quantise_preset`), ValueError (an engine without export,
+    a folder with the export of another preset, an unknown precision, int8 without images, or
+    images without int8), WeightsMissing.
     """
+    _check(preset, precision, calibration)
+    _refuse_other_presets(output, preset)
+    if weights_of is None:
+        files = locate_weights(preset)
+
+        def weights_of(choice: EngineChoice) -> Any:
+            return files[str(choice.weights)]
+
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as staging:
+        folder = Path(staging)
+        cosines = _write_networks(preset, weights_of, folder, precision, tell)
+        if calibration is not None:
+            quantise_preset(
+                folder / f"{preset.name}.yaml", folder / "int8", calibration, tell, loop_settings
+            )
+            folder = folder / "int8"
+        for file in sorted(folder.glob("*.*")):
+            os.replace(file, output / file.name)
+    return [ExportedFile(output / name, values) for name, values in cosines.items()]
+
+
+def _check(preset: Preset, precision: str, calibration: Calibration | None) -> None:
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
+    if (precision == "int8") != (calibration is not None):
+        raise ValueError(
+            "precision int8 needs --calibrate FOLDER, images like those of the camera"
+            if calibration is None
+            else f"--calibrate is for --precision int8, the precision is {precision}"
+        )
     for role, choice in preset.engines.items():
-        if choice.declaration.export is None:
+        taken = choice.engine == "onnx" and precision == "int8"
+        if choice.declaration.export is None and not taken:
             can = sorted({each.engine.name for each in built_in() if each.engine.export})
             raise ValueError(
                 f"preset {preset.name}: the {role} has engine {choice.engine!r}, which cannot be "
                 f"exported; engines that can: {', '.join(can)}"
             )
-    _refuse_other_presets(output, preset)
-    weights = locate_weights(preset)
-    output.mkdir(parents=True, exist_ok=True)
-    exported: list[ExportedFile] = []
-    sections: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as staging:
-        for role in ROLES:
-            chosen = preset.engines.get(role)
-            if chosen is None:
-                sections[role] = None
-                continue
-            assert chosen.declaration.export is not None and chosen.weights is not None
-            source = chosen.declaration.export(
-                chosen.settings, load_state_dict(weights[chosen.weights])
+    if calibration is None:
+        return
+    calibration_images(calibration.images)  # found out now rather than after the exports
+    for role in calibration.keep_fp32:
+        if role not in preset.engines:
+            raise ValueError(
+                f"--keep-fp32 {role}: preset {preset.name} has {', '.join(preset.engines)}"
             )
-            first = Path(staging, f"{role}.onnx")
-            for path, cosines in _write_network(source, first, precision, tell):
-                exported.append(ExportedFile(output / path.name, cosines))
-            sections[role] = {"engine": "onnx", "weights": first.name, **source.options}
-        _write_preset(Path(staging, f"{preset.name}.yaml"), preset, sections)
-        for file in sorted(Path(staging).iterdir()):
-            os.replace(file, output / file.name)
-    return exported
+
+
+def _write_networks(
+    preset: Preset,
+    weights_of: Callable[[EngineChoice], Any],
+    folder: Path,
+    precision: str,
+    tell: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+    """Write all graphs and the preset's file; return the cosines of every file by its name."""
+    cosines: dict[str, dict[str, float]] = {}
+    sections: dict[str, Any] = {}
+    for role in ROLES:
+        choice = preset.engines.get(role)
+        if choice is None:
+            sections[role] = None
+            continue
+        first = folder / f"{role}.onnx"
+        weights = weights_of(choice)
+        if choice.engine == "onnx":
+            options = {k: v for k, v in asdict(choice.settings).items() if k != "weights"}
+            cosines |= _copy_network(weights, first)
+        else:
+            assert choice.declaration.export is not None
+            tensors = load_state_dict(weights) if isinstance(weights, Path) else weights
+            source = choice.declaration.export(choice.settings, tensors)
+            options = source.options
+            half = precision == "fp16-weights"
+            cosines |= _write_network(source, first, half_weights=half, tell=tell)
+        sections[role] = {"engine": "onnx", "weights": first.name, **options}
+    how = "Exported to ONNX, in int8." if precision == "int8" else "Exported to ONNX."
+    _write_preset(folder / f"{preset.name}.yaml", preset, sections, how)
+    return cosines
 
 
 def _write_network(
-    source: NetworkSource, first: Path, precision: str, tell: Callable[[str], None]
-) -> list[tuple[Path, dict[str, float]]]:
-    written = []
+    source: NetworkSource, first: Path, *, half_weights: bool, tell: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    written = {}
     for graph in source.graphs:
         path = part_path(first, source.kind, graph.part)
         tell(f"{path.name}: {source.kind}, {graph.part}")
         card = Card(source.kind, graph.part, source.weights, source.facts)
-        write_graph(graph, card, path, half_weights=precision == "fp16-weights")
-        written.append((path, compare(graph, path)))
+        write_graph(graph, card, path, half_weights=half_weights)
+        written[path.name] = compare(graph, path)
     return written
 
 
-def _write_preset(path: Path, preset: Preset, sections: dict[str, Any]) -> None:
-    description = f"{preset.description} Exported to ONNX."
+def _copy_network(origin: Path, first: Path) -> dict[str, dict[str, float]]:
+    """Copy the files of an export, their weights in fp32, to the names that they have here."""
+    onnx = import_onnx()
+    copied: dict[str, dict[str, float]] = {}
+    for path in graph_files(origin):
+        model = onnx.load(str(path))
+        widen_weights(model)
+        target = first.with_name(first.stem + path.name.removeprefix(origin.stem))
+        onnx.save(model, str(target))
+        copied[target.name] = {}
+    return copied
+
+
+def _write_preset(path: Path, preset: Preset, sections: dict[str, Any], how: str) -> None:
+    description = f"{preset.description} {how}"
     content = {"description": description, **sections, "loop": asdict(preset.loop)}
     path.write_text(
         yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=95), encoding="utf-8"

@@ -6,14 +6,15 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 import bmp_ros
-from bmp_ros.engines.export.source import GraphSource
 from bmp_ros.engines.onnx.card import Card
+
+if TYPE_CHECKING:
+    from bmp_ros.engines.export.source import GraphSource
 
 OPSET = 17
 INSTALL_ONNX = "writing ONNX files needs `pip install onnx`"
@@ -23,16 +24,24 @@ _SMALLEST = 256
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
+def import_onnx() -> Any:
+    """Import onnx. Raises ModuleNotFoundError that says what to install."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise ModuleNotFoundError(f"{error}. {INSTALL_ONNX}", name="onnx") from error
+    return onnx
+
+
 def write_graph(source: GraphSource, card: Card, path: Path, *, half_weights: bool) -> None:
     """Trace a module with its first sample and write it to ``path``.
 
     half_weights: store matrices and kernels in fp16. The graph converts them to fp32, which
     onnxruntime does once, when it loads the file; it computes in fp32.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ModuleNotFoundError(f"{error}. {INSTALL_ONNX}", name="onnx") from error
+    import torch
+
+    onnx = import_onnx()
     traced = io.BytesIO()
     inputs = source.samples[0]
     with warnings.catch_warnings(), torch.inference_mode():
@@ -76,3 +85,31 @@ def _halve_weights(model: Any) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def widen_weights(model: Any) -> None:
+    """Give every layer weights of its own in fp32, as quantisation wants them.
+
+    Undoes `half_weights` of `write_graph` (values stay rounded), and the Identity by which torch
+    shares equal tensors: a shared one has no Cast or Identity any more, but a copy per name.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    kept, read = [], set()
+    for node in graph.node:
+        tensor = tensors.get(node.input[0]) if node.op_type in ("Cast", "Identity") else None
+        half = tensor is not None and tensor.data_type == TensorProto.FLOAT16
+        if tensor is None or (node.op_type == "Cast" and not half):
+            kept.append(node)
+            read |= set(node.input)
+            continue
+        values = numpy_helper.to_array(tensor)
+        values = values.astype(np.float32) if node.op_type == "Cast" else values
+        copy = numpy_helper.from_array(values, node.output[0])
+        tensors[copy.name] = copy  # an Identity of a Cast finds it
+    read |= {output.name for output in graph.output}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(tensor for name, tensor in tensors.items() if name in read)
