@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--later",
         type=int,
-        help="of these, how many are found in the second iteration only (1, or 0 where a preset has "
-        "one iteration)",
+        help="of these, how many are found in the second iteration only (1; 0 where a preset "
+        "has one iteration)",
     )
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT (%(default)s)")
     parser.add_argument("--frames", type=int, default=5, help="timed frames of each (%(default)s)")
