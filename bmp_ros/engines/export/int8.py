@@ -111,8 +111,10 @@ def quantise_preset(
             if role not in quantised:
                 shutil.copy(path, target)
                 continue
-            tell(f"int8: {path.name}")
-            quantise(path, target / path.name, _kept(samples / path.name, path, calibration))
+            done, layers = quantise(
+                path, target / path.name, _kept(samples / path.name, path, calibration)
+            )
+            tell(f"int8: {path.name}, {done} of {layers} layers")
     shutil.rmtree(samples)
     listening, calls = recorded_loop(loop)
     for path in held_out:
@@ -243,8 +245,10 @@ class _Reader:
             return {name: file[name] for name in self._names}
 
 
-def quantise(source: Path, target: Path, samples: Sequence[Path]) -> None:
-    """Write a graph in int8. samples: files of its inputs by name (.npz).
+def quantise(source: Path, target: Path, samples: Sequence[Path]) -> tuple[int, int]:
+    """Write a graph in int8; return how many layers compute in int8, and how many there are.
+
+    samples: files of the graph's inputs by name (.npz).
 
     Activations are uint8: onnxruntime has no signed kernels on x86 and falls back to float.
     Weights have 7 bits: processors without integer dot products (AVX2 without VNNI) add pairs of
@@ -276,6 +280,15 @@ def quantise(source: Path, target: Path, samples: Sequence[Path]) -> None:
     del written.metadata_props[:]
     written.metadata_props.add(key=METADATA_KEY, value=card[METADATA_KEY])
     onnx.save(written, str(target))
+    return layers_in_int8(written.graph)
+
+
+def layers_in_int8(graph: Any) -> tuple[int, int]:
+    """How many layers have no input in float, and how many there are."""
+    stored = {name for node in graph.node if node.op_type == "DequantizeLinear"
+              for name in node.output}  # fmt: skip
+    layers = [node for node in graph.node if node.op_type in QUANTISED]
+    return sum(all(name in stored for name in node.input) for node in layers), len(layers)
 
 
 def last_layers(graph: Any) -> list[str]:

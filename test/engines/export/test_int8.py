@@ -28,6 +28,7 @@ from bmp_ros.engines.export.int8 import (  # noqa: E402
     Calibration,
     calibration_images,
     last_layers,
+    layers_in_int8,
 )
 from bmp_ros.engines.export.preset import export_preset  # noqa: E402
 from bmp_ros.engines.export.write import widen_weights  # noqa: E402
@@ -83,6 +84,8 @@ def test_every_layer_but_the_last_ones_is_quantised(quantised: Path, file: str) 
         sources = {made_by.get(name, "a stored tensor") for name in node.input if name}
         expected = node.name not in last
         assert (sources == {"DequantizeLinear"}) == expected, (node.name, sources)
+    done, layers = layers_in_int8(graph)
+    assert done == layers - len(last) > 0
     zero_points = {
         tensor.data_type for tensor in graph.initializer if tensor.name.endswith("_zero_point")
     }
