@@ -538,8 +538,8 @@ def mask_logits(prototypes: Tensor, kernels: Tensor, priors: Tensor) -> Tensor:
     Each person brings three 1x1 layers, 10 -> 8 -> 8 -> 1 channels, ReLU between. Their input are
     two coordinates relative to the person's prior and the eight prototypes of the image.
 
-    prototypes: (8, h, w), the grid or its upper left part. kernels: (n, 169). priors: (n, 3),
-    x and y in canvas pixels and stride.
+    prototypes: (8, h, w), the grid or its upper left part, or (n, 8, h, w) where people are of
+    several images. kernels: (n, 169). priors: (n, 3), x and y in canvas pixels and stride.
     """
     height, width = prototypes.shape[-2:]
     stride = STRIDES[0]

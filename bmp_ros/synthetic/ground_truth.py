@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from bmp_ros.synthetic.camera import NEAR, Camera
@@ -72,8 +73,8 @@ def people_truth(bodies: Sequence[PosedPerson], raster: Raster, camera: Camera) 
 
 def mask_box(mask: np.ndarray) -> np.ndarray:
     """(4,) xyxy edges of the True pixels of ``mask`` (H, W), which has at least one."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    return np.array([left, top, left + width, top + height], np.float32)
 
 
 def projected_box(body: PosedPerson, camera: Camera) -> np.ndarray:

@@ -131,19 +131,16 @@ class CocoPictures:
         cache.mkdir(parents=True, exist_ok=True)
         pixels = cache / f"{file.stem}-{key}.pixels"
         labels = pixels.with_suffix(".labels")
-        if labels.is_file() and pixels.is_file():
-            self.entries: list[Entry] = pickle.loads(labels.read_bytes())
-        else:
-            self.entries = _entries(document, images)
-            _decode(self.entries, images, places, pixels)
-            labels.write_bytes(pickle.dumps(self.entries))
+        if not (labels.is_file() and pixels.is_file()):
+            entries = _entries(document, images)
+            _decode(entries, images, places, pixels)
+            labels.write_bytes(pickle.dumps(entries))
         self._file = pixels
-        self._pixels = np.memmap(pixels, np.uint8, "r")
         self.seen_file = pixels.with_suffix(".seen")
         """What `bmp_ros.training.detections` writes: for every picture its people as seen."""
-        self.seen: list[list[Seen | None]] | None = None
-        if self.seen_file.is_file():
-            self.seen = pickle.loads(self.seen_file.read_bytes())
+        self.entries: list[Entry]
+        self.seen: list[list[Seen | None]] | None
+        self._read()
 
         self._numbers = [
             number
@@ -151,13 +148,21 @@ class CocoPictures:
             if not masked or any(person.mask is not None for person in entry.people)
         ]
 
+    def _read(self) -> None:
+        self._pixels = np.memmap(self._file, np.uint8, "r")
+        self.entries = pickle.loads(self._file.with_suffix(".labels").read_bytes())
+        self.seen = None
+        if self.seen_file.is_file():
+            self.seen = pickle.loads(self.seen_file.read_bytes())
+
     def __getstate__(self) -> dict[str, Any]:
-        """Without the pixels: processes that prepare samples map the file themselves."""
-        return {**self.__dict__, "_pixels": None}
+        """Without pixels and labels: processes that prepare samples read the files themselves,
+        all at once, instead of waiting for each other's."""
+        return {**self.__dict__, "_pixels": None, "entries": None, "seen": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._pixels = np.memmap(self._file, np.uint8, "r")
+        self._read()
 
     def __len__(self) -> int:
         return len(self._numbers)

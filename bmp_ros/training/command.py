@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of this training")
     parser.add_argument("--steps", type=int, help="batches in all")
     parser.add_argument("--batch", type=int, help="pictures per step")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="end after so long, whatever the steps: the learning rate falls with the clock",
+    )
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--size", type=_size, help="canvas, WIDTHxHEIGHT, multiples of 32")
     parser.add_argument(
@@ -77,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     task, schedule, precision = _training(args)
     weights_file = train(
         task, replace(schedule, **given), args.output, device=device,
-        precision=args.precision or precision, workers=args.workers,
+        precision=args.precision or precision, workers=args.workers, minutes=args.minutes,
     )  # fmt: skip
     print(weights_file)
     return 0

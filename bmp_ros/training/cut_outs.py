@@ -15,7 +15,8 @@ import numpy as np
 
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.coco_pictures import CocoPictures
-from bmp_ros.training.pictures import Picture, box_areas
+from bmp_ros.training.pictures import Picture
+from bmp_ros.training.warping import box_areas, pixel_counts, window_of
 
 LEAST_HEIGHT, LEAST_AREA = 64, 1000
 """Pixels of a person that is worth cutting out."""
@@ -95,21 +96,30 @@ def pasted(random: np.random.Generator, view: Picture, cut: CutOut) -> Picture:
     size = (view.image.shape[1], view.image.shape[0])
     for _ in range(TRIES):
         matrix = _placement(random, view, cut)
-        mask = cv2.warpAffine(cut.mask.view(np.uint8) * 255, matrix, size)
-        front = mask > 127
-        if front.sum() >= 100 and not _hides_unknown(view, front):
+        rows, columns = cut.mask.shape
+        # A margin for the soft edge; the rest of the canvas need not be touched.
+        window, local = window_of(matrix, (0, 0, columns, rows), size, margin=5)
+        front = np.zeros(view.image.shape[:2], bool)
+        inner = front[window].shape[::-1]
+        if min(inner) == 0:
+            continue
+        mask = cv2.warpAffine(cut.mask.view(np.uint8) * np.uint8(255), local, inner)
+        front[window] = mask > 127
+        if np.count_nonzero(front[window]) >= 100 and not _hides_unknown(view, front):
             break
     else:
         return view
     shrink = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     pixels = cv2.GaussianBlur(cut.pixels, (0, 0), 0.35 * shrink) if shrink > 1.5 else cut.pixels
     person = cv2.warpAffine(
-        pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        pixels, local, inner, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     ).astype(np.float32)
     person *= np.exp(random.normal(0, 0.1, 3)).astype(np.float32)
     # A hard edge would be a hint that no photograph has.
     alpha = cv2.GaussianBlur(mask, (0, 0), random.uniform(0.5, 1.0)).astype(np.float32) / 255
-    image = view.image + alpha[..., None] * (person - view.image)
+    image = view.image.copy()
+    behind = image[window]
+    image[window] = np.clip(behind + alpha[..., None] * (person - behind), 0, 255)
     joints = cut.joints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     seen = cut.joints[:, 2].astype(np.int64)
     if np.linalg.det(matrix[:, :2]) < 0:
@@ -120,7 +130,7 @@ def pasted(random: np.random.Generator, view: Picture, cut: CutOut) -> Picture:
     given = covered.given_boxes
     return replace(
         covered,
-        image=np.clip(image, 0, 255).astype(np.uint8),
+        image=image,
         masks=np.concatenate([covered.masks, front[None]]),
         keypoints=np.concatenate([covered.keypoints, joints[None].astype(np.float32)]),
         visibility=np.concatenate([covered.visibility, np.where(inside, seen, 0)[None]]),
@@ -170,9 +180,9 @@ def _hides_unknown(view: Picture, front: np.ndarray) -> bool:
 
 def _covered(view: Picture, front: np.ndarray) -> Picture:
     """The people of ``view`` behind ``front`` (H, W) bool."""
-    before = view.masks.sum(axis=(1, 2))
+    before = pixel_counts(view.masks)
     masks = view.masks & ~front
-    left = masks.sum(axis=(1, 2))
+    left = pixel_counts(masks)
     height, width = front.shape
     cells = np.rint(view.keypoints).astype(int)
     x, y = cells[..., 0].clip(0, width - 1), cells[..., 1].clip(0, height - 1)

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -32,6 +31,7 @@ from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import coco_run_lengths, mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.ground_truth import mask_box
+from bmp_ros.training.warping import warp_mask
 
 if TYPE_CHECKING:
     from bmp_ros.loop.protocols import Detector, PoseEstimator
@@ -57,7 +57,8 @@ class Detected:
 
     def moved(self, matrix: np.ndarray, size: tuple[int, int]) -> Detected:
         """The same on a canvas of ``size``, moved by ``matrix`` (2, 3); mirrors swap sides."""
-        mask = cv2.warpAffine(self.mask.view(np.uint8) * 255, matrix, size) > 127
+        mask = np.zeros(size[::-1], bool)
+        warp_mask(self.mask, matrix, mask)
         corners = self.box[[0, 1, 2, 1, 0, 3, 2, 3]].reshape(4, 2) @ matrix[:, :2].T + matrix[:, 2]
         box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
         keypoints = self.keypoints

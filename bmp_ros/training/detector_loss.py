@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_area, box_iou, generalized_box_iou_loss
+from torchvision.ops import generalized_box_iou_loss
 
 from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput, mask_logits
 
@@ -17,8 +18,9 @@ CANDIDATES = 13
 OVERLAP_WEIGHT = 3.0
 SOFT_RADIUS = 3.0
 """Cells from a box's centre at which the assignment cost of a location is ten to the zero."""
-MASKS_PER_BATCH = 48
-"""Locations whose masks are computed; enough for a gradient, few enough for memory."""
+MASKS_PER_IMAGE = 6
+"""Locations of a batch, per image, whose masks are computed; enough for a gradient, few enough
+for memory."""
 CLASS, BOX, MASK = 1.0, 2.0, 2.0
 
 
@@ -26,107 +28,134 @@ IGNORED_SHARE = 0.6
 """Of a predicted box, what must lie in a region that nobody labelled, for it to be no mistake."""
 
 
-def detector_loss(
-    output: RTMDetInsOutput,
-    priors: Tensor,
-    boxes: Sequence[Tensor],
-    masks: Sequence[Tensor],
-    masked: Sequence[Tensor] | None = None,
-    ignore: Sequence[Tensor] | None = None,
-) -> dict[str, Tensor]:
+class Truth(NamedTuple):
+    """The people of B canvases, in few tensors: moving one to a GPU costs more than its bytes.
+
+    boxes: (B, most, 4) xyxy in canvas pixels, ``there`` (B, most) bool: which of them exist.
+    masks: (N, h / 4, w / 4) in [0, 1] of all N people, canvas after canvas. masked: (N,) bool,
+    whose mask is known; the others have no mask loss. ignore: (B, M, 4), where there are people
+    whom nobody labelled, and ``ignored`` (B, M) bool: locations in them that answer for nobody
+    have no class loss.
+    """
+
+    boxes: Tensor
+    there: Tensor
+    masks: Tensor
+    masked: Tensor
+    ignore: Tensor
+    ignored: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        boxes: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        masked: Sequence[Tensor] | None = None,
+        ignore: Sequence[Tensor] | None = None,
+    ) -> Truth:
+        """Gather B tensors of each; masked, ignore: None where all masks and people are known."""
+        if masked is None:
+            masked = [torch.ones(len(rows), dtype=torch.bool) for rows in boxes]
+        if ignore is None:
+            ignore = [torch.empty(0, 4)] * len(boxes)
+        return cls(
+            *padded(boxes), torch.cat(list(masks)), torch.cat(list(masked)), *padded(ignore)
+        )
+
+
+def padded(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """B tensors (N, 4) as (B, most, 4), and (B, most) bool, which of them there are."""
+    most = max([1, *(len(rows) for rows in boxes)])
+    together = torch.zeros(len(boxes), most, 4)
+    there = torch.zeros(len(boxes), most, dtype=torch.bool)
+    for image, rows in enumerate(boxes):
+        together[image, : len(rows)] = rows
+        there[image, : len(rows)] = True
+    return together, there
+
+
+def detector_loss(output: RTMDetInsOutput, priors: Tensor, truth: Truth) -> dict[str, Tensor]:
     """Weighted losses ``class``, ``box`` and ``mask`` of a batch; their sum is minimised.
 
-    output: of B canvases at P locations, one class. priors: (P, 3). boxes: B tensors (N, 4) xyxy
-    in canvas pixels. masks: B tensors (N, h / 4, w / 4) in [0, 1]. masked: B tensors (N,) bool,
-    whose mask is known (None: all); the others have no mask loss. ignore: B tensors (M, 4), where
-    there are people whom nobody labelled: locations in them that answer for nobody have no class
-    loss.
+    output: of B canvases at P locations, one class. priors: (P, 3).
     """
     centres = priors[:, :2]
     predicted = torch.cat(
         [centres - output.distances[..., :2], centres + output.distances[..., 2:]], dim=2
     )
     logits = output.class_logits[..., 0]
-    targets = torch.zeros_like(logits)
-    assigned: list[tuple[int, Tensor, Tensor]] = []  # image, locations, people
-    for image, truth in enumerate(boxes):
-        if len(truth):
-            locations, people, quality = assign(
-                predicted[image].detach(), logits[image].detach(), priors, truth
-            )
-            targets[image, locations] = quality
-            assigned.append((image, locations, people))
+    # One set of operations for the whole batch: on a GPU each costs its launch, not its work.
+    owners, targets = assign(predicted.detach(), logits.detach(), priors, truth.boxes, truth.there)
+    image, location = (owners >= 0).nonzero(as_tuple=True)
+    person = owners[image, location]
     total = targets.sum().clamp(min=1)
     focal = quality_focal_loss(logits, targets)
-    if ignore is not None:
-        unknown = [
-            within(predicted[image].detach(), centres, regions) & (targets[image] == 0)
-            for image, regions in enumerate(ignore)
-        ]
-        focal = focal.masked_fill(torch.stack(unknown), 0.0)
-    losses = {"class": CLASS * focal.sum() / total}
-    box_losses, mask_losses = [logits.sum() * 0], [logits.sum() * 0]
-    for image, locations, people in assigned:
-        loss = generalized_box_iou_loss(predicted[image, locations], boxes[image][people])
-        box_losses.append((loss * targets[image, locations]).sum())
-    if masked is not None:
-        assigned = [
-            (image, locations[masked[image][people]], people[masked[image][people]])
-            for image, locations, people in assigned
-        ]
-        assigned = [
-            (image, locations, people) for image, locations, people in assigned if len(people)
-        ]
-    share = MASKS_PER_BATCH / max(1, sum(len(locations) for _, locations, _ in assigned))
-    number = 0
-    for image, locations, people in assigned:
-        if share < 1:
-            some = torch.randperm(len(locations))[: max(1, round(share * len(locations)))]
-            locations, people = locations[some], people[some]
+    unknown = within(predicted.detach(), centres, truth.ignore, truth.ignored) & (owners < 0)
+    focal = focal.masked_fill(unknown, 0.0)
+    overlap = generalized_box_iou_loss(predicted[image, location], truth.boxes[image, person])
+    box = (overlap * targets[image, location]).sum() / total
+    counts = truth.there.sum(dim=1)
+    mask = (counts.cumsum(0) - counts)[image] + person
+    known = truth.masked[mask]
+    image, location, mask = image[known], location[known], mask[known]
+    most = MASKS_PER_IMAGE * len(logits)
+    if len(mask) > most:
+        some = torch.randperm(len(mask))[:most].to(mask.device)
+        image, location, mask = image[some], location[some], mask[some]
+    mask_loss = logits.sum() * 0
+    if len(mask):
         grid = mask_logits(
-            output.prototypes[image], output.kernels[image, locations], priors[locations]
+            output.prototypes[image], output.kernels[image, location], priors[location]
         )
         fine = functional.interpolate(
             grid[:, None], scale_factor=2.0, mode="bilinear", align_corners=False
         )[:, 0]
-        mask_losses.append(dice_loss(fine.sigmoid(), masks[image][people]).sum())
-        number += len(locations)
-    losses["box"] = BOX * torch.stack(box_losses).sum() / total
-    losses["mask"] = MASK * torch.stack(mask_losses).sum() / max(1, number)
-    return losses
+        mask_loss = dice_loss(fine.sigmoid(), truth.masks[mask]).mean()
+    return {"class": CLASS * focal.sum() / total, "box": BOX * box, "mask": MASK * mask_loss}
 
 
-def within(predicted: Tensor, centres: Tensor, regions: Tensor) -> Tensor:
-    """(P,) bool: locations whose centre (P, 2), or most of whose box (P, 4), is in a region.
+def within(predicted: Tensor, centres: Tensor, regions: Tensor, there: Tensor) -> Tensor:
+    """(B, P) bool: locations whose centre, or most of whose box, is in a region.
 
-    regions: (M, 4) xyxy.
+    predicted: (B, P, 4). centres: (P, 2). regions: (B, M, 4) xyxy, ``there`` (B, M) which exist.
     """
-    inside = (centres[:, None] > regions[:, :2]) & (centres[:, None] < regions[:, 2:])
-    low = torch.maximum(predicted[:, None, :2], regions[:, :2])
-    high = torch.minimum(predicted[:, None, 2:], regions[:, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=2)
-    share = shared / box_area(predicted).clamp(min=1e-6)[:, None]
-    return (inside.all(dim=2) | (share > IGNORED_SHARE)).any(dim=1)
+    regions = regions[:, None]
+    inside = (centres[:, None] > regions[..., :2]) & (centres[:, None] < regions[..., 2:])
+    low = torch.maximum(predicted[:, :, None, :2], regions[..., :2])
+    high = torch.minimum(predicted[:, :, None, 2:], regions[..., 2:])
+    shared = (high - low).clamp(min=0).prod(dim=3)
+    share = shared / _areas(predicted).clamp(min=1e-6)[..., None]
+    return ((inside.all(dim=3) | (share > IGNORED_SHARE)) & there[:, None]).any(dim=2)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
 
 
 def assign(
-    predicted: Tensor, logits: Tensor, priors: Tensor, truth: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Dynamic soft labels of RTMDet: locations (n,), their people (n,) and IoUs (n,).
+    predicted: Tensor, logits: Tensor, priors: Tensor, truth: Tensor, there: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Dynamic soft labels of RTMDet: for whom each location answers, and the IoU with them.
 
-    predicted: (P, 4) boxes, logits: (P,), truth: (N, 4). A location answers for a person only
-    from within the box; of several people it takes the cheapest. A person with no location of its
-    own within the box (smaller than a cell) gets the one nearest to the centre.
+    predicted: (B, P, 4) boxes. logits: (B, P). priors: (P, 3). truth: (B, N, 4), ``there`` (B, N)
+    bool, which of these people exist. Returns (B, P) int64, -1 for nobody, and (B, P) float32,
+    0 there. A location answers for a person only from within the box; of several people it takes
+    the cheapest. A person with no location of its own within the box (smaller than a cell) gets
+    the one nearest to the centre.
     """
-    overlap = box_iou(predicted, truth)  # (P, N)
-    centre = (truth[:, :2] + truth[:, 2:]) / 2
-    points = priors[:, None, :2]
-    inside = ((points > truth[:, :2]) & (points < truth[:, 2:])).all(dim=2)
-    distance = (points - centre).norm(dim=2) / priors[:, None, 2]
-    lonely = ~inside.any(dim=0)
-    if lonely.any():
-        nearest = distance[:, lonely].argmin(dim=0)
-        inside[nearest, lonely.nonzero()[:, 0]] = True
+    people = truth[:, :, None]  # (B, N, 1, 4): lists of locations lie together, for topk
+    low = torch.maximum(predicted[:, None, :, :2], people[..., :2])
+    high = torch.minimum(predicted[:, None, :, 2:], people[..., 2:])
+    shared = (high - low).clamp(min=0).prod(dim=3)
+    together = _areas(predicted)[:, None] + _areas(truth)[:, :, None] - shared
+    overlap = shared / together.clamp(min=1e-6)  # (B, N, P)
+    points = priors[:, :2]
+    inside = ((points > people[..., :2]) & (points < people[..., 2:])).all(dim=3)
+    centre = (people[..., :2] + people[..., 2:]) / 2
+    distance = (points - centre).norm(dim=3) / priors[:, 2]
+    lonely = ~inside.any(dim=2, keepdim=True)
+    nearest = torch.zeros_like(inside).scatter_(2, distance.argmin(dim=2, keepdim=True), True)
+    inside = (inside | (lonely & nearest)) & there[..., None]
 
     scores = logits.sigmoid()[:, None]
     class_cost = (
@@ -136,16 +165,18 @@ def assign(
         * (overlap - scores).abs().square()
     )
     cost = class_cost - OVERLAP_WEIGHT * (overlap + 1e-7).log() + 10 ** (distance - SOFT_RADIUS)
-    cost = torch.where(inside, cost, torch.inf)
+    cost = cost.masked_fill(~inside, torch.inf)
 
-    among = torch.where(inside, overlap, 0).topk(min(CANDIDATES, len(priors)), dim=0).values
-    wanted = among.sum(dim=0).int().clamp(min=1)
-    rank = cost.argsort(dim=0).argsort(dim=0)
-    chosen = (rank < wanted) & inside
-    cheapest = torch.where(chosen, cost, torch.inf).argmin(dim=1)
-    locations = chosen.any(dim=1).nonzero()[:, 0]
-    people = cheapest[locations]
-    return locations, people, overlap[locations, people].clamp(min=0)
+    most = min(CANDIDATES, len(priors))
+    among = overlap.masked_fill(~inside, 0).topk(most, dim=2).values
+    wanted = among.sum(dim=2).int().clamp(min=1)
+    cheapest, places = cost.topk(most, dim=2, largest=False)
+    taken = (torch.arange(most, device=cost.device) < wanted[..., None]) & cheapest.isfinite()
+    chosen = torch.zeros_like(inside).scatter_(2, places, taken)
+    owner = cost.masked_fill(~chosen, torch.inf).argmin(dim=1)  # (B, P)
+    answers = chosen.any(dim=1)
+    quality = overlap.gather(1, owner[:, None])[:, 0].clamp(min=0)
+    return owner.masked_fill(~answers, -1), quality.masked_fill(~answers, 0)
 
 
 def quality_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -93,5 +93,7 @@ def _sample(image: np.ndarray, view: Picture) -> DetectorSample:
     grid = (image.shape[1] // MASK_STRIDE, image.shape[0] // MASK_STRIDE)
     masks = np.empty((len(view), grid[1], grid[0]), np.float32)
     for row, mask in enumerate(view.masks):
-        masks[row] = cv2.resize(mask.astype(np.float32), grid, interpolation=cv2.INTER_AREA)
+        pixels = mask.view(np.uint8) * np.uint8(255)
+        masks[row] = cv2.resize(pixels, grid, interpolation=cv2.INTER_AREA)
+    masks /= 255
     return DetectorSample(image, view.boxes, masks, view.masked, view.ignore)

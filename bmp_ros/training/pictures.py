@@ -17,6 +17,13 @@ from bmp_ros.loop.masks import mask_from_run_lengths
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.ground_truth import mask_box
 from bmp_ros.training.detections import Detected, read_detections
+from bmp_ros.training.warping import (
+    box_areas,
+    clipped_boxes,
+    moved_boxes,
+    pixel_counts,
+    warp_mask,
+)
 
 HELD_OUT = 25
 """One picture in so many is for validation."""
@@ -261,8 +268,7 @@ def warp(
     known = picture.masked
     masks = np.zeros((len(picture), size[1], size[0]), bool)
     for row in np.flatnonzero(known):
-        mask = picture.masks[row].view(np.uint8) * 255
-        masks[row] = cv2.warpAffine(mask, matrix, size) > 127
+        warp_mask(picture.masks[row], matrix, masks[row])
     keypoints = picture.keypoints @ matrix[:, :2].T.astype(np.float32)
     keypoints = keypoints + matrix[:, 2].astype(np.float32)
     visibility = picture.visibility
@@ -272,7 +278,7 @@ def warp(
     inside = ((keypoints >= -0.5) & (keypoints < np.array(size) - 0.5)).all(axis=2)
     visibility = np.where(inside, visibility, 0)
     detected = [person and person.moved(matrix, size) for person in picture.detected]
-    kept = masks.sum(axis=(1, 2)) >= least_pixels
+    kept = pixel_counts(masks) >= least_pixels
     given, ignore = None, moved_boxes(picture.ignore, matrix)
     if picture.given_boxes is not None:
         whole = moved_boxes(picture.given_boxes, matrix)
@@ -290,27 +296,6 @@ def warp(
     return warped.only(np.flatnonzero(kept))
 
 
-def moved_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The boxes (N, 4) around the corners of ``boxes`` after ``matrix`` (2, 3), which is of pixel
-    centres at integers, while boxes are edges."""
-    corners = boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2) - 0.5
-    corners = corners @ matrix[:, :2].T + matrix[:, 2] + 0.5
-    moved: np.ndarray = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    return moved.astype(np.float32)
-
-
-def clipped_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Boxes (N, 4) xyxy within a canvas of ``size`` (width, height)."""
-    clipped: np.ndarray = np.clip(boxes, 0, np.array([*size, *size], np.float32))
-    return clipped
-
-
-def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """(N,) pixels."""
-    areas: np.ndarray = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1)
-    return areas
-
-
 def recolour(
     random: np.random.Generator, image: np.ndarray, *, rendered: bool = True
 ) -> np.ndarray:
@@ -321,35 +306,41 @@ def recolour(
     takes every texture of a photograph for something new. Photographs (``rendered`` false) need
     less of it.
     """
-    values = image.astype(np.float32)
     strength = 1.0 if rendered else 0.5
     if random.random() < 0.25 * strength:
-        values *= 1 + np.float32(random.uniform(0.03, 0.18)) * fractal_noise(random, image.shape)
+        grain = np.float32(random.uniform(0.03, 0.18)) * fractal_noise(random, image.shape)
+        image = _to_bytes(image * (1 + grain))
+    # Exposure, contrast and saturation are linear in the colours: one pass for all of them.
+    mix, shift = np.eye(3), np.zeros(3)
     if random.random() < 0.8:
         gain = np.exp(random.normal(0, 0.2)) * np.exp(random.normal(0, 0.09 * strength, 3))
-        values = (values - 110) * np.float32(np.exp(random.normal(0, 0.2 * strength))) + 110
-        values = values * gain.astype(np.float32) + np.float32(random.normal(0, 8))
-        grey = values.mean(axis=2, keepdims=True)
-        values = grey + (values - grey) * np.float32(
-            np.clip(random.normal(1, 0.3 * strength), 0, 2)
-        )
+        contrast = np.exp(random.normal(0, 0.2 * strength))
+        shift = 110 * (1 - contrast) * gain + random.normal(0, 8)
+        saturation = np.clip(random.normal(1, 0.3 * strength), 0, 2)
+        saturate = saturation * np.eye(3) + (1 - saturation) / 3
+        mix, shift = saturate * (contrast * gain), saturate @ shift
     if random.random() < 0.1:
-        values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
+        mix, shift = np.tile(mix.mean(axis=0), (3, 1)), np.repeat(shift.mean(), 3)
+    image = cv2.transform(image, np.column_stack([mix, shift]))
     focus = random.random()
     if focus < 0.1:
-        values = cv2.GaussianBlur(values, (0, 0), random.uniform(0.4, 1.2))
+        image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.4, 1.2))
     elif focus < 0.35:
-        soft = cv2.GaussianBlur(values, (0, 0), random.uniform(0.7, 1.5))
-        values += np.float32(random.uniform(0.3, 1.5)) * (values - soft)
+        soft = cv2.GaussianBlur(image, (0, 0), random.uniform(0.7, 1.5))
+        strong = random.uniform(0.3, 1.5)
+        image = cv2.addWeighted(image, 1 + strong, soft, -strong, 0)
     if random.random() < 0.2 * strength:
-        noise = random.standard_normal(values.shape, dtype=np.float32)
-        values = values + noise * np.float32(random.uniform(2, 12))
-    recoloured = np.clip(values, 0, 255).astype(np.uint8)
+        noise = random.standard_normal(image.shape, dtype=np.float32)
+        image = _to_bytes(image + noise * np.float32(random.uniform(2, 12)))
     if random.random() < 0.15:
         quality = int(random.integers(20, 80))
-        _, code = cv2.imencode(".jpg", recoloured, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        recoloured = cv2.imdecode(code, cv2.IMREAD_COLOR)
-    return recoloured
+        _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return image
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    return np.clip(values, 0, 255).astype(np.uint8)
 
 
 def fractal_noise(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

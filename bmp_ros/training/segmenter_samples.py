@@ -134,8 +134,9 @@ def mask_prompt(random: np.random.Generator, view: Picture, row: int) -> np.ndar
 
 
 def _shares(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    shares: np.ndarray = cv2.resize(mask.astype(np.float32), grid, interpolation=cv2.INTER_AREA)
-    return shares
+    pixels = np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255)
+    shares = cv2.resize(pixels, grid, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return shares / np.float32(255)
 
 
 def positive_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, grid_priors
 from bmp_ros.networks.conv_pose import ConvPose
 from bmp_ros.networks.point_segmenter import PointSegmenter
 from bmp_ros.networks.rtmdet_ins import PACKAGED_SIZE, RTMDetIns, RTMDetInsOutput
-from bmp_ros.training.detector_loss import detector_loss
+from bmp_ros.training.detector_loss import Truth, detector_loss
 from bmp_ros.training.detector_samples import (
     DetectorSample,
     detector_sample,
@@ -31,7 +31,8 @@ from bmp_ros.training.segmenter_samples import SegmenterSample, segmenter_sample
 from bmp_ros.training.trainer import Schedule, Task
 
 Size = tuple[int, int]
-DetectorBatch = tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
+DetectorBatch = tuple[Tensor, ...]
+"""Canvases (B, h, w, 3) uint8 BGR, then what a `Truth` has."""
 
 DETECTOR_CANVAS = (448, 352)
 SEGMENTER_CANVAS = (320, 256)
@@ -61,13 +62,13 @@ class DetectorTask:
 
     def collate(self, samples: list[DetectorSample]) -> DetectorBatch:
         canvases = torch.from_numpy(np.stack([sample.canvas for sample in samples]))
-        return (
-            canvases,
-            [torch.from_numpy(sample.boxes) for sample in samples],
-            [torch.from_numpy(sample.masks) for sample in samples],
-            [torch.from_numpy(sample.masked) for sample in samples],
-            [torch.from_numpy(sample.ignore) for sample in samples],
+        truth = Truth.of(
+            *(
+                [torch.from_numpy(getattr(sample, part)) for sample in samples]
+                for part in ("boxes", "masks", "masked", "ignore")
+            )
         )
+        return canvases, *truth
 
     def losses(self, network: nn.Module, batch: DetectorBatch) -> dict[str, Tensor]:
         canvases, *truth = batch
@@ -75,7 +76,7 @@ class DetectorTask:
         images = canvases.permute(0, 3, 1, 2).float()
         images = (images - self._mean.to(device)) / self._std.to(device)
         output = RTMDetInsOutput(*(part.float() for part in network(images)))
-        return detector_loss(output, self._priors.to(device), *truth)
+        return detector_loss(output, self._priors.to(device), Truth(*truth))
 
 
 @dataclass

@@ -32,6 +32,8 @@ from bmp_ros.training.records import append_row, draw_curves, in_words, keep_row
 CLIP = 10.0
 """Largest norm of a gradient."""
 VALIDATION_BATCHES = 12
+VALIDATION_BATCH = 8
+"""Samples of a validation's batch at most: they are prepared between two steps."""
 VALIDATION_SEED = 2**31
 
 
@@ -96,19 +98,24 @@ def train(
     precision: str = "fp32",
     workers: int = 0,
     stop_after: int | None = None,
+    minutes: float | None = None,
 ) -> Path | None:
     """Train until the schedule is done; go on from ``folder/last.pth`` if it is there.
 
     precision: "fp32" or "bf16" (autocast; weights stay float32), faster where the processor has
     instructions for it. workers: processes that prepare samples; 0 prepares them in this one.
-    stop_after: leave after so many steps in all, as an interruption would.
+    stop_after: leave after so many steps in all, as an interruption would. minutes: for a machine
+    that is lent for a time: the learning rate falls with the clock where that is ahead of the
+    steps, and the training is done when either is over; such a training cannot be repeated.
     Returns the file of the averaged weights, or None when stopped before the end.
     Raises ValueError when the folder holds a training with another schedule.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(schedule.seed)
     network = task.network.to(device, memory_format=torch.channels_last)
-    average = AveragedModel(network, avg_fn=moving_average(schedule.averaging), use_buffers=True)
+    average = AveragedModel(
+        network, multi_avg_fn=moving_average(schedule.averaging), use_buffers=True
+    )
     optimizer = torch.optim.AdamW(_parameter_groups(network, schedule), lr=schedule.learning_rate)
     state = _checkpoint(folder, schedule)
     first = 0 if state is None else int(state["step"])
@@ -121,8 +128,8 @@ def train(
         _keep_depthwise_single(network)
     last = schedule.steps if stop_after is None else min(stop_after, schedule.steps)
 
-    numbers = range(first * schedule.batch, last * schedule.batch)
-    batches = iter(_batches(task, schedule, numbers, workers))
+    numbers = _Numbers(range(first * schedule.batch, last * schedule.batch), schedule.batch)
+    batches = iter(_batches(task, schedule, numbers, workers, pinned=device.startswith("cuda")))
     if state is not None:  # last: nothing before the first step may draw from them any more
         _set_random_states(state["random"])
     means: defaultdict[str, list[float]] = defaultdict(list)
@@ -130,10 +137,30 @@ def train(
         enumerate(batches, first + 1), task.name, schedule.steps, initial=first, unit="step",
         disable=not sys.stderr.isatty(),
     )  # fmt: skip
-    began, done = time.monotonic(), 0
+    step, rate = first, 0.0
+    start = began = time.monotonic()
+    saved = first
+
+    def save() -> None:
+        nonlocal began, saved
+        row = {name: float(np.mean(values)) for name, values in means.items()}
+        means.clear()
+        held_out = validate(task, average.module, schedule, device)
+        row |= {f"held-out {name}": value for name, value in held_out.items()}
+        speed = (step - saved) * schedule.batch / (time.monotonic() - began)
+        began, saved = time.monotonic(), step
+        append_row(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
+        _save(folder, step, schedule, network, average, optimizer)
+        draw_curves(folder)
+        words = in_words({**row, "samples per second": speed})
+        print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
+
     for step, batch in progress:
         network.train()
-        rate = learning_rate(step, schedule)
+        clock = 0.0 if minutes is None else (time.monotonic() - start) / (60 * minutes)
+        # What is being prepared still comes: the processes end with their work, not in it.
+        numbers.ended = clock >= 1
+        rate = learning_rate(step, schedule, clock)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
@@ -151,19 +178,11 @@ def train(
         average.update_parameters(network)
         for name, loss in losses.items():
             means[name].append(loss.item())
-        if step % schedule.save_every == 0 or step == last:
-            row = {name: float(np.mean(values)) for name, values in means.items()}
-            means.clear()
-            held_out = validate(task, average.module, schedule, device)
-            row |= {f"held-out {name}": value for name, value in held_out.items()}
-            speed = (step - first - done) * schedule.batch / (time.monotonic() - began)
-            began, done = time.monotonic(), step - first
-            append_row(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
-            _save(folder, step, schedule, network, average, optimizer)
-            draw_curves(folder)
-            words = in_words({**row, "samples per second": speed})
-            print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
-    if last < schedule.steps:
+        if step % schedule.save_every == 0:
+            save()
+    if step > saved:
+        save()
+    if step == last < schedule.steps:
         return None
     weights = folder / f"{task.name}.pth"
     torch.save(average.module.state_dict(), weights)
@@ -182,8 +201,9 @@ def validate(task: Task, network: nn.Module, schedule: Schedule, device: str) ->
     network.eval()
     means: defaultdict[str, list[float]] = defaultdict(list)
     samples = _Samples(task, VALIDATION_SEED, validation=True)
-    for first in range(0, VALIDATION_BATCHES * schedule.batch, schedule.batch):
-        batch = task.collate([samples[first + row] for row in range(schedule.batch)])
+    size = min(schedule.batch, VALIDATION_BATCH)
+    for first in range(0, VALIDATION_BATCHES * size, size):
+        batch = task.collate([samples[first + row] for row in range(size)])
         for name, loss in task.losses(network, _to(batch, device)).items():
             means[name].append(loss.item())
     _set_random_states(before)
@@ -206,26 +226,30 @@ def _keep_depthwise_single(network: nn.Module) -> None:
             layer.forward = single(layer.forward)
 
 
-def learning_rate(step: int, schedule: Schedule) -> float:
-    """The learning rate of ``step``, counted from 1: linear warm-up, then half a cosine."""
+def learning_rate(step: int, schedule: Schedule, clock: float = 0.0) -> float:
+    """The learning rate of ``step``, counted from 1: linear warm-up, then half a cosine.
+
+    clock: share of the time that is over, where it is limited.
+    """
     warm = min(1.0, step / max(1, schedule.warmup))
-    share = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
+    share = max(clock, (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup))
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, share))))
     return schedule.learning_rate * warm * (0.01 + 0.99 * cosine)
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+def moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
     """How `AveragedModel` shall average: exponentially, at first over the last tenth of the steps.
 
     With the full decay from the start, a thousand steps later the average still holds some of the
-    untrained weights.
+    untrained weights. All tensors at once: on a GPU each by itself would wait for the step.
     """
 
-    def average(mean: Tensor, value: Tensor, steps: Tensor | int) -> Tensor:
-        if not mean.is_floating_point():  # the batch norms' counters
-            return value
+    def average(means: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
+        if not means[0].is_floating_point():  # the batch norms' counters
+            torch._foreach_copy_(means, values)
+            return
         number = float(steps)
-        return mean.lerp(value, 1 - min(decay, (1 + number) / (10 + number)))
+        torch._foreach_lerp_(means, values, 1 - min(decay, (1 + number) / (10 + number)))
 
     return average
 
@@ -240,18 +264,21 @@ def _parameter_groups(network: nn.Module, schedule: Schedule) -> list[dict[str, 
     ]
 
 
-def _batches(task: Task, schedule: Schedule, numbers: range, workers: int) -> Iterable[Any]:
+def _batches(
+    task: Task, schedule: Schedule, numbers: _Numbers, workers: int, pinned: bool
+) -> Iterable[Any]:
     samples = _Samples(task, schedule.seed, validation=False)
     return DataLoader(
         samples,
         generator=torch.Generator().manual_seed(schedule.seed),  # else the loader draws from ours
         batch_size=schedule.batch,
-        sampler=_Numbers(numbers),
+        sampler=numbers,
         num_workers=workers,
         collate_fn=samples.collate,
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_begin_worker if workers else None,
-        prefetch_factor=6 if workers else None,
+        prefetch_factor=max(2, 6 // workers) if workers else None,
+        pin_memory=pinned,
     )
 
 
@@ -263,13 +290,20 @@ def _begin_worker(number: int) -> None:
 
 
 class _Numbers(torch.utils.data.Sampler[int]):
-    """Sample numbers in their order: number n is random by itself, so no order has to be."""
+    """Sample numbers in their order: number n is random by itself, so no order has to be.
 
-    def __init__(self, numbers: range) -> None:
-        self._numbers = numbers
+    ``ended``: no batch is begun any more.
+    """
+
+    def __init__(self, numbers: range, batch: int) -> None:
+        self._numbers, self._batch = numbers, batch
+        self.ended = False
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
+        for number in self._numbers:
+            if self.ended and number % self._batch == 0:
+                return
+            yield number
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -277,7 +311,7 @@ class _Numbers(torch.utils.data.Sampler[int]):
 
 def _to(batch: Any, device: str) -> Any:
     if isinstance(batch, Tensor):
-        return batch.to(device)
+        return batch.to(device, non_blocking=True)
     if isinstance(batch, (list, tuple)):
         return type(batch)(_to(item, device) for item in batch)
     return batch

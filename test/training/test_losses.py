@@ -11,6 +11,7 @@ from bmp_ros.engines.letterbox import grid_priors
 from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput
 from bmp_ros.networks.rtmdet_ins_layout import KERNEL_PARAMETERS
 from bmp_ros.training.detector_loss import (
+    Truth,
     assign,
     detector_loss,
     dice_loss,
@@ -31,9 +32,15 @@ def random_boxes(count: int, seed: int) -> torch.Tensor:
 def test_locations_answer_from_within_and_everybody_gets_one() -> None:
     truth = torch.tensor([[10.0, 10, 60, 90], [70.0, 20, 110, 80], [50.0, 50, 53, 53]])
     predicted = random_boxes(len(PRIORS), 3)
-    locations, people, quality = assign(predicted, torch.zeros(len(PRIORS)), PRIORS, truth)
+    nobody = torch.zeros(1, 4)  # a row that only fills up
+    owners, overlaps = assign(
+        predicted[None], torch.zeros(1, len(PRIORS)), PRIORS, torch.cat([truth, nobody])[None],
+        torch.tensor([[True, True, True, False]]),
+    )  # fmt: skip
+    locations = (owners[0] >= 0).nonzero()[:, 0]
+    people, quality = owners[0, locations], overlaps[0, locations]
+    assert (overlaps[owners < 0] == 0).all()
     assert set(people.tolist()) == {0, 1, 2}
-    assert len(set(locations.tolist())) == len(locations)
     large = people < 2
     points, boxes = PRIORS[locations[large], :2], truth[people[large]]
     assert ((points > boxes[:, :2]) & (points < boxes[:, 2:])).all()
@@ -63,7 +70,7 @@ def test_the_right_answer_costs_less() -> None:
     truth = torch.tensor([30.0, 20, 80, 90])
     masks = [torch.zeros(1, 24, 32)]
     right, wrong = (
-        detector_loss(output_for(truth, known), PRIORS, [truth[None]], masks)
+        detector_loss(output_for(truth, known), PRIORS, Truth.of([truth[None]], masks))
         for known in (True, False)
     )
     assert right["box"] < 0.01 < wrong["box"]
@@ -81,8 +88,8 @@ def test_scores_are_to_equal_the_overlap() -> None:
 def test_canvases_without_people_only_teach_silence() -> None:
     truth = torch.tensor([30.0, 20, 80, 90])
     none, masks = [torch.empty(0, 4)], [torch.empty(0, 24, 32)]
-    silent = detector_loss(output_for(truth, False), PRIORS, none, masks)
-    loud = detector_loss(output_for(truth, True), PRIORS, none, masks)
+    silent = detector_loss(output_for(truth, False), PRIORS, Truth.of(none, masks))
+    loud = detector_loss(output_for(truth, True), PRIORS, Truth.of(none, masks))
     assert silent["box"] == silent["mask"] == 0
     assert silent["class"] < 0.01 < loud["class"]
 
@@ -126,7 +133,7 @@ def test_people_without_a_mask_have_no_mask_loss() -> None:
     output = output_for(truth, True)
     boxes, masks = [truth[None]], [torch.ones(1, 24, 32)]
     known, unknown = (
-        detector_loss(output, PRIORS, boxes, masks, [torch.tensor([value])])
+        detector_loss(output, PRIORS, Truth.of(boxes, masks, [torch.tensor([value])]))
         for value in (True, False)
     )
     assert known["mask"] > 0.1 and unknown["mask"] == 0
@@ -139,7 +146,7 @@ def test_where_nobody_labelled_a_detection_is_no_mistake() -> None:
     nobody, masks = [torch.empty(0, 4)], [torch.empty(0, 24, 32)]
     region, elsewhere = torch.tensor([[25.0, 15, 85, 95]]), torch.tensor([[90.0, 0, 128, 40]])
     mistake, ignored, other = (
-        detector_loss(output, PRIORS, nobody, masks, None, [boxes])["class"]
+        detector_loss(output, PRIORS, Truth.of(nobody, masks, None, [boxes]))["class"]
         for boxes in (torch.empty(0, 4), region, elsewhere)
     )
     assert ignored < 0.01 * mistake and other > 0.9 * mistake
@@ -150,7 +157,9 @@ def test_somebody_labelled_within_such_a_region_is_still_to_be_found() -> None:
     masks = [torch.zeros(1, 24, 32)]
     ignore = [torch.tensor([[0.0, 0, 128, 96]])]
     found, missed = (
-        detector_loss(output_for(truth, right), PRIORS, [truth[None]], masks, None, ignore)
+        detector_loss(
+            output_for(truth, right), PRIORS, Truth.of([truth[None]], masks, None, ignore)
+        )
         for right in (True, False)
     )
     assert missed["class"] > 10 * found["class"]

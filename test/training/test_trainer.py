@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_every_network_goes_on_exactly(
     name: str, stop: int, disc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
-    monkeypatch.setattr(detector_loss, "MASKS_PER_BATCH", 4)  # so that the loss draws lots
+    monkeypatch.setattr(detector_loss, "MASKS_PER_IMAGE", 2)  # so that the loss draws lots
     schedule = Schedule(6, 2, 1e-3, warmup=1, save_every=3)
     size = None if name == "pose" else (128, 96)
 
@@ -107,6 +108,35 @@ def test_random_numbers_go_on_as_well(tmp_path: Path) -> None:
         assert weights
         results.append(torch.load(weights, weights_only=True))
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_a_limited_time_ends_with_the_lowest_rate(tmp_path: Path) -> None:
+    endless = replace(SCHEDULE, steps=10**9)
+    weights = train(Line(), endless, tmp_path, minutes=0.02)
+    assert weights == tmp_path / "line.pth"
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates[-1] == pytest.approx(0.01 * SCHEDULE.learning_rate)
+    assert rates == sorted(rates, reverse=True)
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == int(rows[-1]["step"])
+
+
+def test_processes_that_prepare_samples_end_with_the_time(
+    disc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    endless = Schedule(10**9, 2, 1e-3, warmup=1)
+    task = make_task("segmenter", disc_folder, (64, 64))
+    assert train(task, endless, tmp_path, minutes=0.002, workers=1)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_limited_time_may_be_more_than_enough(tmp_path: Path) -> None:
+    whole = train(Line(), SCHEDULE, tmp_path / "whole")
+    timed = train(Line(), SCHEDULE, tmp_path / "timed", minutes=1000)
+    assert whole and timed
+    first, second = (torch.load(file, weights_only=True) for file in (whole, timed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_rows_after_the_checkpoint_are_written_once(tmp_path: Path) -> None:
