@@ -34,7 +34,7 @@ Size = tuple[int, int]
 DetectorBatch = tuple[Tensor, ...]
 """Canvases (B, h, w, 3) uint8 BGR, then what a `Truth` has."""
 
-DETECTOR_CANVAS = (448, 352)
+DETECTOR_CANVAS = (512, 384)
 SEGMENTER_CANVAS = (320, 256)
 
 
