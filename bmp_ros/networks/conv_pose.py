@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bmp_ros.networks.residual_pyramid import ConvNormReLU, PyramidSize, ResidualPyramid
+from bmp_ros.networks.strict_loading import load_strictly
 
 CONV_POSE_SIZE = PyramidSize(
     channels=(24, 48, 80, 128, 192), depths=(1, 2, 2, 1), widths=(48, 80, 128)
@@ -57,13 +58,11 @@ class ConvPose(nn.Module):
         try:
             size = PyramidSize.of_state_dict(state_dict, "pyramid.")
             network = cls(size, int(state_dict["head.1.weight"].shape[0]))
-            network.load_state_dict(state_dict, strict=True)
         except KeyError as error:
             raise ValueError(
                 f"not the state dict of a ConvPose: entry {error} is missing"
             ) from None
-        except RuntimeError as error:
-            raise ValueError(f"not the state dict of a ConvPose: {error}") from None
+        load_strictly(network, state_dict, "ConvPose")
         return network.eval()
 
     def set_precision(self, dtype: torch.dtype) -> ConvPose:

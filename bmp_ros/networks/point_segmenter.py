@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bmp_ros.networks.residual_pyramid import ConvNormReLU, PyramidSize, ResidualPyramid
+from bmp_ros.networks.strict_loading import load_strictly
 
 CANVAS = 384
 """Pixels that the longer side of an image is scaled to."""
@@ -79,13 +80,11 @@ class PointSegmenter(nn.Module):
         """
         try:
             network = cls(PyramidSize.of_state_dict(state_dict, "pyramid."))
-            network.load_state_dict(state_dict, strict=True)
         except KeyError as error:
             raise ValueError(
                 f"not the state dict of a PointSegmenter: entry {error} is missing"
             ) from None
-        except RuntimeError as error:
-            raise ValueError(f"not the state dict of a PointSegmenter: {error}") from None
+        load_strictly(network, state_dict, "PointSegmenter")
         return network.eval()
 
     def encode(self, canvas: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,6 +27,7 @@ from bmp_ros.networks.rtmdet_ins_layout import (
     STRIDES,
     WEIGHTS,
 )
+from bmp_ros.networks.strict_loading import load_strictly
 
 PUBLISHED_SIZES = {
     "tiny": (0.375, 0.167),
@@ -467,10 +468,7 @@ class RTMDetIns(nn.Module):
             ) from None
         _check_shared_weights(weights)
         network = cls(size, classes)
-        try:
-            network.load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            raise ValueError(f"not the state dict of an RTMDet-Ins: {error}") from None
+        load_strictly(network, weights, "RTMDet-Ins")
         return network.eval()
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

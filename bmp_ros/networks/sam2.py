@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bmp_ros.networks.sam2_package import importing_sam2
+from bmp_ros.networks.strict_loading import load_strictly
 
 _WIDTH = 256  # channels of the image embedding and of every prompt token
 _STRIDE = 16  # input pixels per cell of the image embedding
@@ -113,12 +114,7 @@ class Sam2Network(nn.Module):
         tensors = image_tensors(state_dict)
         name = sam2_size(tensors)
         network = cls(SAM2_SIZES[name], image_size)
-        try:
-            network.load_state_dict(tensors, strict=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the state dict is not that of SAM 2.1 hiera {name}: {error}"
-            ) from error
+        load_strictly(network, tensors, f"SAM 2.1 hiera {name}")
         return network
 
     def embed(self, pixels: torch.Tensor) -> Sam2Embedding:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from bmp_ros.networks.strict_loading import load_strictly
+
 PATCH_PADDING = 2
 VIT_SIZES = {"s": (384, 12, 12), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 16)}
 """Embedding width, layers and attention heads of the published sizes."""
@@ -266,12 +268,7 @@ class VitPose(nn.Module):
             ),
             heads[head](width, (first, second), num_keypoints),
         )
-        try:
-            network.load_state_dict(kept, strict=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"state dict does not fit a network with head {head!r}: {error}"
-            ) from error
+        load_strictly(network, kept, f"ViTPose network with head {head!r}")
         return network.eval()
 
 

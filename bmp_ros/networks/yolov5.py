@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bmp_ros.networks.strict_loading import load_strictly
+
 PUBLISHED_SIZES = {
     "n": (0.33, 0.25),
     "s": (0.33, 0.5),
@@ -222,10 +224,7 @@ class YOLOv5(nn.Module):
         if not isinstance(names, list) or len(names) != classes:
             names = None
         network = cls(size, classes, names)
-        try:
-            network.load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            raise ValueError(f"not the state dict of a YOLOv5: {error}") from None
+        load_strictly(network, weights, "YOLOv5")
         if not (torch.isfinite(network.anchor_sizes) & (network.anchor_sizes > 0)).all():
             raise ValueError("the anchors of this YOLOv5 are not positive numbers")
         for module in network.modules():

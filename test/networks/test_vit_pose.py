@@ -78,8 +78,16 @@ def broken(change) -> dict[str, torch.Tensor]:
         (broken(lambda s: s.pop("backbone.ln1.bias")), {}, "backbone.ln1.bias"),
         (broken(lambda s: s.update(extra=torch.zeros(1))), {}, "extra"),
         (broken(lambda s: s.pop("backbone.pos_embed")), {}, "pos_embed.*is missing.*state_dict"),
-        (random_state_dict(head="pmpose"), {}, "does not fit.*'heatmap'.*probability_layers"),
-        (random_state_dict(), {"head": "pmpose"}, "does not fit.*'pmpose'.*probability_layers"),
+        (
+            random_state_dict(head="pmpose"),
+            {},
+            "not the state dict.*'heatmap'.*probability_layers",
+        ),
+        (
+            random_state_dict(),
+            {"head": "pmpose"},
+            "not the state dict.*'pmpose'.*probability_layers",
+        ),
         (random_state_dict(), {"head": "simcc"}, "heatmap, pmpose.*'simcc'"),
         (random_state_dict(), {"num_heads": None}, "width 48.*num_heads"),
         (random_state_dict(), {"num_heads": 5}, "width 48, got 5"),

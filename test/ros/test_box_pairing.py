@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +96,102 @@ def test_every_image_is_handed_on_once_or_passed_over(
                 assert pair.boxes is None or abs(pair.boxes - pair.image[1]) <= slop_s
     assert len(set(taken)) == len(taken)
     assert len(taken) + passed_over + pairs.forget_images() == images
+
+
+# ---------------------------------------------------------------- and message_filters'
+
+MS = 10**6
+Event = tuple[str, int]
+"""Which topic a message comes on, image or boxes, and its stamp in milliseconds."""
+CASES: dict[str, tuple[float, list[Event], list[tuple[int, int]]]] = {
+    "boxes after their image": (
+        0.0, [("image", 0), ("boxes", 0), ("image", 33), ("boxes", 33)], [(0, 0), (33, 33)],
+    ),
+    "boxes before their image": (
+        0.0, [("boxes", 0), ("image", 0), ("boxes", 33), ("image", 33)], [(0, 0), (33, 33)],
+    ),
+    "boxes two images late": (
+        0.0,
+        [("image", 0), ("image", 33), ("boxes", 0), ("image", 66), ("boxes", 33), ("boxes", 66)],
+        [(0, 0), (33, 33), (66, 66)],
+    ),
+    "an image without boxes": (
+        0.0, [("image", 0), ("image", 33), ("boxes", 33), ("image", 66)], [(33, 33)],
+    ),
+    "boxes without an image": (
+        0.0, [("boxes", 0), ("image", 33), ("boxes", 33), ("boxes", 66)], [(33, 33)],
+    ),
+    "near is not the same": (0.0, [("image", 0), ("boxes", 1), ("image", 2)], []),
+    "near enough": (
+        0.02, [("image", 0), ("boxes", 12), ("image", 100), ("boxes", 91)], [(0, 12), (100, 91)],
+    ),
+    "not near enough": (0.02, [("image", 0), ("boxes", 30), ("image", 70), ("boxes", 95)], []),
+    "the nearest of two": (
+        0.02, [("boxes", 0), ("boxes", 15), ("image", 10)], [(10, 15)],
+    ),
+}  # fmt: skip
+
+
+def pairs_of_ours(slop_s: float, events: list[Event]) -> list[tuple[int, int]]:
+    pairs: BoxPairing[int, int] = BoxPairing(slop_s, wait_s=60.0)
+    found = []
+    for topic, stamp in events:
+        if topic == "image":
+            pair = pairs.add_image(stamp * MS, stamp, 0.0)
+        else:
+            pair = pairs.add_boxes(stamp * MS, stamp)
+        if pair is not None:
+            found.append((pair.image, pair.boxes))
+    return found
+
+
+def pairs_of_message_filters(slop_s: float, events: list[Event]) -> list[tuple[int, int]]:
+    """Of the synchronizers that ROS offers, exact or approximate, on messages with such stamps."""
+    reason = "message_filters (the ROS package) is not installed"
+    filters = pytest.importorskip("message_filters", reason=reason)
+    from std_msgs.msg import Header
+
+    class Stamped:
+        def __init__(self, milliseconds: int) -> None:
+            self.milliseconds = milliseconds
+            self.header = Header()
+            self.header.stamp.sec, rest = divmod(milliseconds, 1000)
+            self.header.stamp.nanosec = rest * MS
+
+    topics = {"image": filters.SimpleFilter(), "boxes": filters.SimpleFilter()}
+    inputs = list(topics.values())
+    if slop_s:
+        synchronizer = filters.ApproximateTimeSynchronizer(inputs, MOST_IMAGES, slop_s)
+    else:
+        synchronizer = filters.TimeSynchronizer(inputs, MOST_IMAGES)
+    found: list[tuple[int, int]] = []
+    synchronizer.registerCallback(
+        lambda image, boxes: found.append((image.milliseconds, boxes.milliseconds))
+    )
+    for topic, stamp in events:
+        topics[topic].signalMessage(Stamped(stamp))
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("pairs_of", [pairs_of_ours, pairs_of_message_filters])
+def test_pairs_are_those_of_message_filters(pairs_of, case: str) -> None:
+    slop_s, events, expected = CASES[case]
+    assert pairs_of(slop_s, events) == expected
+
+
+@pytest.mark.parametrize("pairs_of", [pairs_of_ours, pairs_of_message_filters])
+@given(frames=st.lists(st.tuples(st.integers(-8, 8), st.integers(0, 3)), min_size=1, max_size=12))
+def test_streams_in_order_give_the_pairs_of_message_filters(
+    pairs_of, frames: list[tuple[int, int]]
+) -> None:
+    """Images at 20 Hz, boxes whose stamps jitter and that come up to three images late."""
+    events: list[tuple[float, Event]] = []
+    latest = 0.0
+    for number, (jitter, late) in enumerate(frames):
+        stamp = 1000 + 50 * number
+        events.append((number, ("image", stamp)))
+        latest = max(latest + 1e-3, number + late + 0.5)  # one topic keeps its order
+        events.append((latest, ("boxes", stamp + jitter)))
+    expected = [(1000 + 50 * n, 1000 + 50 * n + jitter) for n, (jitter, _) in enumerate(frames)]
+    assert pairs_of(0.02, [event for _, event in sorted(events)]) == expected
