@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from bmp_ros.demo.camera_node import CLIP, SCENES
 from bmp_ros.demo.processes import (
@@ -49,6 +50,7 @@ _SCENE_IMAGES = 200
 _FIRST_IMAGE_S = 60.0
 _LAST_RESULT_S = 120.0
 _LABEL_WIDTH = 22
+_FOUND_IOU = 0.5
 SPREAD_PICTURES = 6
 GIF_MAX_BYTES = 5_000_000
 _GIF_FRAMES, _GIF_WIDTH, _GIF_COLORS = 100, 480, 128
@@ -225,35 +227,39 @@ def summarize(recorder: Recorder, preset: str, source: str) -> Summary:
 
 @dataclass(frozen=True)
 class IdCounts:
-    """given: different ids. switches: how often somebody had another id than when last found."""
+    """given: different ids. switches: how often a person had another id than when last found."""
 
     given: int
     switches: int
 
 
 def count_ids(results: Sequence[Result]) -> IdCounts:
-    """Count ids in the order of the images.
+    """Count ids and identity switches in the order of the images, as CLEAR MOT does.
 
-    Somebody is found where box of truth and box of result are each other's best, with an IoU of
-    at least 0.5. Results without truth have no switches.
+    Boxes of truth and result are assigned to each other with IoUs of at least 0.5; a pair of the
+    image before comes first (Bernardin and Stiefelhagen 2008). Results without truth have no
+    switches.
     """
     last: dict[int, int] = {}
+    before: dict[int, int] = {}
     given: set[int] = set()
     switches = 0
     for result in sorted(results, key=lambda each: each.stamp_ns):
         found = people_from_message(result.people)
-        given |= set(found.track_ids[found.track_ids >= 0].tolist())
-        if result.truth is None or not len(found) or not result.truth.people:
+        found = found[found.track_ids >= 0]
+        tracks = found.track_ids.tolist()
+        given |= set(tracks)
+        if result.truth is None:
             continue
         truth = people_from_message(result.truth)
+        identities = truth.track_ids.tolist()
         iou = box_iou(truth.boxes, found.boxes)
-        for row, column in enumerate(iou.argmax(axis=1).tolist()):
-            track = int(found.track_ids[column])
-            if track < 0 or iou[row, column] < 0.5 or iou[:, column].argmax() != row:
-                continue
-            identity = int(truth.track_ids[row])
-            switches += last.get(identity, track) != track
-            last[identity] = track
+        kept = [[before.get(identity) == track for track in tracks] for identity in identities]
+        gain = np.where(iou >= _FOUND_IOU, iou + 1000 * np.reshape(kept, iou.shape), 0.0)
+        pairs = zip(*linear_sum_assignment(-gain), strict=True)
+        before = {identities[row]: tracks[column] for row, column in pairs if gain[row, column]}
+        switches += sum(last.get(identity, track) != track for identity, track in before.items())
+        last |= before
     return IdCounts(len(given), switches)
 
 

@@ -97,6 +97,17 @@ def test_ids_are_counted_in_the_order_of_the_images() -> None:
     assert count_ids(results) == IdCounts(given=4, switches=3)
 
 
+def test_a_person_whom_two_ids_fit_keeps_the_one_of_before() -> None:
+    place, shifted = [0.0, 0, 20, 40], [4.0, 0, 24, 40]
+    results = [
+        result_of(1, [place, shifted], [1, 2], [70]),
+        result_of(2, [place, shifted], [2, 1], [70]),  # 2 fits better now, 1 fits still
+        result_of(3, [], [], []),
+        result_of(4, [place], [2], [70]),
+    ]
+    assert count_ids(results) == IdCounts(given=2, switches=1)
+
+
 @pytest.mark.slow
 def test_nobody_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MISS", "1")
