@@ -21,6 +21,8 @@ ENTERING = 0.5
 SLOW = 0.25
 """Seconds between two images from which a track is confirmed at once."""
 HALF_HIDDEN = 0.5
+DOUBLE_IOU, DOUBLE_INSIDE = 0.3, 0.6
+"""IoU with a tracked person's box, and share of a box inside of it, of who may be a double."""
 COLOUR_MEMORY = 0.3
 """Time constant of the colours' moving average, seconds."""
 
@@ -148,6 +150,8 @@ def confirm(
     """Give ids to those who were seen often enough, or to all ``at_once``; width: of the image."""
     ready = (tracks.state == State.TENTATIVE) & (tracks.seen_s == now)
     ready &= (tracks.hits >= settings.confirm_hits) | at_once
+    if settings.double_s > 0 and ready.any():
+        ready &= ~_may_be_doubles(tracks, now) | (now - tracks.first_s >= settings.double_s)
     # Of somebody who comes in, the first part that is seen tells little: as long as it may be
     # somebody whose colours are remembered, they get a little time to be recognised.
     remembered = (tracks.state == State.LOST) & (tracks.colours.max(axis=1, initial=0) > 0)
@@ -155,6 +159,19 @@ def confirm(
         ready &= ~is_cut_off(tracks.boxes, width) | (now - tracks.first_s >= ENTERING)
     tracks.ids[ready] = counter.take(int(ready.sum()))
     tracks.state[ready] = State.CONFIRMED
+
+
+def _may_be_doubles(tracks: Tracks, now: float) -> np.ndarray:
+    """(T,) bool, whose box overlaps that of a person with an id who was seen in this image."""
+    known = (tracks.state == State.CONFIRMED) & (tracks.seen_s == now)
+    boxes, others = tracks.boxes, tracks.boxes[known]
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    inside = shared / np.maximum(areas, 1)[:, None]
+    iou = shared / np.maximum(areas[:, None] + areas[None, known] - shared, 1)
+    return np.asarray(((iou > DOUBLE_IOU) | (inside > DOUBLE_INSIDE)).any(axis=1))
 
 
 def alive(tracks: Tracks, settings: TrackerSettings, now: float) -> np.ndarray:

@@ -24,11 +24,11 @@ from bmp_ros.tracking.association import (
 from bmp_ros.tracking.settings import TrackerSettings
 from bmp_ros.tracking.tracks import State, Tracks
 
-SHORT = 0.2
+SHORT = 0.15
 UNSEEN_FACTOR = 0.67
 REACH = 1.5
 """Body heights per second that somebody out of sight may have moved."""
-BUFFER_RATE, SLACK_RATE = 2.0, 8.0
+BUFFER_RATE, SLACK_RATE = 2.0, 3.5
 """Per second out of sight: growth of the boxes' buffer and of the poses' tolerance."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-POSITION_NOISE = 0.05
+POSITION_NOISE = 0.1
 """Standard deviation of a measured centre or size, of the body's height."""
 FIRST_SPEED = 0.7
 """Standard deviation of the velocity of somebody new, body heights per second."""

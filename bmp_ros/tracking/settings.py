@@ -19,7 +19,7 @@ class TrackerSettings:
         0.5, low=0, high=1, text="minimum detector score of a person who gets a new track"
     )
     match_threshold: float = number_field(
-        0.2,
+        0.3,
         low=0,
         high=1,
         text="minimum similarity of a match with a score of at least high_score",
@@ -40,7 +40,7 @@ class TrackerSettings:
         0.3, low=0, high=1, text="weight of the colours of clothes in the similarity"
     )
     box_buffer: float = number_field(
-        0.3, low=0, high=2, text="by which share of their size boxes grow before they are compared"
+        0.2, low=0, high=2, text="by which share of their size boxes grow before they are compared"
     )
     birth_overlap: float = number_field(
         0.7, low=0, high=1,
@@ -57,6 +57,11 @@ class TrackerSettings:
     confirm_s: float = number_field(
         0.5, low=0, high=5, text="seconds within which the images of confirm_hits must come"
     )
+    double_s: float = number_field(
+        1.0, low=0, high=60,
+        text="seconds for which a new track whose box overlaps that of a tracked person waits for "
+        "its id: it may be that person, found twice",
+    )  # fmt: skip
     lost_s: float = number_field(
         1.0, low=0, high=10, text="seconds for which a person out of sight is expected by motion"
     )
@@ -79,7 +84,7 @@ class TrackerSettings:
         text="minimum similarity of the colours at which a person is recognised",
     )
     velocity_noise: float = number_field(
-        3.0, low=0.01, high=50,
+        2.0, low=0.01, high=50,
         text="variance that a velocity gains per second, in body heights per second squared",
     )  # fmt: skip
     swap_guard: bool = bool_field(

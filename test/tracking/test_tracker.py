@@ -55,6 +55,38 @@ def test_who_was_seen_once_leaves_no_id_behind() -> None:
     assert ids(tracker, both, 0.9) == [1, 2]
 
 
+def found_twice(step: int, *, apart: bool = False) -> People:
+    """Somebody who walks, and once more their upper half, as if it were another person's."""
+    people = walkers([(60 + 3 * step, 120), (260 if apart else 60 + 3 * step, 120)])
+    people.boxes[1, 3] -= 45
+    return people
+
+
+@pytest.mark.parametrize("rate", [30.0, 10.0, 4.0])
+def test_a_person_found_twice_gets_no_second_id(rate: float) -> None:
+    tracker = PersonTracker()
+    ids(tracker, found_twice(0)[[0]], 0.0)
+    for step in range(1, int(rate)):
+        assert ids(tracker, found_twice(step), step / rate) == [1, -1], step
+    assert ids(tracker, found_twice(int(rate) + 1), 1.05 + 1 / rate) == [1, 2], "they may be two"
+
+
+def test_who_steps_out_of_anothers_box_gets_an_id_at_once() -> None:
+    tracker = PersonTracker()
+    ids(tracker, found_twice(0)[[0]], 0.0)
+    for step in range(1, 4):
+        assert ids(tracker, found_twice(step), step / 10) == [1, -1]
+    found = [ids(tracker, found_twice(step, apart=True), step / 10) for step in (4, 5)]
+    assert found == [[1, -1], [1, 2]]
+
+
+def test_doubles_wait_only_where_that_is_asked_for() -> None:
+    tracker = PersonTracker(TrackerSettings(double_s=0.0))
+    ids(tracker, found_twice(0)[[0]], 0.0)
+    ids(tracker, found_twice(1), 0.1)
+    assert ids(tracker, found_twice(2), 0.2) == [1, 2]
+
+
 @pytest.mark.parametrize("rate", [4.0, 2.0])
 def test_at_low_rates_an_id_comes_at_once(rate: float) -> None:
     tracker = PersonTracker()
@@ -82,7 +114,7 @@ def test_a_sliver_beside_who_steps_in_front_is_nobody_else() -> None:
     """Of the one behind a sliver is seen, first on the right, then on the left: what was seen of
     each before is now where the other is."""
     tracker = PersonTracker()
-    for step, near in enumerate([100.0] * 5 + [112.0] * 3):
+    for step, near in enumerate([100.0] * 4 + [106.5, 112.0, 112.0]):
         people = walkers([(near, 130), (106, 130)])
         x, y = people.keypoints[1].astype(int).T
         people.keypoint_scores[1, ~people.masks[1][y, x]] = 0.1
