@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other trackers beside ours, on the same detections: the tables of docs/tracking.md.
 
-    python benchmarks/tracking_detections.py DIR/tuning DIR/test --output DET   # once
+    python benchmarks/tracking_detections.py DIR/tuning DIR/test SEQUENCES --output DET   # once
     python benchmarks/tracking_baselines.py search DIR/tuning --detections DET --settings FILE \\
         --trackers-python VENV1/bin/python --norfair-python VENV2/bin/python
-    python benchmarks/tracking_baselines.py compare DIR/test --detections DET --settings FILE ...
+    python benchmarks/tracking_baselines.py compare DIR/test SEQUENCES --bootstrap 1000 \\
+        --detections DET --settings FILE ...
 
 The others run in environments of their own (``pip install trackers==2.6.1``, ``norfair==2.3.0``),
 which need not hold bmp_ros. ``search`` chooses their settings on the tuning clips, by the mean
 HOTA over the timings, and writes them to FILE; ``compare`` reports on other clips or sequences.
-Ours has the defaults of `TrackerSettings`. Detections of a sequence NAME are read from
-DET/NAME.npz or DET/FOLDER/NAME.npz.
+Ours has the defaults of `TrackerSettings`. MOTChallenge sequences are used at their own rate.
+With --bootstrap, intervals of the lead over the best other tracker: rendered clips are drawn with
+replacement, of MOTChallenge sequences blocks of a second.
+Detections of a sequence NAME are read from DET/NAME.npz or DET/FOLDER/NAME.npz.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +45,12 @@ from bmp_ros.evaluation.tracking_scores import (
     Comparison,
     FrameTracks,
     TrackScorer,
+    TrackScores,
     block_bootstrap,
     compare,
+    interval,
+    lead,
+    sequence_bootstrap,
 )
 from bmp_ros.loop.people import People
 from bmp_ros.machine import machine_line
@@ -75,6 +82,9 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
 OURS = "ours"
 Place = tuple[Timing, str]
 """A timing and the name of a sequence."""
+Run = dict[Place, list[Comparison]]
+Table = dict[Timing, TrackScorer]
+"""All sequences of a run, scored, by timing."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Detected:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("verb", choices=("search", "compare"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--detections", type=Path, required=True)
     parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
     parser.add_argument("--trackers-python", required=True)
@@ -109,26 +119,29 @@ def main() -> None:
     parser.add_argument("--trackers", nargs="+", choices=tuple(GRIDS), default=list(GRIDS))
     parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="samples")
     args = parser.parse_args()
-    timings = [Timing(rate, drop) for drop in args.drop for rate in args.rates]
-    data = load(args.folder, args.detections)
-    print(f"{machine_line()}; {', '.join(item.name for item in data)}; "
-          f"means over {'; '.join(map(str, timings))}")  # fmt: skip
-    (search if args.verb == "search" else compare_trackers)(args, data, timings)
+    for folder in args.folders:
+        data = load(folder, args.detections)
+        timings = [Timing()]
+        if isinstance(data[0].sequence, ClipSequence):
+            timings = [Timing(rate, drop) for drop in args.drop for rate in args.rates]
+        print(f"\n{machine_line()}; {', '.join(item.name for item in data)}; "
+              f"images: {'; '.join(map(str, timings))}")  # fmt: skip
+        (search if args.verb == "search" else compare_trackers)(args, data, timings)
 
 
 def search(args: argparse.Namespace, data: list[Detected], timings: list[Timing]) -> None:
     """Choose the settings of the others, and write them."""
     chosen = json.loads(args.settings.read_text()) if args.settings.is_file() else {}
     print_header()
-    print_row(OURS, mean_scores(ours(data, timings), timings))
+    print_row(OURS, mean_scores(scored(ours(data, timings))))
     for tracker in args.trackers:
         grid = GRIDS[tracker]
         choices = [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
         runs = others(python_of(args, tracker), tracker, choices, data, timings)
-        scores = [mean_scores(run, timings) for run in runs]
-        best = max(range(len(choices)), key=lambda i: scores[i]["hota"])
+        scores = [mean_scores(scored(run)) for run in runs]
+        best = max(range(len(choices)), key=lambda i: scores[i].hota)
         print_row(f"{tracker} {choices[best]}", scores[best])
         chosen[tracker] = choices[best]
         args.settings.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
@@ -146,26 +159,43 @@ def compare_trackers(
         (runs[tracker],) = others(
             python_of(args, tracker), tracker, [chosen[tracker]], data, timings
         )
-    scores = {name: mean_scores(run, timings) for name, run in runs.items()}
+    tables = {name: scored(run) for name, run in runs.items()}
+    scores = {name: mean_scores(table) for name, table in tables.items()}
     print_header()
-    for name in sorted(runs, key=lambda name: -scores[name]["hota"]):
+    for name in sorted(runs, key=lambda name: -scores[name].hota):
         print_row(name, scores[name])
-    print_by_timing(runs, timings)
-    print_by_sequence(runs, timings, data)
+    print_by_timing(tables)
+    print_by_sequence(tables, data)
     if args.bootstrap:
-        for metric in ("hota", "idf1"):
-            best = max(args.trackers, key=lambda name: scores[name][metric])
-            low, high = block_bootstrap(
-                runs[OURS], runs[best],
-                {(timing, item.name): item.stamps[timing.choose(item.stamps)]
-                 for timing in timings for item in data},
-                metric=metric, samples=args.bootstrap,
-            )  # fmt: skip
-            gain = scores[OURS][metric] - scores[best][metric]
-            print(
-                f"{metric}: ours {gain:+.3f} above {best}; 95 % of {args.bootstrap} resamplings "
-                f"of 1-second blocks: {low:+.3f} to {high:+.3f}"
-            )
+        print_intervals(args, runs, tables, data)
+
+
+def print_intervals(
+    args: argparse.Namespace, runs: dict[str, Run], tables: dict[str, Table], data: list[Detected]
+) -> None:
+    """How far ours is ahead of the best other tracker, by each metric."""
+    known: dict[str, list[TrackScores]] = {}
+    scores = {name: mean_scores(table) for name, table in tables.items()}
+    for metric in ("hota", "idf1", "switches"):
+        sign = -1 if metric == "switches" else 1
+        best = max(args.trackers, key=lambda name: sign * getattr(scores[name], metric))
+        if best not in known:
+            if isinstance(data[0].sequence, ClipSequence):
+                known[best] = sequence_bootstrap(
+                    list(tables[OURS].values()), list(tables[best].values()),
+                    [item.name for item in data], samples=args.bootstrap,
+                )  # fmt: skip
+            else:
+                known[best] = block_bootstrap(
+                    runs[OURS], runs[best],
+                    {(timing, item.name): item.stamps[timing.choose(item.stamps)]
+                     for timing in tables[OURS] for item in data},
+                    samples=args.bootstrap,
+                )  # fmt: skip
+        low, high = interval(known[best], metric)
+        gain = getattr(lead(scores[OURS], scores[best]), metric)
+        print(f"{metric}: ours less {best}: {gain:+.3f}; 95 % of {args.bootstrap} resamplings: "
+              f"{low:+.3f} to {high:+.3f}", flush=True)  # fmt: skip
 
 
 def load(folder: Path, detections: Path) -> list[Detected]:
@@ -192,11 +222,9 @@ def load(folder: Path, detections: Path) -> list[Detected]:
     return found
 
 
-def ours(
-    data: list[Detected], timings: list[Timing], *, ego_motion: bool = False
-) -> dict[Place, list[Comparison]]:
+def ours(data: list[Detected], timings: list[Timing], *, ego_motion: bool = False) -> Run:
     """Our tracker, with its default settings, at every timing."""
-    results: dict[Place, list[Comparison]] = {}
+    results: Run = {}
     for item in data:
         images = [frame.image for frame in item.sequence]
         for timing in timings:
@@ -219,7 +247,7 @@ def others(
     choices: list[dict[str, Any]],
     data: list[Detected],
     timings: list[Timing],
-) -> list[dict[Place, list[Comparison]]]:
+) -> list[Run]:
     """Another tracker, run by ``python``, for every choice of settings."""
     jobs, places = [], []
     for number, timing, item in itertools.product(range(len(choices)), timings, data):
@@ -240,7 +268,7 @@ def others(
         )
     if done.returncode:
         raise SystemExit(f"{tracker} failed:\n{done.stderr[-2000:]}")
-    runs: list[dict[Place, list[Comparison]]] = [{} for _ in choices]
+    runs: list[Run] = [{} for _ in choices]
     results = json.loads(done.stdout.splitlines()[-1])
     for (number, timing, item, frames), result in zip(places, results, strict=True):
         compared = []
@@ -253,19 +281,18 @@ def others(
     return runs
 
 
-def mean_scores(
-    run: dict[Place, list[Comparison]], timings: Sequence[Timing], names: Sequence[str] = ()
-) -> dict[str, float]:
+def scored(run: Run) -> Table:
+    """Every sequence at every timing, scored."""
+    table: Table = {}
+    for (timing, name), compared in run.items():
+        table.setdefault(timing, TrackScorer()).add(name, compared)
+    return table
+
+
+def mean_scores(table: Table, names: Sequence[str] | None = None) -> TrackScores:
     """Means over the timings, of all sequences or of those with ``names`` together."""
-    totals = []
-    for timing in timings:
-        scorer = TrackScorer()
-        for (when, name), compared in run.items():
-            if when == timing and (not names or name in names):
-                scorer.add(name, compared)
-        totals.append(scorer.total())
-    metrics = ("hota", "deta", "assa", "idf1", "mota", "switches")
-    return {name: float(np.mean([getattr(total, name) for total in totals])) for name in metrics}
+    totals = [astuple(scorer.total(names)) for scorer in table.values()]
+    return TrackScores(*np.mean(totals, axis=0).tolist())
 
 
 def python_of(args: argparse.Namespace, tracker: str) -> str:
@@ -278,40 +305,41 @@ def print_header() -> None:
     )
 
 
-def print_row(name: str, scores: dict[str, float]) -> None:
-    values = " | ".join(f"{scores[key]:.3f}" for key in ("hota", "deta", "assa", "idf1", "mota"))
-    print(f"| {name} | {values} | {scores['switches']:.1f} |", flush=True)
+def print_row(name: str, scores: TrackScores) -> None:
+    values = (scores.hota, scores.deta, scores.assa, scores.idf1, scores.mota)
+    cells = " | ".join(f"{value:.3f}" for value in values)
+    print(f"| {name} | {cells} | {scores.switches:.1f} |", flush=True)
 
 
-def print_by_timing(runs: dict[str, dict[Place, list[Comparison]]], timings: list[Timing]) -> None:
-    columns = {str(timing): ([timing], []) for timing in timings}
-    print_columns(runs, columns)
+def print_by_timing(tables: dict[str, Table]) -> None:
+    columns = {str(timing): ([timing], None) for timing in tables[OURS]}
+    print_columns(tables, columns)
 
 
-def print_by_sequence(
-    runs: dict[str, dict[Place, list[Comparison]]], timings: list[Timing], data: list[Detected]
-) -> None:
+def print_by_sequence(tables: dict[str, Table], data: list[Detected]) -> None:
     """By scenario, and by whether somebody is away for long."""
-    groups: dict[str, tuple[list[Timing], list[str]]] = {}
+    groups: dict[str, list[str]] = {}
     for item in data:
         seen = [truth.identities[~truth.ignored].tolist() for truth in item.truth]
         away = longest_absence(seen, item.stamps.tolist())
         absences = f"absences {'over' if away > LONG_ABSENCE else 'up to'} {LONG_ABSENCE:g} s"
         for key in (item.name.rsplit("_", 1)[0], absences):
-            groups.setdefault(key, (timings, []))[1].append(item.name)
-    print_columns(runs, groups)
+            groups.setdefault(key, []).append(item.name)
+    print_columns(tables, {key: (list(tables[OURS]), names) for key, names in groups.items()})
 
 
 def print_columns(
-    runs: dict[str, dict[Place, list[Comparison]]],
-    columns: dict[str, tuple[list[Timing], list[str]]],
+    tables: dict[str, Table], columns: Mapping[str, tuple[list[Timing], list[str] | None]]
 ) -> None:
-    """HOTA and switches of every tracker; columns: which timings and sequences, all if none."""
+    """HOTA and switches of every tracker; columns: which timings and sequences, all if None."""
     print(f"\n| HOTA / switches | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")
-    for name, run in runs.items():
-        scores = [mean_scores(run, timings, names) for timings, names in columns.values()]
-        cells = (f"{score['hota']:.3f} / {score['switches']:.1f}" for score in scores)
+    for name, table in tables.items():
+        scores = [
+            mean_scores({timing: table[timing] for timing in timings}, names)
+            for timings, names in columns.values()
+        ]
+        cells = (f"{score.hota:.3f} / {score.switches:.1f}" for score in scores)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from types import ModuleType
 from typing import Any
 
@@ -50,14 +50,15 @@ class Comparison:
 @dataclass(frozen=True)
 class TrackScores:
     """hota, deta, assa, idf1, mota in [0, 1] (mota may be negative), HOTA and its parts as means
-    over the IoU thresholds 0.05 to 0.95. switches: identity switches at IoU 0.5."""
+    over the IoU thresholds 0.05 to 0.95. switches: identity switches at IoU 0.5; a whole
+    number, but in means and differences."""
 
     hota: float
     deta: float
     assa: float
     idf1: float
     mota: float
-    switches: int
+    switches: float
 
 
 def import_trackeval() -> ModuleType:
@@ -98,12 +99,13 @@ class TrackScorer:
         return _scores(results)
 
     def total(self, names: Sequence[str] | None = None) -> TrackScores:
-        """The scores of all sequences together, or of those with the ``names``. Raises ValueError
-        when there is none."""
+        """The scores of all sequences together, or of those with the ``names``, as often as each
+        occurs. Raises ValueError when there is none."""
         results = self._results
         if names is not None:
             results = {
-                kind: {name: by_name[name] for name in names} for kind, by_name in results.items()
+                kind: {str(row): by_name[name] for row, name in enumerate(names)}
+                for kind, by_name in results.items()
             }
         if not results["hota"]:
             raise ValueError("no sequence was scored")
@@ -181,35 +183,71 @@ def block_bootstrap(
     second: Mapping[Any, Sequence[Comparison]],
     stamps: Mapping[Any, Sequence[float]],
     *,
-    metric: str = "hota",
     block_s: float = 1.0,
     samples: int = 1000,
     seed: int = 0,
-) -> tuple[float, float]:
-    """How sure it is that the first tracker is better: 2.5th and 97.5th percentile of its lead.
+) -> list[TrackScores]:
+    """How much better the first tracker is in every sample, for `interval`.
 
     first, second: their comparisons of the same sequences. stamps: of the sequences' images,
-    seconds. The lead is that of the mean of ``metric``, a field of `TrackScores`, over the
-    sequences. Every sample takes as many blocks of ``block_s`` seconds from each sequence as it
-    has, with replacement and the same ones for both (Künsch's block bootstrap, blocks that do not
-    overlap): images that follow each other are not independent.
+    seconds. Every sample is the mean lead over the sequences, and takes as many blocks of
+    ``block_s`` seconds from each sequence as it has, with replacement and the same ones for both
+    (Künsch's block bootstrap, blocks that do not overlap): images that follow each other are not
+    independent.
     """
     random = np.random.default_rng(seed)
     leads = []
     for _ in range(samples):
-        lead = []
+        sample = []
         for name, times in stamps.items():
             block = ((np.asarray(times) - times[0]) // block_s).astype(np.int64)
             drawn = random.integers(0, block[-1] + 1, block[-1] + 1)
             chosen = np.concatenate([np.flatnonzero(block == number) for number in drawn])
-            scores = [
-                getattr(TrackScorer().add("", [tracker[name][i] for i in chosen]), metric)
+            one, other = (
+                TrackScorer().add("", [tracker[name][i] for i in chosen])
                 for tracker in (first, second)
-            ]
-            lead.append(scores[0] - scores[1])
-        leads.append(np.mean(lead))
-    low, high = np.percentile(leads, [2.5, 97.5])
+            )
+            sample.append(lead(one, other))
+        leads.append(_mean(sample))
+    return leads
+
+
+def sequence_bootstrap(
+    first: Sequence[TrackScorer],
+    second: Sequence[TrackScorer],
+    names: Sequence[str],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> list[TrackScores]:
+    """The same for many short sequences: every sample takes as many of them as there are, with
+    replacement and the same ones for both.
+
+    first, second: at each of several timings, a scorer with all sequences, by ``names``; every
+    sample is the mean lead over the timings.
+    """
+    random = np.random.default_rng(seed)
+    leads = []
+    for _ in range(samples):
+        drawn = [names[i] for i in random.integers(0, len(names), len(names))]
+        pairs = zip(first, second, strict=True)
+        leads.append(_mean([lead(one.total(drawn), other.total(drawn)) for one, other in pairs]))
+    return leads
+
+
+def lead(first: TrackScores, second: TrackScores) -> TrackScores:
+    """The first scores less the second ones."""
+    return TrackScores(*(a - b for a, b in zip(astuple(first), astuple(second), strict=True)))
+
+
+def interval(leads: Sequence[TrackScores], metric: str) -> tuple[float, float]:
+    """2.5th and 97.5th percentile of ``metric``, a field of `TrackScores`."""
+    low, high = np.percentile([getattr(each, metric) for each in leads], [2.5, 97.5])
     return float(low), float(high)
+
+
+def _mean(scores: Sequence[TrackScores]) -> TrackScores:
+    return TrackScores(*np.mean([astuple(each) for each in scores], axis=0).tolist())
 
 
 def _sequence_data(frames: Sequence[Comparison]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,9 @@ from bmp_ros.evaluation.tracking_scores import (  # noqa: E402
     TrackScorer,
     block_bootstrap,
     compare,
+    interval,
     recognised,
+    sequence_bootstrap,
 )
 from bmp_ros.fields import SettingsError  # noqa: E402
 from bmp_ros.loop.people import People  # noqa: E402
@@ -195,11 +198,29 @@ def test_block_bootstrap() -> None:
     right = [compare(truth, tracks_of(people, [5, 6]))] * 40
     swapped = right[:20] + [compare(truth, tracks_of(people, [6, 5]))] * 20
     stamps = {"a": (np.arange(40) / 10).tolist()}
-    low, high = block_bootstrap({"a": right}, {"a": swapped}, stamps, samples=20)
+    leads = block_bootstrap({"a": right}, {"a": swapped}, stamps, samples=20)
+    low, high = interval(leads, "hota")
     assert 0 <= low < high <= 1 and high > 0.2, "4 blocks; some samples have those of one half"
-    assert block_bootstrap({"a": right}, {"a": right}, stamps, samples=3) == (0, 0)
-    same = block_bootstrap({"a": right}, {"a": swapped}, stamps, samples=20)
-    assert same == (low, high), "the same every time"
+    none = block_bootstrap({"a": right}, {"a": right}, stamps, samples=3)
+    assert {value for each in none for value in astuple(each)} == {0.0}
+    again = block_bootstrap({"a": right}, {"a": swapped}, stamps, samples=20)
+    assert again == leads, "the same every time"
+
+
+def test_sequence_bootstrap() -> None:
+    """Of two sequences the one tracker swaps ids in one: its samples hold none, one or two."""
+    people = walkers([(60, 120), (200, 120)])
+    truth = truth_of(people, [1, 2])
+    right = [compare(truth, tracks_of(people, [5, 6]))] * 10
+    swapped = right[:5] + [compare(truth, tracks_of(people, [6, 5]))] * 5
+    good, bad = TrackScorer(), TrackScorer()
+    for name, frames in (("a", right), ("b", swapped)):
+        good.add(name, right)
+        bad.add(name, frames)
+    leads = sequence_bootstrap([good, good], [bad, bad], ["a", "b"], samples=40)
+    assert {each.switches for each in leads} == {0.0, -2.0, -4.0}
+    assert interval(leads, "switches") == (-4, 0)
+    assert interval(leads, "hota")[0] == 0 < interval(leads, "hota")[1]
 
 
 def test_sequences_of_a_folder(mot_folder: Path) -> None:
