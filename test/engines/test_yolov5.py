@@ -20,6 +20,7 @@ from bmp_ros.engines.yolov5 import YOLOv5Detector, YOLOv5Options, class_index  #
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.protocols import Detector  # noqa: E402
 from bmp_ros.networks.yolov5 import YOLOv5  # noqa: E402
+from bmp_ros.weights.checkpoint import load_checkpoint, load_state_dict  # noqa: E402
 
 IMAGE = drawn_image(120, 160, seed=2)
 THRESHOLD = 0.35
@@ -161,6 +162,26 @@ def test_exported_network_finds_the_same_people(preset: Path, tmp_path: Path) ->
         assert len(wanted.scores) > 1
         np.testing.assert_allclose(found.boxes, wanted.boxes, rtol=0, atol=0.01)
         np.testing.assert_allclose(found.scores, wanted.scores, rtol=0, atol=1e-4)
+
+
+def test_exported_network_keeps_the_class_that_its_file_names(tmp_path: Path) -> None:
+    """Of a training of one's own, whose second class are the people."""
+    from bmp_ros.weights.checkpoint import StateDict
+
+    weights = StateDict(calibrated(3), {"names": ["helmet", "worker", "vest"]})
+    assert yolov5.ENGINE.export is not None
+    for wanted, label in (("worker", 1), ("Vest", 2), ("0", 0)):
+        settings = YOLOv5Options("own.pt", input_size=160, box_class=wanted)
+        assert yolov5.ENGINE.export(settings, weights).facts.label == label
+    with pytest.raises(ValueError, match="3 classes: helmet, worker, vest"):
+        yolov5.ENGINE.export(YOLOv5Options("own.pt", input_size=160), weights)
+    # And through the file: the reader of pickled networks hands the names on.
+    names = load_checkpoint(DATA / "yolov5_tiny_checkpoint_fixture.pt").meta["names"]
+    torch.save({"state_dict": calibrated(2), "meta": {"names": names[::-1]}}, tmp_path / "own.pt")
+    source = yolov5.ENGINE.export(
+        YOLOv5Options("own.pt", input_size=160), load_state_dict(tmp_path / "own.pt")
+    )
+    assert names == ["person", "head"] and source.facts.label == 1
 
 
 @pytest.mark.parametrize(("name", "classes"), [("yolov5s-coco", 80), ("yolov5n-crowdhuman", 2)])
