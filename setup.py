@@ -27,6 +27,7 @@ def data_files() -> list[tuple[str, list[str]]]:
         "models/*.yaml",
         "models/tiny/*",
         "models/demo/*",
+        "bmp_msgs/msg/*.msg",
     )
     files = [("share/ament_index/resource_index/packages", [f"resource/{NAME}"])]
     for pattern in patterns:
@@ -57,6 +58,7 @@ setup(
     install_requires=["numpy", "opencv-python-headless", "PyYAML", "scipy"],
     extras_require={
         "onnx": ["onnxruntime", "tqdm"],
+        "bags": ["rosbags", "tqdm"],
         "export": ["onnx", "onnxruntime", "torch"],
         "torch": ["torch", "torchvision", "tqdm"],
         "hub": ["huggingface_hub"],

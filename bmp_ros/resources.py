@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that come with the package: presets, the catalogue of weights, the tiny networks.
+"""Files that come with the package: presets, weights' catalogue, tiny networks, messages.
 
 They lie in ``config/`` and ``models/``: of the checkout when the package is imported from there
 (also through ``pip install -e`` and ``colcon build --symlink-install``), else of
@@ -65,6 +65,11 @@ def find_preset(name_or_path: str | Path) -> Path:
 def zoo_path() -> Path:
     """Return ``models/zoo.yaml``, the catalogue of weights."""
     return resource_root() / "models" / "zoo.yaml"
+
+
+def message_files() -> list[Path]:
+    """Return the ``.msg`` files of bmp_msgs, sorted."""
+    return sorted((resource_root() / "bmp_msgs" / "msg").glob("*.msg"))
 
 
 def tiny_network(name: str) -> Path:

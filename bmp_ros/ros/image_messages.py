@@ -18,9 +18,9 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from bmp_ros.compressed_images import decode_compressed
+from bmp_ros.pixels import ImageError, Pixels, RawImage, decode_raw
 from bmp_ros.ros.compatibility import array_of_bytes
-from bmp_ros.ros.compressed_images import decode_compressed
-from bmp_ros.ros.pixels import ImageError, Pixels, RawImage, decode_raw
 
 # The first two bytes of plain CDR, which is what all middlewares of ROS 2 write.
 _BYTE_ORDERS = {b"\0\0": ">", b"\0\1": "<"}

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmp_ros.ros.compressed_images import decode_compressed
-from bmp_ros.ros.pixels import ImageError
+from bmp_ros.compressed_images import decode_compressed
+from bmp_ros.pixels import ImageError
 
 RNG = np.random.default_rng(3)
 SCENE = cv2.resize(RNG.integers(20, 235, (24, 32, 3), np.uint8), (320, 240))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmp_ros.ros.pixels import ENCODINGS, ImageError, RawImage, decode_raw, to_8_bits
+from bmp_ros.pixels import ENCODINGS, ImageError, RawImage, decode_raw, to_8_bits
 
 RNG = np.random.default_rng(11)
 # Smooth, so that chroma of half the size and interpolated mosaics come near to it.

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from bmp_ros.jpeg_data import decode_as_stored, decode_jpeg, jpeg_header, whole_jpeg
-from bmp_ros.ros.pixels import (
+from bmp_ros.pixels import (
     ImageError,
     Pixels,
     bayer_pattern,

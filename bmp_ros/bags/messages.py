@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of a bag to images, and people to messages, by the library ``rosbags``: no ROS.
+
+The definitions of ``bmp_msgs`` are the files that ROS builds, so a bag says what the node would
+have published (``bmp_ros/ros/person_messages.py`` makes the same message of ROS's own classes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from bmp_ros.compressed_images import decode_compressed
+from bmp_ros.loop.masks import encode_runs
+from bmp_ros.loop.people import People
+from bmp_ros.loop.skeletons import Skeleton
+from bmp_ros.pixels import ImageError, RawImage, decode_raw
+from bmp_ros.resources import message_files
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+PERSON_ARRAY = "bmp_msgs/msg/PersonArray"
+INSTALL = "recordings need the library rosbags: `pip install -r requirements/bags.txt`"
+
+
+def import_rosbags(module: str) -> ModuleType:
+    """Import a module of rosbags. Raises ModuleNotFoundError that says what to install."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"rosbags.{module}")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}. {INSTALL}", name="rosbags") from error
+
+
+def type_store() -> Any:
+    """ROS 2's common messages (Jazzy) and those of bmp_msgs, as rosbags knows types."""
+    typesys = import_rosbags("typesys")
+    store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+    types: dict[str, Any] = {}
+    for file in message_files():
+        name = f"bmp_msgs/msg/{file.stem}"
+        types |= typesys.get_types_from_msg(file.read_text(encoding="utf-8"), name)
+    store.register(types)
+    return store
+
+
+@dataclass(frozen=True)
+class BagImage:
+    """header: of the message. image: (H, W, 3) uint8 BGR. damage: what was broken in its file."""
+
+    header: Any
+    image: np.ndarray
+    damage: str
+
+    @property
+    def stamp_ns(self) -> int:
+        """Of the header, nanoseconds; may be negative."""
+        return int(self.header.stamp.sec) * 10**9 + int(self.header.stamp.nanosec)
+
+
+def read_image(data: bytes, kind: str, store: Any) -> BagImage:
+    """Decode a serialised `IMAGE` or `COMPRESSED`.
+
+    Raises ImageError for what is no whole image, or one in an encoding that is not converted.
+    """
+    try:
+        message = store.deserialize_cdr(data, kind)
+    except Exception as error:  # whatever damaged lengths lead to in the generated code
+        raise ImageError(
+            f"{len(data)} bytes are no {kind}: {type(error).__name__}: {error}"
+        ) from error
+    if kind == COMPRESSED:
+        pixels = decode_compressed(message.data.tobytes(), message.format)
+    else:
+        pixels = decode_raw(
+            RawImage(
+                message.encoding, message.width, message.height, message.step,
+                bool(message.is_bigendian), message.data.tobytes(),
+            )
+        )  # fmt: skip
+    return BagImage(message.header, pixels.image, pixels.damage)
+
+
+def write_people(header: Any, people: People, ages: np.ndarray, store: Any) -> bytes:
+    """Serialise the people of one image as `PERSON_ARRAY`.
+
+    header: of the image. ages: (N,) seconds of their tracks, NaN where there is none.
+    """
+    types = store.types
+    height, width = people.image_size
+    joint = types["bmp_msgs/msg/Keypoint"]
+    per_keypoint = np.concatenate(
+        [
+            people.keypoints,
+            people.keypoint_scores[..., None],
+            people.visibility[..., None],
+            people.presence[..., None],
+        ],
+        axis=-1,
+    ).tolist()
+    corners = people.boxes.tolist()
+    persons = []
+    for row, (x1, y1, x2, y2) in enumerate(corners):
+        persons.append(
+            types["bmp_msgs/msg/Person"](
+                track_id=int(people.track_ids[row]),
+                track_age=float(ages[row]),
+                score=float(people.scores[row]),
+                pose_score=float(people.pose_scores[row]),
+                mask_score=float(people.mask_scores[row]),
+                bbox=types["bmp_msgs/msg/BoundingBox"](x=x1, y=y1, width=x2 - x1, height=y2 - y1),
+                keypoints=[
+                    joint(x=x, y=y, score=score, visibility=visibility, presence=presence)
+                    for x, y, score, visibility, presence in per_keypoint[row]
+                ],
+                mask=_mask(people.masks[row], people.mask_rectangles[row], types),
+            )
+        )
+    message = types[PERSON_ARRAY](
+        header=header, height=height, width=width,
+        skeleton=_skeleton(people.skeleton, types), people=persons,
+    )  # fmt: skip
+    return bytes(store.serialize_cdr(message, PERSON_ARRAY))
+
+
+def _mask(mask: np.ndarray, rectangle: np.ndarray, types: Any) -> Any:
+    x, y, width, height = rectangle.tolist()
+    runs = np.zeros(0, np.uint32)
+    if width == 0:
+        x = y = height = 0
+    else:
+        runs = np.ascontiguousarray(encode_runs(mask, (x, y, width, height))[1], np.uint32)
+    return types["bmp_msgs/msg/Mask"](
+        x_offset=x, y_offset=y, width=width, height=height, counts=runs
+    )
+
+
+def _skeleton(skeleton: Skeleton, types: Any) -> Any:
+    return types["bmp_msgs/msg/Skeleton"](
+        name=skeleton.name,
+        keypoint_names=list(skeleton.names),
+        edges=np.array(skeleton.edges, np.uint8).reshape(-1),
+    )

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag in, a bag out: every message copied byte for byte, and the people of every image added.
+
+Nothing is replaced by something newer, as the node does with images that it has no time for: each
+image is processed, one after the other, and the tracker takes its time from the stamps.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bmp_ros.bags.messages import (
+    COMPRESSED,
+    IMAGE,
+    PERSON_ARRAY,
+    BagImage,
+    import_rosbags,
+    read_image,
+    type_store,
+    write_people,
+)
+from bmp_ros.bags.recover import recover
+from bmp_ros.loop import BMPLoop
+from bmp_ros.loop.people import People
+from bmp_ros.pixels import ImageError
+from bmp_ros.tracking import PersonTracker
+
+POSES = "/bmp/poses"
+_UNKNOWN_HASH = "RIHS01_" + "0" * 64
+
+
+class BagError(ValueError):
+    """A bag cannot be read, or not as asked; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a bag is used.
+
+    image: topic of the images; None: the only one that has some. start_s, duration_s: seconds of
+    the bag's time; messages outside are not copied either. every: of the images, one in so many.
+    copy: whether the bag's own messages are copied.
+    """
+
+    image: str | None = None
+    start_s: float = 0.0
+    duration_s: float | None = None
+    every: int = 1
+    copy: bool = True
+
+
+@dataclass
+class Outcome:
+    """images, people: processed and found. copied: messages by topic. failures: images that could
+    not be read, by reason, with the first of each. seconds: that the loop took. bag_seconds: that
+    the messages span. image_topic: None where the bag has none."""
+
+    image_topic: str | None
+    images: int = 0
+    people: int = 0
+    copied: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failures: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    bag_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+def process_bag(
+    loop: BMPLoop,
+    source: Path,
+    target: Path,
+    selection: Selection,
+    *,
+    track: bool = True,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Outcome:
+    """Write the bag ``target``: what is in ``source``, and `POSES` of its images.
+
+    source: a folder, a .mcap or a .db3. target: a folder, or a .mcap; it must not exist. It
+    appears when it is complete: whatever ends the work before leaves nothing. advance: called with
+    the number of messages read since.
+    Raises BagError for bags that cannot be read, topics that are not there, and a target that is
+    there already.
+    """
+    if target.exists():
+        raise BagError(f"{target} is there already: nothing is overwritten; choose another name")
+    notes: list[str] = []
+    with _staged(target) as folder, _opened(source, folder, notes) as reader:
+        images = _image_connections(reader, source, selection.image)
+        if any(each.topic == POSES for each in reader.connections):
+            raise BagError(f"{source} has a topic {POSES} already: it was processed before")
+        outcome = Outcome(images[0].topic if images else None, notes=notes)
+        writer_module = import_rosbags("rosbag2")
+        store = type_store()
+        with writer_module.Writer(
+            folder / target.stem, version=9, storage_plugin=writer_module.StoragePlugin.MCAP
+        ) as writer:
+            _run(loop, reader, writer, store, images, selection, track, outcome, advance)
+        _put(folder / target.stem, target)
+    return outcome
+
+
+def _run(
+    loop: BMPLoop,
+    reader: Any,
+    writer: Any,
+    store: Any,
+    images: list[Any],
+    selection: Selection,
+    track: bool,
+    outcome: Outcome,
+    advance: Callable[[int], object],
+) -> None:
+    copies = {}
+    if selection.copy:
+        copies = {each.id: _copied_connection(writer, each) for each in reader.connections}
+    poses = _poses_connection(writer, store) if images else None
+    people_of = _Processing(loop, PersonTracker() if track else None)
+    wanted = {each.id for each in images}
+    chosen = reader.connections if selection.copy else images
+    start, stop = _span(reader, selection)
+    count, first_ns, last_ns = 0, None, 0
+    for connection, log_ns, data in _messages(reader, chosen, start, stop, outcome):
+        advance(1)
+        first_ns, last_ns = log_ns if first_ns is None else first_ns, log_ns
+        if connection.id in copies:
+            writer.write(copies[connection.id], log_ns, data)
+            outcome.copied[connection.topic, connection.msgtype] += 1
+        if connection.id not in wanted:
+            continue
+        count += 1
+        if (count - 1) % selection.every:
+            continue
+        begun = time.perf_counter()
+        try:
+            image = read_image(bytes(data), connection.msgtype, store)
+        except ImageError as error:
+            outcome.failures[str(error)] = outcome.failures.get(str(error), 0) + 1
+            continue
+        people, ages = people_of(image, log_ns)
+        writer.write(poses, log_ns, write_people(image.header, people, ages, store))
+        outcome.images += 1
+        outcome.people += len(people)
+        outcome.seconds += time.perf_counter() - begun
+    if first_ns is not None:
+        outcome.bag_seconds = (last_ns - first_ns) / 1e9
+
+
+def _messages(
+    reader: Any, chosen: list[Any], start: int | None, stop: int | None, outcome: Outcome
+) -> Iterator[tuple[Any, int, bytes]]:
+    """The messages of the chosen connections, by log time; up to where the bag is damaged."""
+    if not chosen or not reader.message_count:
+        return
+    messages = reader.messages(chosen, start, stop)
+    number = 0
+    while True:
+        try:
+            message = next(messages)
+        except StopIteration:
+            return
+        except Exception as error:  # see `_try_open`
+            outcome.notes.append(
+                f"the bag is damaged after message {number} ({error or type(error).__name__}): "
+                "read up to there"
+            )
+            return
+        number += 1
+        yield message
+
+
+class _Processing:
+    """The loop and the tracker over one image topic."""
+
+    def __init__(self, loop: BMPLoop, tracker: PersonTracker | None) -> None:
+        self._loop, self._tracker = loop, tracker
+        self._stamp_s = 0.0
+
+    def __call__(self, image: BagImage, log_ns: int) -> tuple[People, np.ndarray]:
+        """The people of an image, and the seconds (N,) since their tracks began, NaN without."""
+        people, _ = self._loop.run(image.image)
+        if self._tracker is None:
+            return people, np.full(len(people), np.nan)
+        if image.stamp_ns != 0:  # an image without a stamp is as late as the one before
+            self._stamp_s = image.stamp_ns / 1e9
+        tracked = self._tracker.update(
+            people, self._stamp_s, image=image.image, arrival_s=log_ns / 1e9
+        )
+        report = self._tracker.report()
+        known = dict(zip(report.ids.tolist(), report.ages.tolist(), strict=True))
+        ages = [known.get(each, np.nan) for each in tracked.track_ids.tolist()]
+        return tracked, np.array(ages, float)
+
+
+# ---------------------------------------------------------------- bags
+
+
+@contextmanager
+def _opened(source: Path, folder: Path, notes: list[str]) -> Iterator[Any]:
+    """A reader of rosbags, open. folder: for the copy of a file that was cut short; it is noted.
+
+    Raises BagError.
+    """
+    rosbag2 = import_rosbags("rosbag2")
+    if not source.exists():
+        raise BagError(f"there is no bag {source}")
+    path = _storage_file(source)
+    reader, error = _try_open(rosbag2.Reader, path)
+    if reader is None:
+        files = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
+        copy = folder / "recovered.mcap"
+        left_out = None
+        if len(files) == 1 and files[0].suffix == ".mcap":
+            left_out = recover(files[0], copy)
+        if left_out is not None:
+            reader, _ = _try_open(rosbag2.Reader, copy)
+            notes.append(
+                f"{files[0]} was cut short ({error}): read up to the break, {left_out} bytes at "
+                "the end were left out"
+            )
+    if reader is None:
+        raise BagError(
+            f"{source} cannot be read as a rosbag2: {error}. Give the folder of a bag, a .mcap or "
+            "a .db3; `ros2 bag reindex` mends folders"
+        )
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _storage_file(source: Path) -> Path:
+    """The bag itself, or the only file of a folder without metadata.yaml."""
+    if source.is_dir() and not (source / "metadata.yaml").is_file():
+        files = [*source.glob("*.mcap"), *source.glob("*.db3")]
+        if len(files) == 1:
+            return files[0]
+    return source
+
+
+def _try_open(kind: Any, path: Path) -> tuple[Any, str]:
+    """An open reader, or None and why not: rosbags raises whatever a damaged byte leads to."""
+    try:
+        reader = kind(path)
+        reader.open()
+    except Exception as error:
+        return None, str(error) or type(error).__name__
+    return reader, ""
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A folder beside the target that is gone in the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".bmp-bag-", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(written: Path, target: Path) -> None:
+    """Move a written bag to its place: the folder, or its only file for a .mcap."""
+    if target.suffix == ".mcap":
+        (file,) = written.glob("*.mcap")
+        os.replace(file, target)
+    else:
+        os.replace(written, target)
+
+
+def _span(reader: Any, selection: Selection) -> tuple[int | None, int | None]:
+    """Start and end of what is used, log times in nanoseconds; None: that of the bag."""
+    begin = reader.start_time + int(selection.start_s * 1e9)
+    end = None
+    if selection.duration_s is not None:
+        end = begin + int(selection.duration_s * 1e9)
+    return begin if selection.start_s else None, end
+
+
+def _image_connections(reader: Any, source: Path, wanted: str | None) -> list[Any]:
+    """The connections of the image topic; empty where the bag has no images."""
+    kinds: dict[str, set[str]] = {}
+    for each in reader.connections:
+        kinds.setdefault(each.topic, set()).add(each.msgtype)
+    pictures = {topic for topic, types in kinds.items() if types & {IMAGE, COMPRESSED}}
+    if wanted is None:
+        candidates = sorted(topic for topic in pictures if "depth" not in topic.lower())
+        if len(candidates) > 1:
+            raise BagError(
+                f"{source} has several topics of images; choose one with --image: "
+                f"{', '.join(candidates)}"
+            )
+        wanted = candidates[0] if candidates else None
+    elif wanted not in pictures:
+        there = ", ".join(sorted(pictures)) or "none"
+        raise BagError(f"{source} has no images on {wanted!r}; topics of images: {there}")
+    if wanted is None:
+        return []
+    if len(kinds[wanted]) > 1:
+        raise BagError(
+            f"{wanted} of {source} has messages of several types: "
+            f"{', '.join(sorted(kinds[wanted]))}; split the recording"
+        )
+    return [each for each in reader.connections if each.topic == wanted]
+
+
+def _copied_connection(writer: Any, origin: Any) -> Any:
+    """The same topic, type, definition and quality of service in the new bag."""
+    return writer.add_connection(
+        origin.topic,
+        origin.msgtype,
+        msgdef=origin.msgdef.data,
+        rihs01=origin.digest or _hash_of(origin),
+        serialization_format=origin.ext.serialization_format,
+        offered_qos_profiles=origin.ext.offered_qos_profiles,
+    )
+
+
+def _hash_of(connection: Any) -> str:
+    """The type's hash, which a bare .mcap does not tell; zeros where it cannot be computed."""
+    typesys = import_rosbags("typesys")
+    try:
+        store = typesys.get_typestore(typesys.Stores.EMPTY)
+        store.register(typesys.get_types_from_msg(connection.msgdef.data, connection.msgtype))
+        return str(store.hash_rihs01(connection.msgtype))
+    except (
+        Exception
+    ):  # a definition that rosbags cannot parse; the messages are copied all the same
+        return _UNKNOWN_HASH
+
+
+def _poses_connection(writer: Any, store: Any) -> Any:
+    """Reliable, volatile, the last five: what the node offers."""
+    interfaces = import_rosbags("interfaces")
+    lasting = interfaces.QosTime(0x7FFFFFFF, 0xFFFFFFFF)
+    qos = interfaces.Qos(
+        history=interfaces.QosHistory.KEEP_LAST,
+        depth=5,
+        reliability=interfaces.QosReliability.RELIABLE,
+        durability=interfaces.QosDurability.VOLATILE,
+        deadline=lasting,
+        lifespan=lasting,
+        liveliness=interfaces.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=lasting,
+        avoid_ros_namespace_conventions=False,
+    )
+    return writer.add_connection(POSES, PERSON_ARRAY, typestore=store, offered_qos_profiles=[qos])

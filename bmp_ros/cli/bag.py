@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find people in every image of a rosbag2 and write a bag with the results; no ROS needed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmp_ros.cli.arguments import add_network_arguments
+
+if TYPE_CHECKING:
+    from bmp_ros.bags.process import Outcome
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Copies a bag message by message and adds the people of every image, with ids, on "
+        "/bmp/poses (bmp_msgs/PersonArray), with the image's header and log time. Exit code 1 "
+        "when an image could not be read or the bag is damaged."
+    )
+    parser.add_argument("source", type=Path, metavar="IN", help="a bag's folder, .mcap or .db3")
+    parser.add_argument(
+        "target", type=Path, metavar="OUT", help="a new folder, or a new file with .mcap"
+    )
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--image", metavar="TOPIC", help="images to process; default: the only topic with some"
+    )
+    parser.add_argument(
+        "--start", type=float, default=0.0, metavar="S", help="leave out so many seconds before"
+    )
+    parser.add_argument(
+        "--duration", type=float, metavar="S", help="leave out what is later than so many seconds"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="process one in N images (%(default)s)"
+    )
+    parser.add_argument(
+        "--results-only", action="store_true", help="write /bmp/poses alone, copy nothing"
+    )
+    parser.add_argument("--no-track", action="store_true", help="give people no ids")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from bmp_ros.bags.messages import import_rosbags
+    from bmp_ros.bags.process import Selection, process_bag
+    from bmp_ros.engines import build_loop
+
+    if args.every < 1:
+        raise ValueError(f"--every is {args.every}, must be at least 1")
+    if not args.start >= 0:
+        raise ValueError(f"--start is {args.start:g}, must be 0 or more seconds")
+    if args.duration is not None and not args.duration > 0:
+        raise ValueError(f"--duration is {args.duration:g}, must be above 0 seconds")
+    import_rosbags("rosbag2")  # found out now rather than after the networks are loaded
+    loop = build_loop(args.preset, args.device, precision=args.precision)
+    selection = Selection(
+        args.image, args.start, args.duration, args.every, copy=not args.results_only
+    )
+    with tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
+        outcome = process_bag(
+            loop, args.source, args.target, selection, track=not args.no_track, advance=bar.update
+        )
+    _print(outcome, args.target)
+    return 1 if outcome.failures or outcome.notes else 0
+
+
+def _print(outcome: Outcome, target: Path) -> None:
+    for note in outcome.notes:
+        print(f"bmp bag: {note}", file=sys.stderr)
+    for reason, count in outcome.failures.items():
+        print(f"bmp bag: {count} images could not be read: {reason}", file=sys.stderr)
+    width = max([len(topic) for topic, _ in outcome.copied] + [12])
+    print(f"{'topic':<{width}}  {'messages':>9}  type")
+    for (topic, kind), count in sorted(outcome.copied.items()):
+        print(f"{topic:<{width}}  {count:>9}  {kind}")
+    if outcome.image_topic is None:
+        print("\nno topic with images: nothing was processed")
+    else:
+        print(f"{'/bmp/poses':<{width}}  {outcome.images:>9}  bmp_msgs/msg/PersonArray (new)")
+        speed = outcome.bag_seconds / outcome.seconds if outcome.seconds else 0.0
+        print(
+            f"\n{outcome.images} images of {outcome.image_topic}, {outcome.people} people, "
+            f"{outcome.seconds:.1f} s for {outcome.bag_seconds:.1f} s of the bag "
+            f"({speed:.2f} x real time)"
+        )
+    print(f"written: {target}")

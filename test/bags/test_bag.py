@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags in, bags out: what is copied, what is added, what is refused; no ROS."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed (requirements/bags.txt)")
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
+from scripted import Actor, stage
+
+from bmp_ros.bags.messages import PERSON_ARRAY, type_store
+from bmp_ros.bags.process import POSES, BagError, Selection, process_bag
+from bmp_ros.bags.recover import whole_part
+from bmp_ros.cli.main import main
+
+STORE = type_store()
+SIZE = (48, 64)
+THING = "my_msgs/msg/Thing"
+"""A type that nobody here knows."""
+
+
+def header(seconds: float, frame: str = "camera") -> Any:
+    whole = int(seconds)
+    stamp = STORE.types["builtin_interfaces/msg/Time"](
+        sec=whole, nanosec=round((seconds - whole) * 1e9)
+    )
+    return STORE.types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame)
+
+
+def image(seconds: float, pixels: np.ndarray) -> bytes:
+    message = STORE.types["sensor_msgs/msg/Image"](
+        header=header(seconds), height=pixels.shape[0], width=pixels.shape[1], encoding="bgr8",
+        is_bigendian=0, step=pixels.shape[1] * 3, data=pixels.reshape(-1),
+    )  # fmt: skip
+    return bytes(STORE.serialize_cdr(message, "sensor_msgs/msg/Image"))
+
+
+def jpeg(seconds: float, pixels: np.ndarray) -> bytes:
+    import cv2
+
+    _, data = cv2.imencode(".jpg", pixels)
+    message = STORE.types["sensor_msgs/msg/CompressedImage"](
+        header=header(seconds), format="bgr8; jpeg compressed bgr8", data=data.reshape(-1)
+    )
+    return bytes(STORE.serialize_cdr(message, "sensor_msgs/msg/CompressedImage"))
+
+
+def pixels(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (*SIZE, 3), np.uint8)
+
+
+def write_bag(
+    path: Path, images: int = 5, plugin: StoragePlugin = StoragePlugin.MCAP, *, compressed=False
+) -> Path:
+    """Images at 10 Hz on /camera/image, and a message of an unknown type between two of them."""
+    kind = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
+    make = jpeg if compressed else image
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        camera = writer.add_connection("/camera/image", kind, typestore=STORE)
+        thing = writer.add_connection(
+            "/thing", THING, msgdef="float32[] values\nstring name\n", rihs01="RIHS01_" + "ab" * 32
+        )
+        for number in range(max(images, 2)):
+            at = 10**9 * 100 + number * 10**8
+            if number < images:
+                writer.write(camera, at, make(100 + number / 10, pixels(number)))
+            writer.write(thing, at + 5 * 10**7, bytes([0, 1, 0, 0, number, 0, 0, 0]))
+    return path
+
+
+def loop() -> Any:
+    """Two people, who stand still, in every image."""
+    people = [Actor((4, 4, 20, 44)), Actor((30, 6, 50, 40), score=0.7)]
+    return stage(*[people] * 400, iterations=1).loop
+
+
+def messages(path: Path) -> dict[str, list[tuple[int, bytes]]]:
+    found: dict[str, list[tuple[int, bytes]]] = {}
+    with Reader(path) as reader:
+        for connection, log_ns, data in reader.messages():
+            found.setdefault(connection.topic, []).append((log_ns, bytes(data)))
+    return found
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize("target", ["out", "out.mcap"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_everything_is_copied_and_people_are_added(tmp_path, plugin, target, compressed) -> None:
+    source = write_bag(tmp_path / "in", plugin=plugin, compressed=compressed)
+    outcome = process_bag(loop(), source, tmp_path / target, Selection())
+    assert (outcome.images, outcome.people, outcome.failures) == (5, 10, {})
+    before, after = messages(source), messages(tmp_path / target)
+    poses = after.pop(POSES)
+    assert after == before, "byte for byte, at the same times"
+    with Reader(source) as old, Reader(tmp_path / target) as new:
+        connections = {each.topic: each for each in new.connections}
+        for each in old.connections:
+            copied = connections[each.topic]
+            assert (copied.msgtype, copied.msgdef) == (each.msgtype, each.msgdef)
+            assert copied.ext == each.ext
+        assert connections[POSES].ext.offered_qos_profiles[0].depth == 5
+    assert [at for at, _ in poses] == [at for at, _ in before["/camera/image"]]
+    for number, (_, data) in enumerate(poses):
+        found = STORE.deserialize_cdr(data, PERSON_ARRAY)
+        assert found.header == header(100 + number / 10)
+        assert (found.height, found.width) == SIZE and len(found.people) == 2
+        assert sorted(person.track_id for person in found.people) in ([1, 2], [-1, -1])
+        assert found.skeleton.name == "coco_17" and len(found.people[0].keypoints) == 17
+    assert {person.track_id for person in found.people} == {1, 2}, "with ids in the end"
+    assert not list(tmp_path.glob(".bmp-bag-*"))
+
+
+def test_the_same_bag_twice_gives_the_same_bytes(tmp_path) -> None:
+    source = write_bag(tmp_path / "in")
+    files = [tmp_path / folder / "out.mcap" for folder in ("a", "b")]  # its name is in it
+    for file in files:
+        process_bag(loop(), source, file, Selection())
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_part_of_a_bag(tmp_path) -> None:
+    source = write_bag(tmp_path / "in", images=10)
+    selection = Selection(start_s=0.2, duration_s=0.5, every=2)
+    outcome = process_bag(loop(), source, tmp_path / "out", selection)
+    after = messages(tmp_path / "out")
+    assert outcome.images == 3 and len(after["/camera/image"]) == 5
+    assert [at for at, _ in after[POSES]] == [at for at, _ in after["/camera/image"]][::2]
+    process_bag(loop(), source, tmp_path / "alone", Selection(copy=False))
+    assert set(messages(tmp_path / "alone")) == {POSES}
+
+
+def test_a_bag_without_images_is_copied(tmp_path, capsys) -> None:
+    source = write_bag(tmp_path / "in", images=0)
+    # The topic is there, and has no message.
+    assert process_bag(loop(), source, tmp_path / "a", Selection()).images == 0
+    with Writer(tmp_path / "things", version=9) as writer:
+        thing = writer.add_connection(
+            "/thing", THING, msgdef="int8 a\n", rihs01="RIHS01_" + "0" * 64
+        )
+        writer.write(thing, 1, b"\0\1\0\0\7")
+    assert main(["bag", str(tmp_path / "things"), str(tmp_path / "b")]) == 0
+    assert "no topic with images: nothing was processed" in capsys.readouterr().out
+    assert messages(tmp_path / "b") == messages(tmp_path / "things")
+
+
+def test_a_bare_file_and_a_folder_without_metadata(tmp_path) -> None:
+    source = write_bag(tmp_path / "in")
+    (file,) = source.glob("*.mcap")
+    process_bag(loop(), file, tmp_path / "a", Selection())
+    (source / "metadata.yaml").unlink()
+    process_bag(loop(), source, tmp_path / "b", Selection())
+    assert messages(tmp_path / "a") == messages(tmp_path / "b")
+    assert len(messages(tmp_path / "a")[POSES]) == 5
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9, 0.99])
+def test_a_file_that_was_cut_short_is_read_up_to_the_break(tmp_path, kept) -> None:
+    source = write_bag(tmp_path / "in", images=40)
+    (file,) = source.glob("*.mcap")
+    content = file.read_bytes()
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(content[: int(len(content) * kept)])
+    outcome = process_bag(loop(), cut, tmp_path / "out", Selection())
+    assert len(outcome.notes) == 1 and "was cut short" in outcome.notes[0]
+    whole, read = messages(source), messages(tmp_path / "out")
+    for topic in ("/camera/image", "/thing"):
+        assert read.get(topic, []) == whole[topic][: len(read.get(topic, []))]
+    assert whole_part(cut) <= cut.stat().st_size
+    assert len(read.get(POSES, [])) == len(read.get("/camera/image", []))
+
+
+def test_images_that_cannot_be_read_are_said_and_copied(tmp_path) -> None:
+    with Writer(tmp_path / "in", version=9) as writer:
+        camera = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=STORE)
+        writer.write(camera, 1, image(1.0, pixels(0)))
+        writer.write(camera, 2, image(1.1, pixels(0))[:60])
+        writer.write(camera, 3, b"\0\1\0\0")
+        writer.write(camera, 4, image(1.2, pixels(0)))
+    outcome = process_bag(loop(), tmp_path / "in", tmp_path / "out", Selection())
+    assert outcome.images == 2 and sum(outcome.failures.values()) == 2
+    assert all("sensor_msgs/msg/Image" in reason for reason in outcome.failures)
+    after = messages(tmp_path / "out")
+    assert len(after["/image"]) == 4 and [at for at, _ in after[POSES]] == [1, 4]
+
+
+def test_what_is_refused(tmp_path, capsys) -> None:
+    source = write_bag(tmp_path / "in")
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    two = tmp_path / "two"
+    with Writer(two, version=9) as writer:
+        for topic in ("/left/image", "/right/image", "/left/depth_image"):
+            writer.add_connection(topic, "sensor_msgs/msg/Image", typestore=STORE)
+    mixed = tmp_path / "mixed"
+    with Writer(mixed, version=9) as writer:
+        for kind in ("Image", "CompressedImage"):
+            writer.add_connection("/image", f"sensor_msgs/msg/{kind}", typestore=STORE)
+    (tmp_path / "text.mcap").write_text("no bag")
+    process_bag(loop(), source, tmp_path / "done", Selection())
+    for given, target, selection, message in (
+        (source, source, Selection(), "is there already: nothing is overwritten"),
+        (tmp_path / "none", tmp_path / "x", Selection(), "there is no bag"),
+        (tmp_path / "text.mcap", tmp_path / "x", Selection(), "cannot be read as a rosbag2"),
+        (source, tmp_path / "x", Selection("/rgb"), "topics of images: /camera/image"),
+        (two, tmp_path / "x", Selection(), "choose one with --image: /left/image, /right/image"),
+        (mixed, tmp_path / "x", Selection(), "messages of several types"),
+        (tmp_path / "done", tmp_path / "x", Selection(), "it was processed before"),
+    ):
+        with pytest.raises(BagError, match=message):
+            process_bag(loop(), given, target, selection)
+    assert not (tmp_path / "x").exists() and not list(tmp_path.glob(".bmp-bag-*"))
+    assert {path: path.read_bytes() for path in source.iterdir()} == before
+    assert main(["bag", str(source), str(tmp_path / "y"), "--every", "0"]) == 1
+    assert "--every is 0, must be at least 1" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
+    source = write_bag(tmp_path / "in")
+    calls = []
+
+    def interrupt(count: int) -> None:
+        calls.append(count)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        process_bag(loop(), source, tmp_path / "out", Selection(), advance=interrupt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mutated_bags_never_crash(tmp_path, seed) -> None:
+    """Ten mutations each: bytes altered or lost anywhere. One clear error, or a bag."""
+    source = write_bag(tmp_path / "in", images=2)
+    (file,) = source.glob("*.mcap")
+    content, rng = file.read_bytes(), np.random.default_rng(seed)
+    engine = loop()
+    for number in range(10):
+        damaged = bytearray(content)
+        for at in rng.integers(0, len(damaged), rng.integers(1, 8)):
+            damaged[at] = int(rng.integers(0, 256))
+        if rng.random() < 0.3:
+            del damaged[int(rng.integers(0, len(damaged))) :]
+        path, out = tmp_path / f"{number}.mcap", tmp_path / f"out{number}"
+        path.write_bytes(damaged)
+        try:
+            process_bag(engine, path, out, Selection())
+        except BagError as error:
+            assert str(path) in str(error) or "has messages" in str(error)
+            assert not out.exists()
+        else:
+            assert out.is_dir()
+        assert path.read_bytes() == damaged
