@@ -81,8 +81,9 @@ class Run:
         if len(people):
             with self.timed("paint_out"):
                 frame = Frame(paint_out(frame.image, people.masks))
+        threshold = self.threshold()
         with self.timed("detect"):
-            detections = self.detector.detect(frame, score_threshold=settings.detection_threshold)
+            detections = self.detector.detect(frame, score_threshold=threshold)
         with self.timed("box_nms"):
             boxes, scores, rows = self._candidates(detections, frame)
             rows = rows[box_nms(boxes[rows], scores[rows], settings.box_nms_iou)]
@@ -101,8 +102,15 @@ class Run:
         return (
             boxes,
             scores,
-            np.flatnonzero(finite & solid & (scores > self.settings.detection_threshold)),
+            np.flatnonzero(finite & solid & (scores > self.threshold())),
         )
+
+    def threshold(self) -> float:
+        """Detector score that a person must exceed in this iteration."""
+        later = self.settings.later_threshold
+        if later is None or self.report.iterations <= 1:
+            return self.settings.detection_threshold
+        return max(later, self.settings.detection_threshold)
 
     def _detected(
         self,
@@ -250,7 +258,8 @@ class Run:
         in a later iteration takes no pixel from the neighbours.
         """
         with self.timed("exclusive_masks"):
-            masks = exclusive_masks(people.raw_masks, people.mask_scores)
+            weight = people.scores**self.settings.box_score_weight
+            masks = exclusive_masks(people.raw_masks, people.mask_scores * weight)
             people = replace(people, masks=masks)
         if not self.settings.boxes_from_masks or not len(people):
             return people

@@ -20,6 +20,10 @@ class LoopSettings:
     detection_threshold: float = number_field(
         0.3, low=0.0, high=1.0, text="minimum detector score of a person"
     )
+    later_threshold: float | None = number_field(
+        None, low=0.0, high=1.0, optional=True, text="minimum detector score from the second "
+        "iteration on, where it is higher; null: detection_threshold",
+    )  # fmt: skip
     box_nms_iou: float = number_field(
         0.3, low=0.0, high=1.0, text="NMS: IoU above which the lower-scoring box is removed"
     )
@@ -78,6 +82,10 @@ class LoopSettings:
         integer=True,
         text="maximum negative prompt points per person, on the nearest other people",
     )
+    box_score_weight: float = number_field(
+        0.0, low=0.0, high=1.0, text="each pixel goes to the mask with the highest mask score * "
+        "detector score ** box_score_weight; 0: to the highest mask score",
+    )  # fmt: skip
     boxes_from_masks: bool = bool_field(
         False, text="replace the detector's boxes by the bounding boxes of the final masks"
     )

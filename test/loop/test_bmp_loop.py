@@ -101,6 +101,32 @@ def test_second_iteration_finds_who_was_hidden_and_rows_keep_their_order() -> No
     assert not seen[covered].any() and (seen[~covered] == 127).all()
 
 
+@pytest.mark.parametrize(
+    ("later", "scores"),
+    [(None, [0.9, 0.8, 0.55, 0.45]), (0.5, [0.9, 0.8, 0.55]), (0.1, [0.9, 0.8, 0.55, 0.45])],
+)
+def test_later_iterations_may_ask_for_more(later: float | None, scores: list[float]) -> None:
+    hidden = [
+        Actor((30, 40, 90, 118), score=0.55), Actor((140, 30, 195, 118), score=0.45),
+        Actor((95, 20, 110, 60), score=0.35),
+    ]  # fmt: skip
+    settings = {"detection_threshold": 0.4, "later_threshold": later, "box_nms_iou": 0.9}
+    np.testing.assert_allclose(stage([LEFT, RIGHT], hidden, **settings).loop(IMAGE).scores, scores)
+    faint = Actor(RIGHT.box, score=0.45)
+    assert len(stage([faint], **settings).loop(IMAGE)) == 1, "the first iteration asks for less"
+
+
+@pytest.mark.parametrize(("weight", "owner"), [(0.0, 1), (0.125, 0), (1.0, 0)])
+def test_a_pixel_may_go_to_the_better_box(weight: float, owner: int) -> None:
+    person = Actor((20, 10, 80, 110), score=0.9, mask_score=0.80)
+    double = Actor((20, 40, 80, 118), score=0.1, mask_score=0.85)
+    people = stage(
+        [person, double], detection_threshold=0.05, box_nms_iou=1.0, box_score_weight=weight
+    ).loop(IMAGE)
+    shared = rectangle_mask(H, W, person.box) & rectangle_mask(H, W, double.box)
+    assert people.masks[owner][shared].all() and not people.masks[1 - owner][shared].any()
+
+
 def test_person_accepted_and_later_suppressed_gives_the_pixels_back() -> None:
     # The first look finds A (sixteen joints) and its neighbour B, who loses the shared pixels to
     # A. The second look finds A again, with all joints: the first A goes, and the new one has a
