@@ -17,10 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp16-weights", "fp32", "int8"),
+        choices=("fp16-weights", "fp32", "fp16", "int8"),
         default="fp16-weights",
-        help="how weights are stored, the graphs compute in fp32 either way; int8: the graphs are "
-        "quantised, for CPUs, and compared with those in fp32 (%(default)s)",
+        help="fp16-weights, fp32: how weights are stored, the graphs compute in fp32; fp16: they "
+        "compute in fp16, for GPUs; int8: they are quantised, for CPUs, and compared with those "
+        "in fp32 (%(default)s)",
     )
     parser.add_argument(
         "--calibrate",

@@ -38,6 +38,10 @@ FEATURES = ("features_8", "features_16", "features_32")
 """Outputs of the first graph that the second one reads; they stay on the device."""
 
 
+_EXACT = ("rtm_cls", "rtm_reg", "rtm_kernel", "projection")
+"""Last layers, which compute in fp32 (`bmp_ros.networks.rtmdet_ins.OutputConv`)."""
+
+
 @dataclass(frozen=True)
 class RTMDetInsOptions:
     """Native RTMDet-Ins (boxes and instance masks)."""
@@ -321,10 +325,12 @@ def export_source(settings: RTMDetInsOptions, state_dict: Mapping[str, Any]) -> 
     samples = [{**maps, "locations": chosen} for chosen in (spread, spread[5:6])]
     people = {0: "people"}
     graphs = [
-        GraphSource("boxes", modules["boxes"], parts["boxes"][1], [{"canvas": image}]),
+        GraphSource(
+            "boxes", modules["boxes"], parts["boxes"][1], [{"canvas": image}], exact=_EXACT
+        ),
         GraphSource(
             "masks", modules["masks"], parts["masks"][1], samples,
-            {"locations": people, "kernels": people},
+            {"locations": people, "kernels": people}, exact=_EXACT,
         ),
     ]  # fmt: skip
     used = {"nms_iou": settings.nms_iou}

@@ -261,6 +261,15 @@ def export_source(network: Sam2Network, settings: Sam2Options) -> Any:
         on_input = torch.from_numpy(points_to_input(points, width, height, side))
         samples.append({**maps, "points": on_input, "labels": labels})
 
+    trunk = network.image_encoder.trunk
+    with torch.inference_mode(False), torch.no_grad():
+        places = trunk._get_pos_embed((side // 4, side // 4)).detach().clone()
+
+    def traceable_encode(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        # A constant, not a tiling whose trace has branches; TensorRT takes none.
+        with patch.object(trunk, "_get_pos_embed", lambda _: places):
+            return encode(*inputs)
+
     def traceable_decode(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # sam2 repeats the image for every person with a function whose trace holds their number.
         with patch.object(torch, "repeat_interleave", _expanded):
@@ -270,7 +279,7 @@ def export_source(network: Sam2Network, settings: Sam2Options) -> Any:
     axes = {"points": prompt_axes, "labels": prompt_axes, "logits": people_axis,
             "scores": people_axis}  # fmt: skip
     graphs = [
-        GraphSource("encoder", Call(network, encode), EMBEDDING, [{"image": image}]),
+        GraphSource("encoder", Call(network, traceable_encode), EMBEDDING, [{"image": image}]),
         GraphSource(
             "decoder", Call(network, traceable_decode), functions["decoder"][1], samples, axes
         ),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("fp16-weights", "fp32", "int8")
+PRECISIONS = ("fp16-weights", "fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ def export_preset(
 ) -> list[ExportedFile]:
     """Write ``<role>.onnx`` (and parts) for every network, and ``<preset>.yaml``, into ``output``.
 
-    precision: how weights are stored, the graphs compute in fp32; int8: they are quantised, see
-    `Calibration`, and engines ``onnx`` are taken as they are. weights_of: a state dict, or the
-    path of an ``onnx`` engine's file; None: the files that the preset names. loop_settings: of the
-    loop that calibrates; None: the preset's. tell: called before each file.
+    precision: fp16-weights, fp32: how weights are stored, the graphs compute in fp32; fp16: they
+    compute in fp16 (`bmp_ros.engines.export.half`); int8: they are quantised, see `Calibration`,
+    and engines ``onnx`` are taken as they are. weights_of: a state dict, or the path of an
+    ``onnx`` engine's file; None: the files that the preset names. loop_settings: of the loop that
+    calibrates; None: the preset's. tell: called before each file.
     Files appear when all networks passed: an export that fails leaves ``output`` as it was.
     Raises ExportRefused (see `compare`, `quantise_preset`), ValueError (an engine without export,
     a folder with the export of another preset, an unknown precision, int8 without images, or
@@ -140,8 +141,7 @@ def _write_networks(
             tensors = load_state_dict(weights) if isinstance(weights, Path) else weights
             source = choice.declaration.export(choice.settings, tensors)
             options = source.options
-            half = precision == "fp16-weights"
-            cosines |= _write_network(source, first, half_weights=half, tell=tell)
+            cosines |= _write_network(source, first, precision, tell)
         sections[role] = {"engine": "onnx", "weights": first.name, **options}
     how = "Exported to ONNX, in int8." if precision == "int8" else "Exported to ONNX."
     _write_preset(folder / f"{preset.name}.yaml", preset, sections, how)
@@ -149,14 +149,17 @@ def _write_networks(
 
 
 def _write_network(
-    source: NetworkSource, first: Path, *, half_weights: bool, tell: Callable[[str], None]
+    source: NetworkSource, first: Path, precision: str, tell: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     written = {}
     for graph in source.graphs:
         path = part_path(first, source.kind, graph.part)
         tell(f"{path.name}: {source.kind}, {graph.part}")
         card = Card(source.kind, graph.part, source.weights, source.facts)
-        write_graph(graph, card, path, half_weights=half_weights)
+        write_graph(
+            graph, card, path,
+            half_weights=precision == "fp16-weights", half=precision == "fp16",
+        )  # fmt: skip
         written[path.name] = compare(graph, path)
     return written
 

@@ -37,7 +37,8 @@ class GraphSource:
     part: its name in `bmp_ros.engines.onnx.card.KINDS`. module: takes the inputs in their order,
     returns a tensor or a tuple. outputs: names of what it returns. samples: inputs by name; the
     first one is traced, all are compared. dynamic: axes whose length is not fixed, by name of
-    input or output, e.g. ``{"crops": {0: "people"}}``.
+    input or output, e.g. ``{"crops": {0: "people"}}``. exact: parts of the names of weights whose
+    layers compute in fp32 also in a graph in fp16.
     """
 
     part: str
@@ -45,6 +46,7 @@ class GraphSource:
     outputs: tuple[str, ...]
     samples: list[Inputs]
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+    exact: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import bmp_ros
+from bmp_ros.engines.export.half import compute_in_half
 from bmp_ros.engines.onnx.card import Card
 
 if TYPE_CHECKING:
@@ -33,11 +34,14 @@ def import_onnx() -> Any:
     return onnx
 
 
-def write_graph(source: GraphSource, card: Card, path: Path, *, half_weights: bool) -> None:
+def write_graph(
+    source: GraphSource, card: Card, path: Path, *, half_weights: bool = False, half: bool = False
+) -> None:
     """Trace a module with its first sample and write it to ``path``.
 
     half_weights: store matrices and kernels in fp16. The graph converts them to fp32, which
-    onnxruntime does once, when it loads the file; it computes in fp32.
+    onnxruntime does once, when it loads the file; it computes in fp32. half: the graph computes
+    in fp16, see `bmp_ros.engines.export.half`.
     """
     import torch
 
@@ -57,7 +61,9 @@ def write_graph(source: GraphSource, card: Card, path: Path, *, half_weights: bo
             dynamo=False,
         )
     model = onnx.load_from_string(traced.getvalue())
-    if half_weights:
+    if half:
+        model = compute_in_half(model, source.exact)
+    elif half_weights:
         _halve_weights(model)
     model.producer_name, model.producer_version = "bmp_ros", bmp_ros.__version__
     for key, value in card.to_metadata().items():
