@@ -155,7 +155,8 @@ def _write_network(
     for graph in source.graphs:
         path = part_path(first, source.kind, graph.part)
         tell(f"{path.name}: {source.kind}, {graph.part}")
-        card = Card(source.kind, graph.part, source.weights, source.facts)
+        formats = "fp16" if precision == "fp16" else "fp32"
+        card = Card(source.kind, graph.part, source.weights, source.facts, formats)
         write_graph(
             graph, card, path,
             half_weights=precision == "fp16-weights", half=precision == "fp16",

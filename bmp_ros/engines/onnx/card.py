@@ -132,13 +132,15 @@ KINDS = {
 class Card:
     """network: a key of `KINDS`. part: which of its graphs this is. facts: of that kind.
 
-    weights: hash of the weights and options; equal in the files of one export.
+    weights: hash of the weights and options; equal in the files of one export. precision: what the
+    graph computes in, fp32 or fp16.
     """
 
     network: str
     part: str
     weights: str
     facts: Any
+    precision: str = "fp32"
 
     def to_metadata(self) -> dict[str, str]:
         """Return the metadata to store in the ONNX model."""
@@ -148,6 +150,7 @@ class Card:
             "network": self.network,
             "part": self.part,
             "weights": self.weights,
+            "precision": self.precision,
             "facts": asdict(self.facts),
         }
         return {METADATA_KEY: json.dumps(values)}
@@ -180,7 +183,14 @@ class Card:
                 f"{KINDS[network].version}; export it again with this version of bmp_ros"
             )
         facts: Any = settings_from_mapping(KINDS[network].facts, values["facts"], str(path))
-        return cls(network, values["part"], values["weights"], facts)
+        precision = values.get("precision", "fp32")
+        return cls(network, values["part"], values["weights"], facts, precision)
+
+
+def largest_canvas(facts: Any) -> int:
+    """Pixels of the longest side of an image that a network of these facts may be given."""
+    size = getattr(facts, "input_size", None) or getattr(facts, "side", None) or facts.image_size
+    return size if isinstance(size, int) else max(size)
 
 
 def part_path(first: Path, network: str, part: str) -> Path:

@@ -108,13 +108,8 @@ def _segmenter(settings: OnnxSegmenterOptions, path: Path, runtime: Runtime) -> 
 def _target(settings: Any, runtime: Runtime) -> Any:
     from bmp_ros.engines.onnx.target import Target
 
-    half_precision = runtime.precision == "fp16"
-    if half_precision and not settings.tensorrt:
-        raise ValueError(
-            f"precision fp16 with engine onnx needs tensorrt: true, {settings.weights} has "
-            "tensorrt: false; set it in the preset, or use fp32"
-        )
-    return Target(runtime.device, settings.threads, settings.tensorrt, half_precision)
+    half = runtime.precision == "fp16"
+    return Target(runtime.device, settings.threads, settings.tensorrt, half)
 
 
 def _engine(role: str, settings: type, build: Any) -> Engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -21,8 +22,9 @@ INSTALL = (
 class Target:
     """device: cpu or cuda:N, see `onnx_device`. threads: of the CPU; None = every available core.
 
-    tensorrt: compile for TensorRT, at the first run and once per shape; half_precision: let
-    TensorRT compute in fp16.
+    tensorrt: build an engine with TensorRT, when a graph is loaded for the first time.
+    half_precision: fp16 was asked for. Graphs say themselves in which format they compute; up to
+    version 10 TensorRT can compute an fp32 graph in fp16.
     """
 
     device: str = "cpu"
@@ -78,9 +80,12 @@ def session_options(target: Target) -> Any:
     return options
 
 
-def providers(target: Target) -> list[tuple[str, dict[str, Any]]]:
+def providers(
+    target: Target, tensorrt_options: Mapping[str, Any] | None = None
+) -> list[tuple[str, dict[str, Any]]]:
     """Return the execution providers of a target, with their options, first choice first.
 
+    tensorrt_options: shapes and cache of a graph, see `bmp_ros.engines.onnx.engine_cache`.
     Raises ValueError when TensorRT is asked for on the CPU, or is not in this onnxruntime.
     """
     cpu: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})
@@ -102,20 +107,8 @@ def providers(target: Target) -> list[tuple[str, dict[str, Any]]]:
             f"{', '.join(_available_providers())}; leave it out, or install TensorRT and "
             "onnxruntime-gpu"
         )
-    from bmp_ros.weights.zoo import models_dir
-
-    cache = models_dir() / "tensorrt"
-    cache.mkdir(parents=True, exist_ok=True)
-    tensorrt = (
-        "TensorrtExecutionProvider",
-        {
-            "device_id": index,
-            "trt_fp16_enable": target.half_precision,
-            "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(cache),
-        },
-    )
-    return [tensorrt, cuda, cpu]
+    options = {"device_id": index, **(tensorrt_options or {})}
+    return [("TensorrtExecutionProvider", options), cuda, cpu]
 
 
 def import_onnxruntime() -> ModuleType:

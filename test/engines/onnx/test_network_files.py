@@ -146,7 +146,7 @@ def test_no_onnx_model_at_all(tmp_path: Path) -> None:
     [
         ({"precision": "bf16"}, "onnx .*fp32 or fp16 without.*got precision 'bf16'"),
         ({"compile": True}, "compile=True"),
-        ({"precision": "fp16"}, "fp16 with engine onnx needs tensorrt: true"),
+        ({"precision": "fp16"}, "computes in fp32; export it with .*--precision fp16"),
         ({"detector": {"tensorrt": True}}, "tensorrt: true needs a GPU, the device is cpu"),
         ({"detector": {"threads": 0}}, "threads is 0, allowed: a whole number from 1"),
         ({"device": "abacus"}, "'abacus' is unknown; use auto, cpu, cuda"),
