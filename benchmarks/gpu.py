@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop on a CUDA GPU: number formats, CUDA graphs, people; beside the published order of work.
 
-    python benchmarks/gpu.py --pack build/gpu        # where sam2 is installed, once
-    python benchmarks/gpu.py --output out/gpu        # on the machine with the GPU
+    python benchmarks/gpu.py --pack out/packed       # in a checkout, where sam2 is installed
+    cd packed; python benchmarks/gpu.py --output out # on the machine with the GPU
 
-Needs PyTorch with CUDA, NumPy, OpenCV, SciPy and PyYAML; no network, no ROS, no weights: networks
-of the published sizes get random ones on the spot, the tiny networks have their own. ``--pack``
-copies what else the machine may lack (sam2 and what it imports, 6 MB) to a folder that the second
-command finds. Every variant is tried on its own: what fails is written down with its traceback and
-the rest goes on. ``gpu.json`` and ``gpu.md`` are written anew after each one, the most important
-ones come first, and nothing is begun after ``--limit-seconds``.
+Needs PyTorch with CUDA, NumPy, OpenCV, SciPy and PyYAML, for the tiny networks also onnx; no
+network, no ROS, no weights: networks of the published sizes get random ones on the spot, the tiny
+networks have their own. ``--pack`` makes a folder that runs by itself, of 30 MB: this package, and
+sam2 with what it imports. Every variant is tried on its own: what fails is written down with its
+traceback and the rest goes on. ``gpu.json`` and ``gpu.md`` are written anew after each one, the
+most important ones come first, and nothing is begun after ``--limit-seconds``.
 
 ``--device cpu --small`` tries the same code in a minute without a GPU; its figures mean nothing.
 """
@@ -17,13 +17,10 @@ ones come first, and nothing is begun after ``--limit-seconds``.
 from __future__ import annotations
 
 import argparse
-import cProfile
 import json
 import os
-import pstats
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -37,25 +34,35 @@ from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PACK = ROOT / "build" / "gpu"
 sys.path[:0] = [str(ROOT)]
-sys.path += [str(PACK)]  # last: what the machine has itself comes first
+sys.path += [str(ROOT / "packages")]  # of a packed folder; what the machine has comes first
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from bmp_ros.benchmark.agreement import agreement, answers, compare_people  # noqa: E402
+from bmp_ros.benchmark.device_time import (  # noqa: E402
+    forget_captured,
+    host_profile,
+    matrix_rates,
+    profiled,
+    set_capture,
+    set_tf32,
+    timed_schedule,
+)
 from bmp_ros.benchmark.measure import competitors  # noqa: E402
 from bmp_ros.benchmark.schedule import Schedule  # noqa: E402
 from bmp_ros.benchmark.scripted import Scene, crowd, score_thresholds  # noqa: E402
 from bmp_ros.engines.build import assemble  # noqa: E402
 from bmp_ros.engines.presets import load_preset  # noqa: E402
-from bmp_ros.engines.torch_graph import TorchGraph  # noqa: E402
 from bmp_ros.loop.bmp_loop import BMPLoop  # noqa: E402
-from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.machine import machine  # noqa: E402
 
 PACKED = ("sam2", "hydra", "omegaconf", "antlr4", "iopath", "portalocker")
+PARTS = ("benchmarks/gpu.py", "bmp_ros", "config", "models", "package.xml", "LICENSE")
+LEFT_OUT = ("*.pyc", "__pycache__", "*.so", ".git*", "demo.gif")
+"""Hydra's package has a .gitignore of its own: whoever sends a folder through git loses files."""
 LATER = {1: 0, 2: 1, 3: 1, 5: 1, 20: 4}
 """Of so many people, how many are found in the second iteration."""
 TINY_CANVAS = (448, 352)
@@ -63,16 +70,23 @@ Results = dict[str, Any]
 
 
 def pack(folder: Path) -> None:
-    """Copy the packages that SAM 2.1 needs and that are seldom there."""
+    """Make a folder that runs this benchmark by itself. Raises SystemExit for one with content."""
     import importlib.util
 
+    if folder.exists() and any(folder.iterdir()):
+        raise SystemExit(f"{folder} is not empty; name a new folder")
+    wanted = {ROOT / part: folder / part for part in PARTS}
     for name in PACKED:
         found = importlib.util.find_spec(name)
         if found is None or not found.submodule_search_locations:
             raise SystemExit(f"{name} is not installed here: pip install -r requirements/sam2.txt")
-        source, target = Path(found.submodule_search_locations[0]), folder / name
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc", "*.so", "configs"))
+        wanted[Path(found.submodule_search_locations[0])] = folder / "packages" / name
+    for source, target in wanted.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        else:
+            shutil.copy(source, target)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 2**20:.1f} MiB")
 
@@ -117,151 +131,8 @@ class Bench:
     def scene(self, people: int) -> Scene:
         return crowd(people, self.width, self.height, later=LATER.get(people, 0))
 
-    def wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
 
-
-def graphs_of(loop: BMPLoop) -> dict[str, Any]:
-    """The graphs of a loop's networks by names such as ``detector.boxes``."""
-    found = {}
-    for role in ("detector", "pose_estimator", "segmenter"):
-        engine = getattr(loop, role)
-        parts = getattr(engine, "graphs", None) or {"network": getattr(engine, "graph", None)}
-        found |= {f"{role}.{part}": graph for part, graph in parts.items() if graph is not None}
-    return found
-
-
-@contextmanager
-def spans_of(loop: BMPLoop, cuda: bool) -> Iterator[list[tuple[str, Any, Any]]]:
-    """Note when each graph ran, on the device's clock where there is one."""
-    spans: list[tuple[str, Any, Any]] = []
-
-    def mark() -> Any:
-        if not cuda:
-            return time.perf_counter() * 1e3
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def timed(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
-        def measured(*given: Any) -> Any:
-            start = mark()
-            answer = run(*given)
-            spans.append((name, start, mark()))
-            return answer
-
-        return measured
-
-    graphs = graphs_of(loop)
-    for name, graph in graphs.items():
-        graph.run = timed(name, graph.run)
-    try:
-        yield spans
-    finally:
-        for graph in graphs.values():
-            del graph.run
-
-
-def device_ms(spans: list[tuple[str, Any, Any]], frames: int, cuda: bool) -> dict[str, float]:
-    """Milliseconds per frame between the events around each graph: uploads, kernels, gaps."""
-    total: dict[str, float] = {}
-    for name, start, end in spans:
-        elapsed = start.elapsed_time(end) if cuda else end - start
-        total[name] = total.get(name, 0.0) + elapsed / frames
-    return {name: round(value, 3) for name, value in total.items()}
-
-
-def timed_schedule(bench: Bench, loop: BMPLoop, schedule: Schedule, scene: Scene) -> Results:
-    """Median stage times of a schedule, spans on the device, peak memory."""
-    for _ in range(bench.warm_up):
-        schedule.run(scene.image)
-    schedule.stage_ms.clear()
-    bench.wait()
-    if bench.cuda:
-        torch.cuda.reset_peak_memory_stats()
-    with spans_of(loop, bench.cuda) as spans:
-        for _ in range(bench.frames):
-            schedule.run(scene.image)
-            bench.wait()
-    totals = [frame["total"] for frame in schedule.stage_ms]
-    return {
-        "median_ms": {name: round(value, 3) for name, value in schedule.medians().items()},
-        "fastest_ms": round(min(totals), 3),
-        "slowest_ms": round(max(totals), 3),
-        "device_ms": device_ms(spans, bench.frames, bench.cuda),
-        "people": schedule.people,
-        "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20) if bench.cuda else None,
-    }
-
-
-# Agreement with fp32 ---------------------------------------------------------------------------
-
-
-def answers(loop: BMPLoop, scene: Scene, thresholds: tuple[float, float]) -> Results:
-    """What the networks say to the same questions, without the script."""
-    frame = Frame(scene.image)
-    found = loop.detector.detect(frame, score_threshold=thresholds[0])
-    rows = np.arange(min(len(found.scores), len(scene.boxes)))
-    poses = loop.pose_estimator.estimate(frame, scene.boxes, scene.masks)
-    points = scene.keypoints[:, 5:11].astype(np.float32)
-    labels = np.ones(points.shape[:2], np.int32)
-    segmenter: Any = loop.segmenter
-    logits, _ = segmenter.decode(frame, points, labels)
-    return {
-        "boxes": found.boxes,
-        "detector_masks": None if found.masks is None else found.masks(rows),
-        "keypoints": poses.keypoints,
-        "keypoint_scores": poses.scores,
-        "logits": logits,
-        "masks": segmenter.segment(frame, points, labels).masks,
-    }
-
-
-def agreement(exact: Results, other: Results) -> Results:
-    """How far the answers of one number format are from those in fp32.
-
-    Untrained networks have no clear peaks and outlines, so that a rounding error moves more here
-    than in trained ones: see `tiny` for those.
-    """
-    boxes = min(len(exact["boxes"]), len(other["boxes"]))
-    distance = np.linalg.norm(exact["keypoints"] - other["keypoints"], axis=-1)
-    first = exact["detector_masks"], other["detector_masks"]
-    masks = [] if first[0] is None else mask_ious(*first)
-    return {
-        "people": [len(exact["boxes"]), len(other["boxes"])],
-        "box_px_max": float(
-            np.abs(exact["boxes"][:boxes] - other["boxes"][:boxes]).max(initial=0)
-        ),
-        "detector_mask_iou": spread(masks, low=True),
-        "keypoint_px": spread(distance.ravel().tolist()),
-        "mask_iou": spread(mask_ious(exact["masks"], other["masks"]), low=True),
-        "logit_cosine": cosine(exact["logits"], other["logits"]),
-        "score_max": float(np.abs(exact["keypoint_scores"] - other["keypoint_scores"]).max()),
-    }
-
-
-def mask_ious(one: np.ndarray, other: np.ndarray) -> list[float]:
-    """IoU of each pair of masks; two empty ones agree."""
-    pairs = zip(one, other, strict=False)
-    return [float((a & b).sum() / union) if (union := (a | b).sum()) else 1.0 for a, b in pairs]
-
-
-def spread(values: list[float], *, low: bool = False) -> Results:
-    """Mean, median and the percentile that hurts: 1 of what should be high, 99 of what low."""
-    if not values:
-        return {}
-    tail = ("p1", 1) if low else ("p99", 99)
-    return {
-        "mean": round(float(np.mean(values)), 5),
-        "median": round(float(np.median(values)), 5),
-        tail[0]: round(float(np.percentile(values, tail[1])), 5),
-    }
-
-
-def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    a, b = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
-    return round(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-300)), 7)
+# Tiny networks ----------------------------------------------------------------------------------
 
 
 def tiny_loop(device: str, precision: str, capture: bool = False) -> BMPLoop:
@@ -304,132 +175,6 @@ def clip_frames(count: int) -> list[np.ndarray]:
     return images[:: max(1, len(images) // count)][:count]
 
 
-def compare_people(images: list[np.ndarray], exact: BMPLoop, other: BMPLoop) -> Results:
-    """People that two loops find in the same images: numbers, and those whose boxes agree."""
-    counts, distances, ious, milliseconds = [], [], [], []
-    for image in images:
-        (one, _), (two, report) = exact.run(image), other.run(image)
-        counts.append((len(one), len(two)))
-        milliseconds.append(report.stage_ms["total"])
-        for row, box in enumerate(one.boxes):
-            if not len(two):
-                break
-            nearest = int(np.abs(two.boxes - box).sum(axis=1).argmin())
-            if np.abs(two.boxes[nearest] - box).max() > 0.2 * (box[3] - box[1]):
-                continue
-            gaps = np.linalg.norm(one.keypoints[row] - two.keypoints[nearest], axis=-1)
-            distances += gaps[one.keypoint_scores[row] > 0.2].tolist()
-            ious += mask_ious(one.masks[row : row + 1], two.masks[nearest : nearest + 1])
-    return {
-        "images": len(images),
-        "people": [sum(a for a, _ in counts), sum(b for _, b in counts)],
-        "images_with_another_number": sum(a != b for a, b in counts),
-        "compared": len(ious),
-        "keypoint_px": spread(distances),
-        "mask_iou": spread(ious, low=True),
-        "median_ms": round(statistics.median(milliseconds[1:] or milliseconds), 3),
-    }
-
-
-# Profiles --------------------------------------------------------------------------------------
-
-COUNTED = (
-    "cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx",
-    "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync", "cudaStreamSynchronize",
-    "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMalloc", "cudaHostAlloc",
-    "aten::item", "aten::nonzero", "aten::_local_scalar_dense", "aten::to", "aten::copy_",
-)  # fmt: skip
-
-
-def profiled(bench: Bench, schedule: Schedule, scene: Scene) -> Results:
-    """One frame under torch's profiler: what the device did and what was asked of it."""
-    from torch.profiler import ProfilerActivity, profile
-
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if bench.cuda else [])
-    for _ in range(bench.warm_up):
-        schedule.run(scene.image)
-    bench.wait()
-    with profile(activities=activities) as profiler:
-        schedule.run(scene.image)
-        bench.wait()
-    events = profiler.key_averages()
-
-    def spent(event: Any) -> float:
-        name = "self_device_time_total" if bench.cuda else "self_cpu_time_total"
-        return float(getattr(event, name)) / 1e3
-
-    on_device = [e for e in events if "CUDA" in str(getattr(e, "device_type", ""))]
-    top = sorted(on_device if bench.cuda else events, key=spent, reverse=True)
-    host = [e for e in events if e not in on_device]
-    hosted = sorted(host, key=lambda e: e.self_cpu_time_total, reverse=True)
-    copies = {
-        e.key: [e.count, round(spent(e), 3)] for e in on_device
-        if e.key.startswith(("Memcpy", "Memset"))
-    }  # fmt: skip
-    return {
-        "device_busy_ms": round(sum(spent(e) for e in on_device), 3),
-        "kernels": sum(e.count for e in on_device) - sum(c for c, _ in copies.values()),
-        "copies": copies,
-        "calls": {e.key: e.count for e in events if e.key in COUNTED},
-        "top": [[e.key[:110], e.count, round(spent(e), 3)] for e in top[:15]],
-        "top_host": [[e.key[:80], e.count, round(e.self_cpu_time_total / 1e3, 3)]
-                     for e in hosted[:15]],
-    }  # fmt: skip
-
-
-def host_profile(bench: Bench, schedule: Schedule, scene: Scene) -> list[Any]:
-    """Where the host's time goes in one frame: function, calls, own and cumulative ms."""
-    profiler = cProfile.Profile()
-    profiler.enable()
-    schedule.run(scene.image)
-    profiler.disable()
-    bench.wait()
-    stats: Any = pstats.Stats(profiler)
-    rows = sorted(stats.stats.items(), key=lambda item: item[1][2], reverse=True)[:25]
-    return [
-        [f"{Path(file).name}:{line}:{name}", calls, round(own * 1e3, 3), round(total * 1e3, 3)]
-        for (file, line, name), (_, calls, own, total, _) in rows
-    ]
-
-
-def matrix_rates(size: int) -> Results:
-    """TFLOP/s of square products on random data: what the card does at best here."""
-    rates = {}
-    formats = {"fp32": (torch.float32, False), "tf32": (torch.float32, True),
-               "fp16": (torch.float16, False), "bf16": (torch.bfloat16, False)}  # fmt: skip
-    for name, (dtype, tf32) in formats.items():
-        set_tf32(tf32)
-        a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
-        for _ in range(3):
-            a @ b
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(8):
-            a @ b
-        end.record()
-        torch.cuda.synchronize()
-        rates[name] = round(8 * 2 * size**3 / start.elapsed_time(end) / 1e9, 1)
-    set_tf32(False)
-    return rates
-
-
-def set_tf32(allowed: bool) -> None:
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
-
-
-def set_capture(loop: BMPLoop, capture: bool) -> None:
-    """Switch the recording of CUDA graphs for all graphs of a loop."""
-    for graph in graphs_of(loop).values():
-        if isinstance(graph, TorchGraph):
-            graph.capture = capture
-
-
-def forget_captured(loop: BMPLoop) -> None:
-    """CUDA graphs hold the algorithms of the time when they were recorded."""
-    for graph in graphs_of(loop).values():
-        graph._captured.clear()
-
-
 # Variants --------------------------------------------------------------------------------------
 
 
@@ -438,6 +183,11 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
     exact: dict[int, tuple[tuple[float, float], Results]] = {}
     few, more, most = (1, 2, 3) if bench.small else (1, 5, 20)
     half = "fp16" if bench.cuda else "bf16"
+
+    def timed(loop: BMPLoop, schedule: Schedule, scene: Scene) -> Results:
+        return timed_schedule(
+            loop, schedule, scene.image, bench.frames, bench.warm_up, cuda=bench.cuda
+        )
 
     def ours(
         precision: str, people: int, *, tf32: bool = False, capture: bool = False,
@@ -448,9 +198,9 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
         set_capture(loop, capture)
         try:
             own, other = competitors(loop, scene)
-            found = {"people": people, "ours": timed_schedule(bench, loop, own, scene)}
+            found = {"people": people, "ours": timed(loop, own, scene)}
             if published:
-                found["published"] = timed_schedule(bench, loop, other, scene)
+                found["published"] = timed(loop, other, scene)
             if precision == "fp32" and not tf32 and people not in exact:
                 thresholds = score_thresholds(loop.detector, scene)
                 exact[people] = thresholds, answers(loop, scene, thresholds)
@@ -468,8 +218,8 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
         try:
             own, other = competitors(loop, scene)
             chosen = other if published else own
-            found = profiled(bench, chosen, scene)
-            return found | {"host": host_profile(bench, chosen, scene)}
+            found = profiled(chosen, scene.image, bench.warm_up, cuda=bench.cuda)
+            return found | {"host": host_profile(chosen, scene.image)}
         finally:
             set_capture(loop, False)
 

@@ -51,11 +51,14 @@ class Scene:
 
 
 def crowd(people: int, width: int, height: int, *, later: int = 0, seed: int = 0) -> Scene:
-    """Line up ``people`` ellipses, neighbours overlapping; the last ``later`` are found later."""
+    """Line up ``people`` ellipses; the last ``later`` are found later.
+
+    Neighbours overlap where there are many, so little that no rule of the loop takes two for one.
+    """
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
-    box_height = 0.7 * height
-    box_width = min(box_height * 0.4, width / 2)
+    box_width = min(0.28 * height, width / 2, 1.3 * 0.96 * width / (people + 0.3))
+    box_height = min(0.7 * height, 2.5 * box_width)
     left = np.linspace(0.02 * width, 0.98 * width - box_width, people)
     top = rng.uniform(0.05, 0.25, people) * height
     boxes = np.stack([left, top, left + box_width, top + box_height], axis=1).astype(np.float32)

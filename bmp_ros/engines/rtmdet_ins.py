@@ -266,12 +266,12 @@ def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
     """Random weights that find some dozens of "people" in any picture.
 
     Fresh ones answer the same everywhere, and their boxes have no area. Here the last layers are
-    adjusted to what they see: logits spread by 1.5 about -4.6, half boxes of 3 cells.
+    adjusted to what they see: logits spread by 1.5 about -4.6, half boxes of 3 cells. Norms keep
+    all values in the range of fp16, as trained ones do.
     """
-    import torch
     from torch import Tensor, nn
 
-    from bmp_ros.engines.torch_graph import size_by_name
+    from bmp_ros.engines.torch_graph import calibrate_norms, size_by_name
     from bmp_ros.networks.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetInsSize
 
     size = size_by_name(settings.weights, r"rtmdet-ins-(tiny|s|m|l|x)\b")
@@ -280,7 +280,7 @@ def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
         False
     )
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):  # values keep their size from layer to layer
+        if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=1.68 / module.weight[0].numel() ** 0.5)
 
     def adjust(layer: nn.Module, _: Any, output: Tensor, mean: float, spread: float) -> None:
@@ -292,7 +292,7 @@ def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
     for layers, mean, spread in ((head.rtm_cls, -4.6, 1.5), (head.rtm_reg, 3.0, 0.5)):
         for layer in layers:
             layer.register_forward_hook(partial(adjust, mean=mean, spread=spread))
-    network.eval()(torch.rand(1, 3, 224, 224) * 4 - 2)
+    calibrate_norms(network, -2, 2)
     return network.state_dict()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +38,9 @@ class TorchGraph:
 
     network: the module, for whoever counts or hooks. whole: the function also takes uint8 pixels
     as they are, and does what follows the exported graph, on the device. capture: record the work
-    on a GPU as a CUDA graph, one per set of input shapes, and replay it; saves launching hundreds
-    of kernels. Must not be changed while the graph runs.
+    on a GPU as a CUDA graph, one per set of input shapes, and replay it, which saves launching
+    hundreds of kernels. The default, but not with ``compile``, nor where the environment says
+    ``BMP_CUDA_GRAPHS=0``. Must not be changed while the graph runs.
     """
 
     def __init__(
@@ -63,14 +65,15 @@ class TorchGraph:
         """
         self.network = network
         self.whole = whole
-        self.capture = False
+        self._device = torch.device(device)
+        wanted = os.environ.get("BMP_CUDA_GRAPHS", "1") != "0"
+        self.capture = wanted and self._device.type == "cuda" and not compile
         self._function = torch.compile(function) if compile else function
         self._outputs = tuple(outputs)
         self._people = tuple(people)
         self._most: int | None = None
-        self._device = torch.device(device)
         self._autocast = autocast
-        self._captured: OrderedDict[Any, _Captured] = OrderedDict()
+        self._captured: OrderedDict[Any, _Captured | None] = OrderedDict()
 
     def run(
         self, inputs: Mapping[str, np.ndarray | Tensor], keep: Sequence[str] = ()
@@ -145,11 +148,12 @@ class TorchGraph:
     ) -> dict[str, Any]:
         with torch.inference_mode():
             tensors = {name: self._uploaded(value) for name, value in inputs.items()}
-            values = self._replayed(tensors) if self._replays else self._called(tensors)
+            captured = self._capture_of(tensors) if self._replays else None
+            values = captured.replay(tensors) if captured else self._called(tensors)
             # Networks with fewer outputs than names have the first ones.
             named = dict(zip(self._outputs, values, strict=False))
             kept = {name: value for name, value in named.items() if name in keep}
-            if self._replays:  # the next replay writes into the same memory
+            if captured:  # the next replay writes into the same memory
                 kept = {name: value.clone() for name, value in kept.items()}
             arrays = self._downloaded({name: named[name] for name in named if name not in kept})
         return {name: kept[name] if name in kept else arrays[name] for name in named}
@@ -189,15 +193,31 @@ class TorchGraph:
         torch.cuda.current_stream(self._device).synchronize()
         return {name: value.numpy() for name, value in host.items()}
 
-    def _replayed(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def _capture_of(self, tensors: Mapping[str, Tensor]) -> _Captured | None:
+        """The recorded work for these shapes; None the first time that they are seen.
+
+        Recording takes about as long as ten frames and memory of its own: a number of people, or
+        of prompts, that comes once is not worth it.
+        """
         key = tuple((name, tuple(value.shape), value.dtype) for name, value in tensors.items())
+        known = key in self._captured
         captured = self._captured.get(key)
-        if captured is None:
-            if len(self._captured) >= MOST_CAPTURED:
-                self._captured.popitem(last=False)
-            captured = self._captured[key] = _Captured(self._called, tensors)
+        if known and captured is None:
+            try:
+                captured = _Captured(self._called, tensors)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self.capture = False
+                self._captured.clear()
+                reason = str(error).splitlines()[0]
+                log.warning("CUDA graphs cannot be recorded here, going on without: %s", reason)
+                return None
+        self._captured[key] = captured
         self._captured.move_to_end(key)
-        return captured.replay(tensors)
+        if len(self._captured) > MOST_CAPTURED:
+            self._captured.popitem(last=False)
+        return captured
 
 
 class _Captured:
@@ -218,7 +238,7 @@ class _Captured:
                 call(self._inputs)
         here.wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = call(self._inputs)
 
     def replay(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
@@ -304,6 +324,32 @@ def torch_dtype(precision: str, device: str | torch.device) -> torch.dtype:
 def state_dict_of(weights: Path | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the tensors of a checkpoint file (see `load_state_dict`), or of a state dict."""
     return weights if isinstance(weights, Mapping) else load_state_dict(weights)
+
+
+def calibrate_norms(network: nn.Module, low: float, high: float, side: int = 224) -> None:
+    """Let the batch norms of an untrained network scale what they see to a mean square of 20².
+
+    It sees four images of values in [low, high]: noise, blurred noise, noise beside an even area,
+    and a pale one. Values so large keep their proportions in SiLU, while fp16 holds 3000 times as
+    much: scaled to 1, another image's values would vanish, or grow, from layer to layer. Means
+    stay 0 for the same reason.
+    """
+    noise = torch.rand(1, 3, side, side)
+    coarse = torch.rand(1, 3, side // 16, side // 16)
+    blurred = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
+    half = torch.where(torch.arange(side) < side // 2, noise, 0.45)
+    inputs = low + (high - low) * torch.cat([noise, blurred, half, 0.4 + 0.2 * noise])
+
+    def scale(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        norm.running_mean.zero_()
+        norm.running_var.fill_(given[0].square().mean() / 20**2)
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(scale) for norm in norms]
+    with torch.no_grad():
+        network.eval()(inputs)
+    for hook in hooks:
+        hook.remove()
 
 
 def size_by_name(weights: str, pattern: str) -> str:

@@ -52,6 +52,29 @@ def test_every_variant_runs_and_is_written_down(tmp_path: Path) -> None:
     assert "| fp32, 2 people, ours |" in text and "## Failed\n\nnothing" in text
 
 
+def test_a_packed_folder_runs_by_itself(tmp_path: Path) -> None:
+    done = run("--pack", tmp_path / "packed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [path for path in (tmp_path / "packed").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 60e6
+    assert not [path for path in files if path.name.startswith(".git")], "they hide other files"
+    assert (tmp_path / "packed/packages/hydra/grammar/gen").is_dir()
+    # What is installed here must not be what is found: the packed packages come first.
+    inside = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.path.insert(0, 'benchmarks'); "
+         "import gpu, bmp_ros, sam2.build_sam; "
+         "print(bmp_ros.__file__, sam2.__file__, gpu.load_preset('tiny').name)"],
+        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path / "packed",
+        env={**os.environ, "PYTHONPATH": "packages"},
+    )  # fmt: skip
+    assert inside.returncode == 0, inside.stderr
+    package, sam2, preset = inside.stdout.split()
+    assert Path(package).is_relative_to(tmp_path / "packed/bmp_ros") and preset == "tiny"
+    assert "packages/sam2" in sam2
+    again = run("--pack", tmp_path / "packed")
+    assert again.returncode != 0 and "is not empty" in again.stderr
+
+
 def test_no_gpu_is_said_at_once_and_a_limit_begins_nothing(tmp_path: Path) -> None:
     refused = run("--output", tmp_path)
     assert refused.returncode == 2 and "sees no CUDA device" in refused.stdout

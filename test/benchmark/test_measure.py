@@ -31,7 +31,9 @@ from bmp_ros.engines.sam2 import Sam2Segmenter  # noqa: E402
 from bmp_ros.engines.top_down_pose import TopDownPoseEstimator  # noqa: E402
 from bmp_ros.loop import BMPLoop  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
+from bmp_ros.loop.masks import paint_out  # noqa: E402
 from bmp_ros.loop.protocols import Detections, Poses  # noqa: E402
+from bmp_ros.loop.skeletons import COCO_17  # noqa: E402
 from bmp_ros.networks.sam2 import Sam2Network  # noqa: E402
 from bmp_ros.networks.vit_pose import VitPose  # noqa: E402
 
@@ -137,6 +139,26 @@ def test_a_detector_that_finds_nobody_at_all(loop: BMPLoop) -> None:
         competitors(BMPLoop(Blind(), loop.pose_estimator, None), crowd(1, 64, 48))
 
 
+@pytest.mark.parametrize("people", [2, 5, 20])
+def test_of_a_crowd_everyone_is_processed(people: int) -> None:
+    """No rule of the loop takes two people for one, or the benchmark has fewer than it says."""
+    scene = crowd(people, 640, 360, later=people // 5)
+
+    class Ready:
+        skeleton = COCO_17
+
+        def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+            return Detections(scene.boxes, np.full(people, 0.9, np.float32))
+
+        def estimate(self, frame: Frame, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
+            return Poses(np.zeros((len(boxes), 17, 2), "f4"), np.ones((len(boxes), 17), "f4"))
+
+    ready = Ready()
+    for schedule in competitors(BMPLoop(ready, ready, None), scene):
+        schedule.run(scene.image)
+        assert schedule.people == people
+
+
 def test_result_names_everything_it_depends_on(loop: BMPLoop) -> None:
     result = measure(loop, crowd(3, 160, 120, later=1), frames=2, warm_up=1, count=True)
     assert result["input"]["people"] == [3, 3] and len(result["input"]["sha256"]) == 64
@@ -180,3 +202,27 @@ def test_untrained_networks_have_the_published_sizes(preset: str) -> None:
     assert sum(
         p.numel() for p in loop.segmenter.graphs["encoder"].network.parameters()
     ) / 1e6 == pytest.approx(73.3, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("engine", "weights"), [("rtmdet_ins", "rtmdet-ins-l-mask"), ("yolov5", "yolov5l-x")]
+)
+def test_untrained_detectors_can_be_run_in_fp16(engine: str, weights: str) -> None:
+    """What they compute stays far below the largest number of fp16, and varies."""
+    torch.manual_seed(0)
+    declared = find_engine("detector", engine)
+    assert declared.random_weights is not None
+    options = declared.options(weights, input_size=320)
+    detector = declared.build(options, declared.random_weights(options), Runtime("cpu"))
+    graph = next(
+        iter(getattr(detector, "graphs", {"": getattr(detector, "graph", None)}).values())
+    )
+    largest = []
+    for module in graph.network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda m, i, found: largest.append(found.abs().max()))
+    scene = crowd(5, 1280, 720)
+    for image in (scene.image, paint_out(scene.image, scene.masks)):
+        found = detector.detect(Frame(image), score_threshold=0.0)
+        assert len(found.scores) >= 5 and len(np.unique(found.scores)) >= 5
+    assert len(largest) > 50 and max(largest) < 6000

@@ -287,3 +287,124 @@ def test_too_little_memory_for_anything_is_an_error(names: tuple[str, ...], what
     graph = graph_of(SmallMemory(0), *names)
     with pytest.raises(torch.cuda.OutOfMemoryError, match=f"suffice for {what}.*precision fp16"):
         graph.run({"crops": np.ones((1, 2), np.float32)})
+
+
+# CUDA graphs, with a recording that only counts -------------------------------------------------
+
+
+class Recorded:
+    """Stands in for a CUDA graph, of which there is none without a GPU: computes again."""
+
+    made = 0
+    trouble: Exception | None = None
+
+    def __init__(self, call: Any, tensors: Any) -> None:
+        if Recorded.trouble is not None:
+            raise Recorded.trouble
+        Recorded.made += 1
+        self.call = call
+        self.shapes = {name: value.shape for name, value in tensors.items()}
+
+    def replay(self, tensors: Any) -> Any:
+        assert {name: value.shape for name, value in tensors.items()} == self.shapes
+        return self.call(tensors)
+
+
+@pytest.fixture
+def replaying(monkeypatch: pytest.MonkeyPatch) -> torch_graph.TorchGraph:
+    monkeypatch.setattr(torch_graph, "_Captured", Recorded)
+    monkeypatch.setattr(torch_graph.TorchGraph, "_replays", property(lambda self: self.capture))
+    monkeypatch.setattr(Recorded, "made", 0)
+    monkeypatch.setattr(Recorded, "trouble", None)
+    graph = graph_of(torch.nn.ReLU(), "crops")
+    graph.capture = True
+    return graph
+
+
+def crops_of(people: int) -> dict[str, np.ndarray]:
+    return {"crops": np.random.default_rng(people).normal(size=(people, 2)).astype(np.float32)}
+
+
+def test_people_pass_recorded_graphs_in_few_sizes(replaying: torch_graph.TorchGraph) -> None:
+    for people in (3, 4, 3, 7, 8, 1, 1, 5):
+        given = crops_of(people)
+        found = replaying.run(given)["out"]
+        np.testing.assert_array_equal(found, np.maximum(given["crops"], 0))
+    assert Recorded.made == 3, "of 4, 8 and 1 people, each when it came again"
+
+
+def test_the_least_recently_used_recording_goes(
+    replaying: torch_graph.TorchGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_graph, "MOST_CAPTURED", 2)
+    for people in (1, 1, 2, 2, 1, 4, 4, 1, 2, 2):
+        replaying.run(crops_of(people))
+    assert Recorded.made == 4 and len(replaying._captured) == 2
+
+
+def test_where_nothing_can_be_recorded_it_goes_on_without(
+    replaying: torch_graph.TorchGraph,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Recorded, "trouble", RuntimeError("CUDA error: not permitted\nmore"))
+    for _ in range(3):
+        given = crops_of(2)
+        np.testing.assert_array_equal(replaying.run(given)["out"], np.maximum(given["crops"], 0))
+    assert not replaying.capture
+    assert [r.message for r in caplog.records] == [
+        "CUDA graphs cannot be recorded here, going on without: CUDA error: not permitted"
+    ]
+
+
+def test_the_default_is_to_record_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(device: str) -> bool:
+        return torch_graph.TorchGraph(torch.nn.ReLU(), abs, ("y",), device).capture
+
+    assert of("cuda") and of("cuda:1") and not of("cpu")
+    assert not torch_graph.TorchGraph(torch.nn.ReLU(), abs, ("y",), "cuda", compile=True).capture
+    monkeypatch.setenv("BMP_CUDA_GRAPHS", "0")
+    assert not of("cuda")
+
+
+# Copies between host and device -----------------------------------------------------------------
+
+
+def test_a_frame_is_copied_as_pixels_and_waited_for_once_per_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counted where the copies are made; on the CPU they cost nothing and are the same."""
+    from bmp_ros.loop.bmp_loop import BMPLoop
+    from bmp_ros.loop.settings import LoopSettings
+
+    up: list[tuple[Any, tuple[int, ...]]] = []
+    down: list[list[tuple[Any, tuple[int, ...]]]] = []
+    upload, download = torch_graph.TorchGraph._uploaded, torch_graph.TorchGraph._downloaded
+
+    def uploaded(self: Any, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            up.append((value.dtype, value.shape))
+        return upload(self, value)
+
+    def downloaded(self: Any, values: Any) -> Any:
+        found = download(self, values)
+        if found:
+            down.append([(value.dtype, value.shape) for value in found.values()])
+        return found
+
+    monkeypatch.setattr(torch_graph.TorchGraph, "_uploaded", uploaded)
+    monkeypatch.setattr(torch_graph.TorchGraph, "_downloaded", downloaded)
+    loop = BMPLoop(
+        detector(), estimator("vit_pose"), tiny_segmenter(),
+        LoopSettings(iterations=1, max_people=2, detection_threshold=0.3, box_nms_iou=0.9,
+                     oks_threshold=1.0, confidence_threshold=0.0),
+    )  # fmt: skip
+    people = loop(IMAGE)
+    assert len(people) == 2
+    assert len(down) == 4, "boxes; masks; poses; the decoder: the encoder's answer stays there"
+    images = [shape for dtype, shape in up if dtype == np.uint8]
+    assert sorted(images) == [(2, 256, 192, 3), (96, 128, 3), (160, 160, 3)]
+    floats = sum(int(np.prod(shape)) for dtype, shape in up if dtype == np.float32)
+    assert floats < 4 * sum(int(np.prod(shape)) for shape in images), "no image in float32"
+    masks = [part for parts in down for part in parts if part[0] == np.bool_]
+    assert masks == [(np.bool_, (2, 120, 160))], "masks of those who are kept, one byte a pixel"
