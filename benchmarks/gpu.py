@@ -28,7 +28,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -54,7 +54,7 @@ from bmp_ros.benchmark.device_time import (  # noqa: E402
 from bmp_ros.benchmark.measure import competitors  # noqa: E402
 from bmp_ros.benchmark.schedule import Schedule  # noqa: E402
 from bmp_ros.benchmark.scripted import Scene, crowd, score_thresholds  # noqa: E402
-from bmp_ros.engines.build import assemble  # noqa: E402
+from bmp_ros.engines.build import assemble, build_loop  # noqa: E402
 from bmp_ros.engines.presets import load_preset  # noqa: E402
 from bmp_ros.loop.bmp_loop import BMPLoop  # noqa: E402
 from bmp_ros.machine import machine  # noqa: E402
@@ -182,7 +182,7 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
     """Names and work, most important first."""
     exact: dict[int, tuple[tuple[float, float], Results]] = {}
     few, more, most = (1, 2, 3) if bench.small else (1, 5, 20)
-    half = "fp16" if bench.cuda else "bf16"
+    half = "bf16"  # on a CPU, where fp16 is refused
 
     def timed(loop: BMPLoop, schedule: Schedule, scene: Scene) -> Results:
         return timed_schedule(
@@ -191,7 +191,7 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
 
     def ours(
         precision: str, people: int, *, tf32: bool = False, capture: bool = False,
-        compile: bool = False, published: bool = False, agree: bool = True,
+        compile: bool = False, published: bool = False,
     ) -> Results:  # fmt: skip
         set_tf32(tf32)
         loop, scene = bench.loop(precision, compile), bench.scene(people)
@@ -204,7 +204,7 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
             if precision == "fp32" and not tf32 and people not in exact:
                 thresholds = score_thresholds(loop.detector, scene)
                 exact[people] = thresholds, answers(loop, scene, thresholds)
-            elif agree and people in exact:
+            elif people in exact:
                 thresholds, wanted = exact[people]
                 found["agreement"] = agreement(wanted, answers(loop, scene, thresholds))
             return found
@@ -248,47 +248,75 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
 
     def tiny(precision: str, capture: bool) -> Results:
         images = clip_frames(3 if bench.small else 16)
+        exact, other = tiny_loop("cpu", "fp32"), tiny_loop(bench.device, precision, capture)
+        return compare_people(images, exact, other)
+
+    def tiny_onnx(tensorrt: bool) -> Results:
+        through: dict[str, Any] = {
+            role: {"tensorrt": tensorrt} for role in ("detector", "pose_estimator", "segmenter")
+        }
+        images = clip_frames(3 if bench.small else 16)
         return compare_people(
-            images, tiny_loop("cpu", "fp32"), tiny_loop(bench.device, precision, capture)
+            images, build_loop("tiny", "cpu"), build_loop("tiny", bench.device, **through)
         )
 
-    if bench.cuda:
-        yield "matrix rates, TFLOP/s", lambda: matrix_rates(1024 if bench.small else 8192)
-    yield f"fp32, {more} people", lambda: ours("fp32", more, published=True)
-    yield f"{half}, {more} people", lambda: ours(half, more)
-    yield (f"{half}, {more} people, profile",
-           lambda: profile_of(half, more, published=False, capture=False))  # fmt: skip
-    if bench.cuda:
-        yield f"{half}, {more} people, CUDA graphs", lambda: ours(half, more, capture=True)
-        yield (f"{half}, {more} people, CUDA graphs, profile",
-               lambda: profile_of(half, more, published=False, capture=True))  # fmt: skip
-        yield f"{half}, {most} people, CUDA graphs", lambda: ours(half, most, capture=True)
-        yield f"{half}, {few} people, CUDA graphs", lambda: ours(half, few, capture=True)
-    yield f"{half}, {most} people", lambda: ours(half, most)
-    yield f"{half}, {few} people", lambda: ours(half, few)
-    yield f"fp32, {most} people", lambda: ours("fp32", most, published=True)
-    yield f"fp32, {few} people", lambda: ours("fp32", few, published=True)
-    yield f"tiny, trained, {half}", lambda: tiny(half, False)
-    yield "tiny, trained, fp32", lambda: tiny("fp32", False)
-    if bench.cuda:
-        yield "tiny, trained, fp16, CUDA graphs", lambda: tiny("fp16", True)
-        yield (
-            f"fp16, {more} people, CUDA graphs, cuDNN measures",
-            lambda: measured_convolutions("fp16", more),
-        )
-        yield (
-            f"fp16, {most} people, CUDA graphs, profile",
-            lambda: profile_of("fp16", most, published=False, capture=True),
-        )
-        yield f"TF32, {more} people", lambda: ours("fp32", more, tf32=True, published=True)
-        yield f"fp32, {more} people, CUDA graphs", lambda: ours("fp32", more, capture=True)
-        yield f"bf16, {more} people", lambda: ours("bf16", more)
-        yield (f"fp32, {more} people, published, profile",
-               lambda: profile_of("fp32", more, published=True, capture=False))  # fmt: skip
+    def profile_by(precision: str, people: int, capture: bool = False) -> tuple[str, Any]:
+        graphs = ", CUDA graphs" if capture else ""
+        work = partial(profile_of, precision, people, published=False, capture=capture)
+        return f"{precision}, {people} people{graphs}, profile", work
+
+    yield f"fp32, {more} people", partial(ours, "fp32", more, published=True)
+    if not bench.cuda:
+        yield f"{half}, {more} people", partial(ours, half, more)
+        yield profile_by(half, more)
+        yield f"{half}, {most} people", partial(ours, half, most)
+        yield f"{half}, {few} people", partial(ours, half, few)
+        yield f"fp32, {most} people", partial(ours, "fp32", most, published=True)
+        yield f"fp32, {few} people", partial(ours, "fp32", few, published=True)
+        yield f"tiny, trained, {half}", partial(tiny, half, False)
+        yield "tiny, trained, fp32", partial(tiny, "fp32", False)
+        yield "GFLOP per frame", gflop
+        return
+    yield f"fp16, {more} people, CUDA graphs", partial(ours, "fp16", more, capture=True)
+    yield profile_by("fp16", more, capture=True)
+    yield profile_by("fp32", more)
+    yield f"fp16, {more} people", partial(ours, "fp16", more)
+    yield profile_by("fp16", more)
+    for people in (most, few):
+        yield f"fp16, {people} people, CUDA graphs", partial(ours, "fp16", people, capture=True)
+        yield f"fp32, {people} people", partial(ours, "fp32", people, published=True)
+    yield profile_by("fp16", most, capture=True)
+    yield f"fp32, {more} people, CUDA graphs", partial(ours, "fp32", more, capture=True)
+    yield f"TF32, {more} people", partial(ours, "fp32", more, tf32=True, published=True)
+    yield "tiny, trained, fp16, CUDA graphs", partial(tiny, "fp16", True)
+    yield "tiny, trained, fp16", partial(tiny, "fp16", False)
+    yield "tiny, trained, fp32", partial(tiny, "fp32", False)
+    yield (
+        f"fp16, {more} people, CUDA graphs, cuDNN measures",
+        partial(measured_convolutions, "fp16", more),
+    )
+    yield (
+        f"fp32, {more} people, published, profile",
+        partial(profile_of, "fp32", more, published=True, capture=False),
+    )
+    yield f"bf16, {more} people, CUDA graphs", partial(ours, "bf16", more, capture=True)
+    yield "matrix rates, TFLOP/s", partial(matrix_rates, 1024 if bench.small else 8192)
     yield "GFLOP per frame", gflop
-    if bench.cuda:
-        yield (f"fp16, {more} people, torch.compile",
-               lambda: ours("fp16", more, compile=True))  # fmt: skip
+    available = onnx_providers()
+    if "CUDAExecutionProvider" in available:
+        yield "tiny, onnxruntime, CUDA", partial(tiny_onnx, False)
+    if "TensorrtExecutionProvider" in available:
+        yield "tiny, onnxruntime, TensorRT", partial(tiny_onnx, True)
+    yield f"fp16, {more} people, torch.compile", partial(ours, "fp16", more, compile=True)
+
+
+def onnx_providers() -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    found: list[str] = onnxruntime.get_available_providers()
+    return found
 
 
 # The report ------------------------------------------------------------------------------------

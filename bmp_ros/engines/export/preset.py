@@ -171,6 +171,11 @@ def _copy_network(origin: Path, first: Path) -> dict[str, dict[str, float]]:
     copied: dict[str, dict[str, float]] = {}
     for path in graph_files(origin):
         model = onnx.load(str(path))
+        facts = {item.key: item.value for item in model.metadata_props}
+        if Card.from_metadata(facts, path).precision != "fp32":
+            raise ValueError(
+                f"{path} computes in fp16 and cannot be quantised; export it with --precision fp32"
+            )
         widen_weights(model)
         target = first.with_name(first.stem + path.name.removeprefix(origin.stem))
         onnx.save(model, str(target))

@@ -97,5 +97,5 @@ def test_weights_that_are_missing(native: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_precision(native: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="precision is 'int4', allowed: fp16-weights, fp32, int8"):
+    with pytest.raises(ValueError, match="precision is 'int4', allowed: fp16-weights, fp32, fp16"):
         export_preset(load_preset(native), tmp_path, precision="int4")

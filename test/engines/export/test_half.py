@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,14 +21,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from random_sam2 import SMALL as HIERA  # noqa: E402
 from random_tiny import random_conv_pose, random_point_segmenter  # noqa: E402
 from random_vit import random_state_dict  # noqa: E402
-from random_weights import SMALL, random_rtmdet_ins  # noqa: E402
+from random_weights import SMALL, drawn_image, random_rtmdet_ins  # noqa: E402
 
-from bmp_ros.engines import point_segmenter, rtmdet_ins, sam2  # noqa: E402
+from bmp_ros.engines import build_loop, point_segmenter, rtmdet_ins, sam2  # noqa: E402
 from bmp_ros.engines.export.check import compare  # noqa: E402
 from bmp_ros.engines.export.half import compute_in_half  # noqa: E402
+from bmp_ros.engines.export.int8 import Calibration  # noqa: E402
+from bmp_ros.engines.export.preset import export_preset  # noqa: E402
 from bmp_ros.engines.export.source import GraphSource, NetworkSource  # noqa: E402
 from bmp_ros.engines.export.write import write_graph  # noqa: E402
 from bmp_ros.engines.onnx.card import Card, part_path  # noqa: E402
+from bmp_ros.engines.presets import load_preset  # noqa: E402
 from bmp_ros.engines.top_down_pose import export_source  # noqa: E402
 from bmp_ros.networks.conv_pose import ConvPose  # noqa: E402
 from bmp_ros.networks.hrnet import PoseHRNet, TrunkSize  # noqa: E402
@@ -165,3 +169,28 @@ def test_subgraphs_are_refused() -> None:
     graph = onnx.helper.make_graph([node], "g", [value, condition], [out])
     with pytest.raises(ValueError, match="subgraphs of If"):
         compute_in_half(onnx.helper.make_model(graph))
+
+
+def test_a_preset_in_fp16_finds_the_same_people(
+    native: Path, exported: Path, tmp_path: Path
+) -> None:
+    export_preset(load_preset(native), tmp_path, precision="fp16")
+    half, exact = build_loop(tmp_path / "random.yaml", "cpu"), build_loop(exported, "cpu")
+    for engine in (half.detector, half.segmenter):
+        assert {graph.card.precision for graph in engine.graphs.values()} == {"fp16"}
+    assert half.pose_estimator.graph.card.precision == "fp16"
+    one, other = (loop(drawn_image(120, 160, seed=3)) for loop in (half, exact))
+    assert len(one) == len(other) >= 2
+    assert not np.array_equal(one.scores, other.scores), "fp16 was not used"
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=0.5)
+    assert (one.masks == other.masks).mean() > 0.98
+    # A file in fp16 is what precision fp16 asks for, and nothing to quantise.
+    assert build_loop(tmp_path / "random.yaml", "cpu", precision="fp16")
+    (tmp_path / "images").mkdir()
+    for seed in range(4):
+        cv2.imwrite(str(tmp_path / f"images/{seed}.png"), drawn_image(120, 160, seed))
+    with pytest.raises(ValueError, match="detector.onnx computes in fp16 and cannot be quantised"):
+        export_preset(
+            load_preset(tmp_path / "random.yaml"), tmp_path / "int8", precision="int8",
+            calibration=Calibration(tmp_path / "images"),
+        )  # fmt: skip
