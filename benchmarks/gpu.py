@@ -223,6 +223,18 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
         finally:
             set_capture(loop, False)
 
+    def contiguous(precision: str, people: int) -> Results:
+        """The detector without channels_last, which cuDNN may do worse in fp32."""
+        detector: Any = bench.loop(precision).detector
+        network = detector.graphs["boxes"].network
+        forget_captured(bench.loop(precision))
+        network.to(memory_format=torch.contiguous_format)
+        try:
+            return ours(precision, people, capture=True)
+        finally:
+            network.to(memory_format=torch.channels_last)
+            forget_captured(bench.loop(precision))
+
     def measured_convolutions(precision: str, people: int) -> Results:
         forget_captured(bench.loop(precision))
         torch.backends.cudnn.benchmark = True
@@ -291,10 +303,15 @@ def variants(bench: Bench) -> Iterator[tuple[str, Callable[[], Results]]]:
     yield "tiny, trained, fp16, CUDA graphs", partial(tiny, "fp16", True)
     yield "tiny, trained, fp16", partial(tiny, "fp16", False)
     yield "tiny, trained, fp32", partial(tiny, "fp32", False)
-    yield (
-        f"fp16, {more} people, CUDA graphs, cuDNN measures",
-        partial(measured_convolutions, "fp16", more),
-    )
+    for precision in ("fp32", "fp16"):
+        yield (
+            f"{precision}, {more} people, CUDA graphs, detector not channels_last",
+            partial(contiguous, precision, more),
+        )
+        yield (
+            f"{precision}, {more} people, CUDA graphs, cuDNN measures",
+            partial(measured_convolutions, precision, more),
+        )
     yield (
         f"fp32, {more} people, published, profile",
         partial(profile_of, "fp32", more, published=True, capture=False),
