@@ -4,12 +4,12 @@
     python benchmarks/gpu.py --pack out/packed       # in a checkout, where sam2 is installed
     cd packed; python benchmarks/gpu.py --output out # on the machine with the GPU
 
-Needs PyTorch with CUDA, NumPy, OpenCV, SciPy and PyYAML, for the tiny networks also onnx; no
-network, no ROS, no weights: networks of the published sizes get random ones on the spot, the tiny
-networks have their own. ``--pack`` makes a folder that runs by itself, of 30 MB: this package, and
-sam2 with what it imports. Every variant is tried on its own: what fails is written down with its
-traceback and the rest goes on. ``gpu.json`` and ``gpu.md`` are written anew after each one, the
-most important ones come first, and nothing is begun after ``--limit-seconds``.
+Needs PyTorch with CUDA, NumPy, OpenCV, SciPy and PyYAML, for the tiny networks also onnx and
+onnxruntime; no network, no ROS, no weights: networks of the published sizes get random ones on the
+spot, the tiny networks have their own. ``--pack`` makes a folder that runs by itself, of 30 MB:
+this package, and sam2 with what it imports. Every variant is tried on its own: what fails is
+written down with its traceback and the rest goes on. ``gpu.json`` and ``gpu.md`` are written anew
+after each one, the most important ones come first, and nothing is begun after ``--limit-seconds``.
 
 ``--device cpu --small`` tries the same code in a minute without a GPU; its figures mean nothing.
 """
@@ -65,7 +65,6 @@ LEFT_OUT = ("*.pyc", "__pycache__", "*.so", ".git*", "demo.gif")
 """Hydra's package has a .gitignore of its own: whoever sends a folder through git loses files."""
 LATER = {1: 0, 2: 1, 3: 1, 5: 1, 20: 4}
 """Of so many people, how many are found in the second iteration."""
-TINY_CANVAS = (448, 352)
 Results = dict[str, Any]
 
 
@@ -137,6 +136,8 @@ class Bench:
 
 def tiny_loop(device: str, precision: str, capture: bool = False) -> BMPLoop:
     """The tiny networks with their trained weights, in PyTorch."""
+    from bmp_ros.engines.onnx.graph import Graph
+    from bmp_ros.engines.onnx.target import Target
     from bmp_ros.engines.point_segmenter import PointPromptSegmenter
     from bmp_ros.engines.rtmdet_ins import RTMDetInsDetector
     from bmp_ros.engines.top_down_pose import TopDownPoseEstimator
@@ -149,16 +150,20 @@ def tiny_loop(device: str, precision: str, capture: bool = False) -> BMPLoop:
         "detector": RTMDetIns(PACKAGED_SIZE, classes=1), "pose": ConvPose(),
         "segmenter": PointSegmenter(),
     }  # fmt: skip
+    folder = ROOT / "models" / "tiny"
     for name, network in networks.items():
-        read_back_tiny(name, network, ROOT / "models" / "tiny")
+        read_back_tiny(name, network, folder)
+    canvas = Graph(folder / "detector.onnx", Target()).card.facts.input_size
+    factor = Graph(folder / "pose_estimator.onnx", Target()).card.facts.background_factor
     how = {"device": device, "precision": precision}
     detector = RTMDetInsDetector.from_network(
-        networks["detector"], input_size=TINY_CANVAS, nms_iou=0.5, **how
+        networks["detector"], input_size=canvas, nms_iou=0.5, **how
     )
     pose = TopDownPoseEstimator.from_network(
-        networks["pose"], background_factor=0.5, flip_test=False, **how
+        networks["pose"], background_factor=factor, flip_test=False, **how
     )
-    segmenter = PointPromptSegmenter.from_network(networks["segmenter"], **how)
+    side = Graph(folder / "segmenter.onnx", Target()).card.facts.side
+    segmenter = PointPromptSegmenter.from_network(networks["segmenter"], side=side, **how)
     loop = BMPLoop(detector, pose, segmenter, load_preset("tiny").loop)
     set_capture(loop, capture)
     return loop
