@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 
 from bmp_ros.compressed_images import decode_compressed
@@ -83,6 +84,21 @@ def read_image(data: bytes, kind: str, store: Any) -> BagImage:
             )
         )  # fmt: skip
     return BagImage(message.header, pixels.image, pixels.damage)
+
+
+def write_image(header: Any, image: np.ndarray, kind: str, store: Any) -> bytes:
+    """Serialise a BGR image (H, W, 3) as `IMAGE` (bgr8), or as `COMPRESSED` (JPEG, quality 95)."""
+    if kind == COMPRESSED:
+        _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        form = "bgr8; jpeg compressed bgr8"
+        message = store.types[COMPRESSED](header=header, format=form, data=jpeg.reshape(-1))
+    else:
+        height, width = image.shape[:2]
+        message = store.types[IMAGE](
+            header=header, height=height, width=width, encoding="bgr8", is_bigendian=0,
+            step=3 * width, data=np.ascontiguousarray(image).reshape(-1),
+        )  # fmt: skip
+    return bytes(store.serialize_cdr(message, kind))
 
 
 def write_people(header: Any, people: People, ages: np.ndarray, store: Any) -> bytes:

@@ -20,6 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from bmp_ros.bags.anonymise import (
+    KINDS,
+    WINDOW_S,
+    WaitingFrames,
+    cover,
+    pixelated,
+    shows_pictures,
+)
 from bmp_ros.bags.messages import (
     COMPRESSED,
     IMAGE,
@@ -28,6 +36,7 @@ from bmp_ros.bags.messages import (
     import_rosbags,
     read_image,
     type_store,
+    write_image,
     write_people,
 )
 from bmp_ros.bags.recover import recover
@@ -50,7 +59,9 @@ class Selection:
 
     image: topic of the images; None: the only one that has some. start_s, duration_s: seconds of
     the bag's time; messages outside are not copied either. every: of the images, one in so many.
-    copy: whether the bag's own messages are copied.
+    copy: whether the bag's own messages are copied. anonymise: one of `anonymise.KINDS`: the
+    images are written with people covered, under their own topic, and other topics that show
+    pictures are left out but those in keep_pictures. None: everything is copied as it is.
     """
 
     image: str | None = None
@@ -58,18 +69,23 @@ class Selection:
     duration_s: float | None = None
     every: int = 1
     copy: bool = True
+    anonymise: str | None = None
+    keep_pictures: tuple[str, ...] = ()
 
 
 @dataclass
 class Outcome:
-    """images, people: processed and found. copied: messages by topic. failures: images that could
-    not be read, by reason, with the first of each. seconds: that the loop took. bag_seconds: that
-    the messages span. image_topic: None where the bag has none."""
+    """images, people: processed and found. copied: messages by topic. covered: images that were
+    written with people covered. left_out: topics that show pictures and were not copied.
+    failures: images that could not be read, by reason. seconds: that the work on images took.
+    bag_seconds: that the messages span. image_topic: None where the bag has none."""
 
     image_topic: str | None
     images: int = 0
     people: int = 0
     copied: Counter[tuple[str, str]] = field(default_factory=Counter)
+    covered: int = 0
+    left_out: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     bag_seconds: float = 0.0
@@ -93,6 +109,13 @@ def process_bag(
     Raises BagError for bags that cannot be read, topics that are not there, and a target that is
     there already.
     """
+    if selection.anonymise is not None and (
+        selection.anonymise not in KINDS or selection.every != 1 or not selection.copy
+    ):
+        raise BagError(
+            f"anonymise is {selection.anonymise!r}, allowed: {', '.join(KINDS)}, for every image "
+            "(every 1) of a bag that is copied"
+        )
     if target.exists():
         raise BagError(f"{target} is there already: nothing is overwritten; choose another name")
     notes: list[str] = []
@@ -122,13 +145,15 @@ def _run(
     outcome: Outcome,
     advance: Callable[[int], object],
 ) -> None:
-    copies = {}
-    if selection.copy:
-        copies = {each.id: _copied_connection(writer, each) for each in reader.connections}
-    poses = _poses_connection(writer, store) if images else None
-    people_of = _Processing(loop, PersonTracker() if track else None)
     wanted = {each.id for each in images}
-    chosen = reader.connections if selection.copy else images
+    copied = _copied_connections(reader, wanted, selection, outcome)
+    copies = {each.id: _copied_connection(writer, each) for each in copied}
+    poses = _poses_connection(writer, store) if images else None
+    covering = None
+    if selection.anonymise and images:
+        covering = _Covering(writer, store, selection.anonymise, images, outcome)
+    people_of = _Processing(loop, PersonTracker() if track else None)
+    chosen = [each for each in reader.connections if each.id in copies or each.id in wanted]
     start, stop = _span(reader, selection)
     count, first_ns, last_ns = 0, None, 0
     for connection, log_ns, data in _messages(reader, chosen, start, stop, outcome):
@@ -150,11 +175,66 @@ def _run(
             continue
         people, ages = people_of(image, log_ns)
         writer.write(poses, log_ns, write_people(image.header, people, ages, store))
+        if covering is not None:
+            covering.add(connection, log_ns, image, people)
         outcome.images += 1
         outcome.people += len(people)
         outcome.seconds += time.perf_counter() - begun
+    if covering is not None:
+        covering.finish()
     if first_ns is not None:
         outcome.bag_seconds = (last_ns - first_ns) / 1e9
+
+
+def _copied_connections(
+    reader: Any, images: set[int], selection: Selection, outcome: Outcome
+) -> list[Any]:
+    """What is copied as it is; which topics of pictures are not is noted in the outcome."""
+    if not selection.copy:
+        return []
+    if selection.anonymise is None:
+        return list(reader.connections)
+    missing = set(selection.keep_pictures) - {each.topic for each in reader.connections}
+    if missing:
+        raise BagError(f"there is no topic {', '.join(sorted(missing))} to keep")
+    copied = []
+    for each in reader.connections:
+        if each.id in images:
+            if each.topic in selection.keep_pictures:
+                raise BagError(f"{each.topic} is the topic that is anonymised, it cannot be kept")
+        elif shows_pictures(each.msgtype) and each.topic not in selection.keep_pictures:
+            outcome.left_out.append(each.topic)
+        else:
+            copied.append(each)
+    outcome.left_out = sorted(set(outcome.left_out))
+    return copied
+
+
+class _Covering:
+    """Writes the images with people covered, under their own topic and at their own times."""
+
+    def __init__(
+        self, writer: Any, store: Any, kind: str, images: list[Any], outcome: Outcome
+    ) -> None:
+        self._writer, self._store, self._kind, self._outcome = writer, store, kind, outcome
+        self._connections = {each.id: _copied_connection(writer, each) for each in images}
+        self._frames: WaitingFrames[tuple[Any, int, BagImage]] = WaitingFrames(int(WINDOW_S * 1e9))
+
+    def add(self, connection: Any, log_ns: int, image: BagImage, people: People) -> None:
+        covered = cover(people, self._kind)
+        for item, total in self._frames.add(log_ns, (connection, log_ns, image), covered):
+            self._write(item, total)
+
+    def finish(self) -> None:
+        for item, total in self._frames.rest():
+            self._write(item, total)
+
+    def _write(self, item: tuple[Any, int, BagImage], covered: np.ndarray) -> None:
+        connection, log_ns, image = item
+        hidden = pixelated(image.image, covered)
+        data = write_image(image.header, hidden, connection.msgtype, self._store)
+        self._writer.write(self._connections[connection.id], log_ns, data)
+        self._outcome.covered += 1
 
 
 def _messages(

@@ -40,6 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results-only", action="store_true", help="write /bmp/poses alone, copy nothing"
     )
+    parser.add_argument(
+        "--anonymise",
+        choices=("bodies", "faces"),
+        help="write the images with people pixelated, under their own topic, and leave out every "
+        "other topic that shows pictures",
+    )
+    parser.add_argument(
+        "--keep-pictures",
+        action="append",
+        default=[],
+        metavar="TOPIC",
+        help="of --anonymise: a topic of pictures that is copied as it is; may be given again",
+    )
     parser.add_argument("--no-track", action="store_true", help="give people no ids")
 
 
@@ -56,11 +69,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--start is {args.start:g}, must be 0 or more seconds")
     if args.duration is not None and not args.duration > 0:
         raise ValueError(f"--duration is {args.duration:g}, must be above 0 seconds")
+    if args.keep_pictures and not args.anonymise:
+        raise ValueError("--keep-pictures is for --anonymise; without it everything is copied")
+    if args.anonymise and (args.every != 1 or args.results_only):
+        raise ValueError("--anonymise goes without --every and --results-only")
     import_rosbags("rosbag2")  # found out now rather than after the networks are loaded
     loop = build_loop(args.preset, args.device, precision=args.precision)
     selection = Selection(
-        args.image, args.start, args.duration, args.every, copy=not args.results_only
-    )
+        args.image, args.start, args.duration, args.every, not args.results_only, args.anonymise,
+        tuple(args.keep_pictures),
+    )  # fmt: skip
     with tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
         outcome = process_bag(
             loop, args.source, args.target, selection, track=not args.no_track, advance=bar.update
@@ -78,6 +96,10 @@ def _print(outcome: Outcome, target: Path) -> None:
     print(f"{'topic':<{width}}  {'messages':>9}  type")
     for (topic, kind), count in sorted(outcome.copied.items()):
         print(f"{topic:<{width}}  {count:>9}  {kind}")
+    if outcome.left_out:
+        print(f"left out, pictures: {', '.join(outcome.left_out)} (--keep-pictures TOPIC)")
+    if outcome.covered:
+        print(f"{outcome.image_topic:<{width}}  {outcome.covered:>9}  people covered")
     if outcome.image_topic is None:
         print("\nno topic with images: nothing was processed")
     else:
