@@ -408,3 +408,31 @@ def test_a_frame_is_copied_as_pixels_and_waited_for_once_per_stage(
     assert floats < 4 * sum(int(np.prod(shape)) for shape in images), "no image in float32"
     masks = [part for parts in down for part in parts if part[0] == np.bool_]
     assert masks == [(np.bool_, (2, 120, 160))], "masks of those who are kept, one byte a pixel"
+
+
+def test_weights_are_converted_once_and_the_given_network_stays() -> None:
+    """Under autocast a weight in float32 would be converted again at every call."""
+    network = PointSegmenter.from_state_dict(random_point_segmenter())
+    engine = PointPromptSegmenter.from_network(network, side=128, precision="bf16")
+    held = engine.graphs["encoder"].network
+    assert held is engine.graphs["decoder"].network and held is not network
+    for module in held.modules():
+        for parameter in module.parameters(recurse=False):
+            half = isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+            assert parameter.dtype == (torch.bfloat16 if half else torch.float32)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+    converted: list[int] = []
+
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ):
+            weights = {id(parameter) for parameter in held.parameters()}
+            if "_to_copy" in function.__name__ and id(args[0]) in weights:
+                converted.append(1)
+            return function(*args, **(kwargs or {}))
+
+    with Counter():
+        engine.segment(Frame(IMAGE), POINTS, LABELS, MASKS)
+    assert not converted
