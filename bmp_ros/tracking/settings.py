@@ -19,7 +19,7 @@ class TrackerSettings:
         0.5, low=0, high=1, text="minimum detector score of a person who gets a new track"
     )
     match_threshold: float = number_field(
-        0.3,
+        0.25,
         low=0,
         high=1,
         text="minimum similarity of a match with a score of at least high_score",
