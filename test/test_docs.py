@@ -53,6 +53,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), f"{page.name}: {link}; there are {anchors(target)}"
 
 
+def test_no_page_was_left_half_merged() -> None:
+    mark = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.M)
+    assert [page.name for page in PAGES if mark.search(page.read_text(encoding="utf-8"))] == []
+
+
 def test_index_names_every_page() -> None:
     index = (DOCS / "README.md").read_text(encoding="utf-8")
     missing = [page.name for page in DOCS.glob("[a-z]*.md") if f"]({page.name})" not in index]
