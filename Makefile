@@ -8,7 +8,7 @@ ARGS ?=
 help:
 	@echo "make demo             see the node at work on a clip, over ROS 2 (sets up what it needs)"
 	@echo "make test             run the tests on ROS 2 (ARGS='-k masks' are passed on to pytest)"
-	@echo "make test-fast        the quick ones among them, for who changes a line"
+	@echo "make test-fast        the quick ones among them, under three minutes, for who changes a line"
 	@echo "make test-openmmlab   compare with OpenMMLab (compiles mmcv once, 15 to 25 minutes)"
 	@echo "make lint             ruff and mypy;  make format  lets ruff change the files"
 	@echo "make setup            .venv, ROS 2 and the workspace only"
