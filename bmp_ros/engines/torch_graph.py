@@ -12,8 +12,10 @@ import copy
 import logging
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,7 @@ class TorchGraph:
         self._people = tuple(people)
         self._most: int | None = None
         self._autocast = autocast
+        self._turn = threading.Lock()
         self._captured: OrderedDict[Any, _Captured | None] = OrderedDict()
 
     def run(
@@ -146,7 +149,9 @@ class TorchGraph:
     def _run(
         self, inputs: Mapping[str, np.ndarray | Tensor], keep: Sequence[str]
     ) -> dict[str, Any]:
-        with torch.inference_mode():
+        # A recorded graph has one place for its inputs and outputs: threads that share a loop take
+        # turns.
+        with torch.inference_mode(), self._turn if self._replays else nullcontext():
             tensors = {name: self._uploaded(value) for name, value in inputs.items()}
             captured = self._capture_of(tensors) if self._replays else None
             values = captured.replay(tensors) if captured else self._called(tensors)

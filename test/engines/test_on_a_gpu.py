@@ -9,6 +9,8 @@ CPU, where it is slow and computes the same.
 from __future__ import annotations
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -365,6 +367,35 @@ def test_the_default_is_to_record_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch
     assert not torch_graph.TorchGraph(torch.nn.ReLU(), abs, ("y",), "cuda", compile=True).capture
     monkeypatch.setenv("BMP_CUDA_GRAPHS", "0")
     assert not of("cuda")
+
+
+def test_threads_that_share_a_graph_take_turns(
+    replaying: torch_graph.TorchGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnePlace(Recorded):
+        """Like a CUDA graph it reads and writes where it did when it was recorded."""
+
+        place = np.zeros((1, 2), np.float32)
+
+        def replay(self, tensors: Any) -> Any:
+            self.place[:] = tensors["crops"].numpy()
+            time.sleep(0.002)  # for the other threads
+            return (torch.from_numpy(self.place),)
+
+    monkeypatch.setattr(torch_graph, "_Captured", OnePlace)
+    download = replaying._downloaded
+
+    def slow_download(values: Any) -> Any:
+        time.sleep(0.002)
+        return {name: value.copy() for name, value in download(values).items()}
+
+    replaying._downloaded = slow_download  # type: ignore[method-assign]
+    inputs = [np.full((1, 2), number, np.float32) for number in range(12)]
+    for _ in range(2):  # recorded before the threads begin
+        replaying.run({"crops": inputs[0]})
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda crops: replaying.run({"crops": crops})["out"], inputs))
+    np.testing.assert_array_equal(found, inputs)
 
 
 # Copies between host and device -----------------------------------------------------------------
