@@ -49,7 +49,6 @@ from bmp_ros.evaluation.tracking_scores import (
     block_bootstrap,
     compare,
     interval,
-    lead,
     sequence_bootstrap,
 )
 from bmp_ros.loop.people import People
@@ -173,9 +172,16 @@ def compare_trackers(
 def print_intervals(
     args: argparse.Namespace, runs: dict[str, Run], tables: dict[str, Table], data: list[Detected]
 ) -> None:
-    """How far ours is ahead of the best other tracker, by each metric."""
+    """How far ours is ahead of the best other tracker, by each metric: with all clips together, or
+    in the mean over MOTChallenge sequences."""
     known: dict[str, list[TrackScores]] = {}
-    scores = {name: mean_scores(table) for name, table in tables.items()}
+    groups: list[list[str] | None] = [None]
+    if not isinstance(data[0].sequence, ClipSequence):
+        groups = [[item.name] for item in data]
+    scores = {
+        name: mean([mean_scores(table, names) for names in groups])
+        for name, table in tables.items()
+    }
     for metric in ("hota", "idf1", "switches"):
         sign = -1 if metric == "switches" else 1
         best = max(args.trackers, key=lambda name: sign * getattr(scores[name], metric))
@@ -193,9 +199,10 @@ def print_intervals(
                     samples=args.bootstrap,
                 )  # fmt: skip
         low, high = interval(known[best], metric)
-        gain = getattr(lead(scores[OURS], scores[best]), metric)
-        print(f"{metric}: ours less {best}: {gain:+.3f}; 95 % of {args.bootstrap} resamplings: "
-              f"{low:+.3f} to {high:+.3f}", flush=True)  # fmt: skip
+        own = getattr(scores[OURS], metric)
+        gain = own - getattr(scores[best], metric)
+        print(f"{metric}: ours {own:.3f} less {best}: {gain:+.3f}; 95 % of {args.bootstrap} "
+              f"resamplings: {low:+.3f} to {high:+.3f}", flush=True)  # fmt: skip
 
 
 def load(folder: Path, detections: Path) -> list[Detected]:
@@ -291,8 +298,11 @@ def scored(run: Run) -> Table:
 
 def mean_scores(table: Table, names: Sequence[str] | None = None) -> TrackScores:
     """Means over the timings, of all sequences or of those with ``names`` together."""
-    totals = [astuple(scorer.total(names)) for scorer in table.values()]
-    return TrackScores(*np.mean(totals, axis=0).tolist())
+    return mean([scorer.total(names) for scorer in table.values()])
+
+
+def mean(scores: Sequence[TrackScores]) -> TrackScores:
+    return TrackScores(*np.mean([astuple(each) for each in scores], axis=0).tolist())
 
 
 def python_of(args: argparse.Namespace, tracker: str) -> str:
