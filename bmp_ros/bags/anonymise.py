@@ -24,18 +24,27 @@ WINDOW_S = 0.3
 """People found within that time before and after a frame are covered in it."""
 LEAST_JOINT_SCORE = 0.2
 _FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
-_SHOWS_PICTURES = re.compile(r"(Image|Video|Packet)$")
+# Names as in definitions, too: sensor_msgs/Image, sensor_msgs/msg/Image, sensor_msgs::msg::Image.
+_SHOWS_PICTURES = re.compile(
+    r"\b\w+(?:/|::)(?:msg(?:/|::))?(?:\w*(?:Image|Video|Packet)|PointCloud2?)\b"
+)
+_COMMENT = re.compile(r"#.*")
 
 Item = TypeVar("Item")
 
 
-def shows_pictures(kind: str) -> bool:
-    """Whether messages of a type hold images or video, by the type's name.
+def shows_pictures(kind: str, definition: str) -> bool:
+    """Whether messages of a type may hold images, video or point clouds, anywhere within.
 
-    sensor_msgs' Image and CompressedImage, stereo_msgs/DisparityImage, packets of theora, FFmpeg
-    and Foxglove.
+    By the names of the type and of all types in its definition: sensor_msgs' Image,
+    CompressedImage, PointCloud and PointCloud2 (which may have colours), DisparityImage of
+    stereo_msgs, packets of theora, FFmpeg and Foxglove. definition: as .msg or .idl, with those of
+    the nested types. A type whose definition is not known (empty) may hold anything.
     """
-    return _SHOWS_PICTURES.search(kind) is not None
+    if not definition.strip():
+        return True
+    names = f"{kind}\n{_COMMENT.sub('', definition)}"
+    return _SHOWS_PICTURES.search(names) is not None
 
 
 def cover(people: People, kind: str) -> np.ndarray:
@@ -55,6 +64,7 @@ def _cover_body(covered: np.ndarray, people: People, row: int) -> None:
     grow = max(3, round(MARGIN * float(np.sqrt(max((x2 - x1) * (y2 - y1), 1.0)))))
     mask = people.raw_masks[row]
     if mask.any():
+        _cover_face(covered, people, row)  # a mask may end at the collar
         size = 2 * grow + 1
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
         covered |= cv2.dilate(mask.astype(np.uint8), kernel)
@@ -64,20 +74,21 @@ def _cover_body(covered: np.ndarray, people: People, row: int) -> None:
 
 
 def _cover_face(covered: np.ndarray, people: People, row: int) -> None:
-    """A disc around the head; without any joint of it, the upper third of the box."""
+    """A disc around the head; without any joint of it, the upper third of the box or more."""
     x1, y1, x2, y2 = people.boxes[row].astype(float)
     names = people.skeleton.names
     joints = [names.index(name) for name in _FACE if name in names]
     seen = [joint for joint in joints if people.keypoint_scores[row, joint] > LEAST_JOINT_SCORE]
-    # Whatever the joints say, a head is about an eighth of a standing person.
-    radius = 0.11 * max(y2 - y1, x2 - x1)
+    # Whatever the joints say, a head is about an eighth of a standing person, and half as wide as
+    # the shoulders, all that the box of a person whom the image's edge cuts off may hold.
+    radius = max(0.11 * max(y2 - y1, x2 - x1), 0.3 * (x2 - x1))
     if seen:
         points = people.keypoints[row, seen].astype(float)
         centre = points.mean(axis=0)
         radius = max(radius, 1.6 * float(np.linalg.norm(points - centre, axis=1).max()))
         cv2.circle(covered, (round(centre[0]), round(centre[1])), max(4, round(radius)), 1, -1)
     else:
-        bottom = round(y1 + (y2 - y1) / 3)
+        bottom = round(y1 + max((y2 - y1) / 3, 2 * radius))
         cv2.rectangle(covered, (round(x1), round(y1 - radius / 2)), (round(x2), bottom), 1, -1)
 
 

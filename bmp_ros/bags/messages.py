@@ -51,11 +51,13 @@ def type_store() -> Any:
 
 @dataclass(frozen=True)
 class BagImage:
-    """header: of the message. image: (H, W, 3) uint8 BGR. damage: what was broken in its file."""
+    """header: of the message. image: (H, W, 3) uint8 BGR. damage: what was broken in its file.
+    bits: significant bits per sample, see `pixels.to_8_bits`."""
 
     header: Any
     image: np.ndarray
     damage: str
+    bits: int
 
     @property
     def stamp_ns(self) -> int:
@@ -63,8 +65,8 @@ class BagImage:
         return int(self.header.stamp.sec) * 10**9 + int(self.header.stamp.nanosec)
 
 
-def read_image(data: bytes, kind: str, store: Any) -> BagImage:
-    """Decode a serialised `IMAGE` or `COMPRESSED`.
+def read_image(data: bytes, kind: str, store: Any, least_bits: int = 8) -> BagImage:
+    """Decode a serialised `IMAGE` or `COMPRESSED`. least_bits: see `pixels.to_8_bits`.
 
     Raises ImageError for what is no whole image, or one in an encoding that is not converted.
     """
@@ -75,15 +77,16 @@ def read_image(data: bytes, kind: str, store: Any) -> BagImage:
             f"{len(data)} bytes are no {kind}: {type(error).__name__}: {error}"
         ) from error
     if kind == COMPRESSED:
-        pixels = decode_compressed(message.data.tobytes(), message.format)
+        pixels = decode_compressed(message.data.tobytes(), message.format, least_bits)
     else:
         pixels = decode_raw(
             RawImage(
                 message.encoding, message.width, message.height, message.step,
                 bool(message.is_bigendian), message.data.tobytes(),
-            )
+            ),
+            least_bits,
         )  # fmt: skip
-    return BagImage(message.header, pixels.image, pixels.damage)
+    return BagImage(message.header, pixels.image, pixels.damage, pixels.bits)
 
 
 def write_image(header: Any, image: np.ndarray, kind: str, store: Any) -> bytes:

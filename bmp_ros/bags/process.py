@@ -7,14 +7,15 @@ image is processed, one after the other, and the tracker takes its time from the
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ class Selection:
     image: topic of the images; None: the only one that has some. start_s, duration_s: seconds of
     the bag's time; messages outside are not copied either. every: of the images, one in so many.
     copy: whether the bag's own messages are copied. anonymise: one of `anonymise.KINDS`: the
-    images are written with people covered, under their own topic, and other topics that show
-    pictures are left out but those in keep_pictures. None: everything is copied as it is.
+    images are written with people covered, under their own topic, and other topics that may show
+    pictures are left out but those in keep_pictures; ``max_people`` does not count. None:
+    everything is copied as it is.
     """
 
     image: str | None = None
@@ -77,8 +79,8 @@ class Selection:
 class Outcome:
     """images, people: processed and found. copied: messages by topic. covered: images that were
     written with people covered. left_out: topics that show pictures and were not copied.
-    failures: images that could not be read, by reason. seconds: that the work on images took.
-    bag_seconds: that the messages span. image_topic: None where the bag has none."""
+    failures: images that could not be read or processed, by reason. seconds: that the work on
+    images took. bag_seconds: that the messages span. image_topic: None where the bag has none."""
 
     image_topic: str | None
     images: int = 0
@@ -119,7 +121,10 @@ def process_bag(
     if target.exists():
         raise BagError(f"{target} is there already: nothing is overwritten; choose another name")
     notes: list[str] = []
-    with _staged(target) as folder, _opened(source, folder, notes) as reader:
+    if selection.anonymise is not None:
+        loop = copy.copy(loop)  # the caller's settings stay as they are
+        loop.settings = replace(loop.settings, max_people=1000)
+    with _staged(target) as folder, _opened(source, notes) as reader:
         images = _image_connections(reader, source, selection.image)
         if any(each.topic == POSES for each in reader.connections):
             raise BagError(f"{source} has a topic {POSES} already: it was processed before")
@@ -146,16 +151,16 @@ def _run(
     advance: Callable[[int], object],
 ) -> None:
     wanted = {each.id for each in images}
-    copied = _copied_connections(reader, wanted, selection, outcome)
-    copies = {each.id: _copied_connection(writer, each) for each in copied}
+    copied = _copied_connections(reader, wanted, selection, store, outcome)
+    copies = {each.id: _copied_connection(writer, each, store) for each in copied}
     poses = _poses_connection(writer, store) if images else None
     covering = None
     if selection.anonymise and images:
-        covering = _Covering(writer, store, selection.anonymise, images, outcome)
+        covering = _Covering(writer, store, images, outcome)
     people_of = _Processing(loop, PersonTracker() if track else None)
     chosen = [each for each in reader.connections if each.id in copies or each.id in wanted]
     start, stop = _span(reader, selection)
-    count, first_ns, last_ns = 0, None, 0
+    count, first_ns, last_ns, bits = 0, None, 0, 8
     for connection, log_ns, data in _messages(reader, chosen, start, stop, outcome):
         advance(1)
         first_ns, last_ns = log_ns if first_ns is None else first_ns, log_ns
@@ -169,14 +174,17 @@ def _run(
             continue
         begun = time.perf_counter()
         try:
-            image = read_image(bytes(data), connection.msgtype, store)
-        except ImageError as error:
-            outcome.failures[str(error)] = outcome.failures.get(str(error), 0) + 1
+            image = read_image(bytes(data), connection.msgtype, store, bits)
+            bits = image.bits  # the camera's, as in the node: its dark images stay dark
+            people, ages = people_of(image, log_ns)
+            covered = cover(people, selection.anonymise) if selection.anonymise else None
+        except Exception as error:  # what networks raise depends on what runs them
+            reason = _reason(error)
+            outcome.failures[reason] = outcome.failures.get(reason, 0) + 1
             continue
-        people, ages = people_of(image, log_ns)
         writer.write(poses, log_ns, write_people(image.header, people, ages, store))
-        if covering is not None:
-            covering.add(connection, log_ns, image, people)
+        if covering is not None and covered is not None:
+            covering.add(connection, log_ns, image, covered)
         outcome.images += 1
         outcome.people += len(people)
         outcome.seconds += time.perf_counter() - begun
@@ -186,8 +194,16 @@ def _run(
         outcome.bag_seconds = (last_ns - first_ns) / 1e9
 
 
+def _reason(error: Exception) -> str:
+    """Why an image has no result; without what differs from image to image in the lines below."""
+    if isinstance(error, ImageError):
+        return str(error)
+    first, _, _ = str(error).strip().partition("\n")
+    return f"the networks failed: {type(error).__name__}: {first[:300]}"
+
+
 def _copied_connections(
-    reader: Any, images: set[int], selection: Selection, outcome: Outcome
+    reader: Any, images: set[int], selection: Selection, store: Any, outcome: Outcome
 ) -> list[Any]:
     """What is copied as it is; which topics of pictures are not is noted in the outcome."""
     if not selection.copy:
@@ -202,7 +218,9 @@ def _copied_connections(
         if each.id in images:
             if each.topic in selection.keep_pictures:
                 raise BagError(f"{each.topic} is the topic that is anonymised, it cannot be kept")
-        elif shows_pictures(each.msgtype) and each.topic not in selection.keep_pictures:
+        elif each.topic in selection.keep_pictures:
+            copied.append(each)
+        elif shows_pictures(each.msgtype, _definition(each, store)):
             outcome.left_out.append(each.topic)
         else:
             copied.append(each)
@@ -213,15 +231,12 @@ def _copied_connections(
 class _Covering:
     """Writes the images with people covered, under their own topic and at their own times."""
 
-    def __init__(
-        self, writer: Any, store: Any, kind: str, images: list[Any], outcome: Outcome
-    ) -> None:
-        self._writer, self._store, self._kind, self._outcome = writer, store, kind, outcome
-        self._connections = {each.id: _copied_connection(writer, each) for each in images}
+    def __init__(self, writer: Any, store: Any, images: list[Any], outcome: Outcome) -> None:
+        self._writer, self._store, self._outcome = writer, store, outcome
+        self._connections = {each.id: _copied_connection(writer, each, store) for each in images}
         self._frames: WaitingFrames[tuple[Any, int, BagImage]] = WaitingFrames(int(WINDOW_S * 1e9))
 
-    def add(self, connection: Any, log_ns: int, image: BagImage, people: People) -> None:
-        covered = cover(people, self._kind)
+    def add(self, connection: Any, log_ns: int, image: BagImage, covered: np.ndarray) -> None:
         for item, total in self._frames.add(log_ns, (connection, log_ns, image), covered):
             self._write(item, total)
 
@@ -287,11 +302,18 @@ class _Processing:
 
 
 @contextmanager
-def _opened(source: Path, folder: Path, notes: list[str]) -> Iterator[Any]:
-    """A reader of rosbags, open. folder: for the copy of a file that was cut short; it is noted.
+def _opened(source: Path, notes: list[str]) -> Iterator[Any]:
+    """A reader of rosbags, open. That a file was cut short is noted.
 
+    The whole part of such a file is read as a copy in the system's folder for temporary files,
+    not beside the new bag, where it would be taken for that.
     Raises BagError.
     """
+    with ExitStack() as stack:
+        yield _open(source, notes, stack)
+
+
+def _open(source: Path, notes: list[str], stack: ExitStack) -> Any:
     rosbag2 = import_rosbags("rosbag2")
     if not source.exists():
         raise BagError(f"there is no bag {source}")
@@ -299,12 +321,13 @@ def _opened(source: Path, folder: Path, notes: list[str]) -> Iterator[Any]:
     reader, error = _try_open(rosbag2.Reader, path)
     if reader is None:
         files = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
-        copy = folder / "recovered.mcap"
         left_out = None
         if len(files) == 1 and files[0].suffix == ".mcap":
-            left_out = recover(files[0], copy)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bmp-bag-"))
+            whole = Path(folder) / "recovered.mcap"
+            left_out = recover(files[0], whole)
         if left_out is not None:
-            reader, _ = _try_open(rosbag2.Reader, copy)
+            reader, _ = _try_open(rosbag2.Reader, whole)
             notes.append(
                 f"{files[0]} was cut short ({error}): read up to the break, {left_out} bytes at "
                 "the end were left out"
@@ -314,10 +337,8 @@ def _opened(source: Path, folder: Path, notes: list[str]) -> Iterator[Any]:
             f"{source} cannot be read as a rosbag2: {error}. Give the folder of a bag, a .mcap or "
             "a .db3; `ros2 bag reindex` mends folders"
         )
-    try:
-        yield reader
-    finally:
-        reader.close()
+    stack.callback(reader.close)
+    return reader
 
 
 def _storage_file(source: Path) -> Path:
@@ -395,25 +416,42 @@ def _image_connections(reader: Any, source: Path, wanted: str | None) -> list[An
     return [each for each in reader.connections if each.topic == wanted]
 
 
-def _copied_connection(writer: Any, origin: Any) -> Any:
-    """The same topic, type, definition and quality of service in the new bag."""
+def _copied_connection(writer: Any, origin: Any, store: Any) -> Any:
+    """The same topic, type, definition and quality of service in the new bag.
+
+    One for several that agree in topic, type and quality of service, as merged recordings have.
+    """
+    for known in writer.connections:
+        if (known.topic, known.msgtype, known.ext) == (origin.topic, origin.msgtype, origin.ext):
+            return known
+    definition = _definition(origin, store)
     return writer.add_connection(
         origin.topic,
         origin.msgtype,
-        msgdef=origin.msgdef.data,
-        rihs01=origin.digest or _hash_of(origin),
+        msgdef=definition,
+        rihs01=origin.digest or _hash_of(origin.msgtype, definition),
         serialization_format=origin.ext.serialization_format,
         offered_qos_profiles=origin.ext.offered_qos_profiles,
     )
 
 
-def _hash_of(connection: Any) -> str:
+def _definition(connection: Any, store: Any) -> str:
+    """The type's definition; ours where the bag has none (.db3 of Humble), empty if unknown."""
+    definition = str(connection.msgdef.data)
+    if not definition and connection.msgtype in store.types:
+        definition, _ = store.generate_msgdef(connection.msgtype, ros_version=2)
+    return definition
+
+
+def _hash_of(kind: str, definition: str) -> str:
     """The type's hash, which a bare .mcap does not tell; zeros where it cannot be computed."""
+    if not definition:
+        return _UNKNOWN_HASH
     typesys = import_rosbags("typesys")
     try:
         store = typesys.get_typestore(typesys.Stores.EMPTY)
-        store.register(typesys.get_types_from_msg(connection.msgdef.data, connection.msgtype))
-        return str(store.hash_rihs01(connection.msgtype))
+        store.register(typesys.get_types_from_msg(definition, kind))
+        return str(store.hash_rihs01(kind))
     except (
         Exception
     ):  # a definition that rosbags cannot parse; the messages are copied all the same

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Copies a bag message by message and adds the people of every image, with ids, on "
         "/bmp/poses (bmp_msgs/PersonArray), with the image's header and log time. Exit code 1 "
-        "when an image could not be read or the bag is damaged."
+        "when an image could not be read or processed, or the bag is damaged."
     )
     parser.add_argument("source", type=Path, metavar="IN", help="a bag's folder, .mcap or .db3")
     parser.add_argument(
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         args.image, args.start, args.duration, args.every, not args.results_only, args.anonymise,
         tuple(args.keep_pictures),
     )  # fmt: skip
-    with tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
+    with _ended_in_order(), tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
         outcome = process_bag(
             loop, args.source, args.target, selection, track=not args.no_track, advance=bar.update
         )
@@ -87,11 +90,32 @@ def run(args: argparse.Namespace) -> int:
     return 1 if outcome.failures or outcome.notes else 0
 
 
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit, so that no unfinished bag stays behind."""
+
+    def end(number: int, _: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # the cleaning up is not to be interrupted
+        raise SystemExit(128 + number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    # Signals that are ignored already (nohup) stay so.
+    before = {each for each in signals if signal.getsignal(each) == signal.SIG_DFL}
+    for each in before:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+
+
 def _print(outcome: Outcome, target: Path) -> None:
     for note in outcome.notes:
         print(f"bmp bag: {note}", file=sys.stderr)
     for reason, count in outcome.failures.items():
-        print(f"bmp bag: {count} images could not be read: {reason}", file=sys.stderr)
+        print(f"bmp bag: {count} images have no result: {reason}", file=sys.stderr)
     width = max([len(topic) for topic, _ in outcome.copied] + [12])
     print(f"{'topic':<{width}}  {'messages':>9}  type")
     for (topic, kind), count in sorted(outcome.copied.items()):

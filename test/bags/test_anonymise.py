@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -186,17 +188,78 @@ def test_other_pictures_are_left_out_unless_named(tmp_path) -> None:
 def test_types_that_show_pictures() -> None:
     for kind in (
         "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage",
+        "sensor_msgs/msg/PointCloud", "sensor_msgs/msg/PointCloud2",
         "stereo_msgs/msg/DisparityImage",
         "theora_image_transport/msg/Packet", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
         "foxglove_msgs/msg/CompressedVideo",
     ):  # fmt: skip
-        assert shows_pictures(kind)
+        assert shows_pictures(kind, "uint8[] data")
+    for definition in (
+        "sensor_msgs/Image image", "sensor_msgs/msg/CompressedImage[<=4] views",
+        "int8 a\n====\nMSG: sensor_msgs/PointCloud2\nbyte[] data",
+        "struct A { sensor_msgs::msg::Image image; };", "",  # and one that is not known
+    ):  # fmt: skip
+        assert shows_pictures("my_msgs/msg/Scene", definition)
+    assert not shows_pictures("my_msgs/msg/Scene", "int8 a  # see sensor_msgs/Image")
     for kind in (
         "sensor_msgs/msg/CameraInfo",
         "bmp_msgs/msg/PersonArray",
         "tf2_msgs/msg/TFMessage",
     ):
-        assert not shows_pictures(kind)
+        assert not shows_pictures(kind, STORE.generate_msgdef(kind, ros_version=2)[0])
+
+
+def test_coloured_point_clouds_and_nested_pictures_are_left_out(tmp_path) -> None:
+    source = tmp_path / "in"
+    with Writer(source, version=9) as writer:
+        camera = writer.add_connection("/rgb", "sensor_msgs/msg/Image", typestore=STORE)
+        writer.write(camera, 5, image(1.0, pixels(0)))
+        cloud = writer.add_connection("/points", "sensor_msgs/msg/PointCloud2", typestore=STORE)
+        writer.write(cloud, 6, b"\0\1\0\0")
+        for topic, definition in {
+            "/scene": "sensor_msgs/Image image\n" + "=" * 80 + "\nMSG: sensor_msgs/Image\nint8 a",
+            "/count": "int8 a",
+        }.items():
+            kind = f"my_msgs/msg/{topic[1:].title()}"
+            nested = writer.add_connection(
+                topic, kind, msgdef=definition, rihs01="RIHS01_" + "0" * 64
+            )
+            writer.write(nested, 7, b"\0\1\0\0\7")
+    outcome = process_bag(loop(), source, tmp_path / "out", Selection(anonymise="faces"))
+    assert outcome.left_out == ["/points", "/scene"]
+    assert set(messages(tmp_path / "out")) == {"/rgb", "/count", "/bmp/poses"}
+
+
+def test_the_head_is_covered_though_the_mask_is_that_of_the_shirt() -> None:
+    mask = walker(0, 1)
+    y, _ = np.nonzero(mask)
+    head = mask.copy()
+    head[y.min() + 24 :] = False
+    for scores in (0.9, 0.0):  # joints seen, and not
+        people = people_of([mask], scores)
+        people.raw_masks[0, : y.min() + 50] = False
+        covered = cover(people, "bodies")
+        assert (head & ~covered).sum() <= 0.02 * head.sum()
+
+
+def test_the_head_of_a_person_whom_the_edge_cuts_off_is_covered() -> None:
+    """Head and shoulders: 100 pixels wide, a head of 50 by 66 of them."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.ellipse(mask, (160, 173), (25, 33), 0, 0, 360, 1, -1)
+    head = mask.astype(np.bool_)
+    mask[206:, 110:210] = 1
+    for scores in (0.9, 0.0):
+        people = people_of([mask.astype(np.bool_)], scores)
+        people.keypoints[0, :5, 1] = 170
+        assert (head & ~cover(people, "faces")).sum() <= 0.15 * head.sum()
+
+
+def test_more_people_than_max_people_are_covered(tmp_path) -> None:
+    source = write_bag(tmp_path / "in", images=2)
+    engine = loop()
+    engine.settings = replace(engine.settings, max_people=1)
+    outcome = process_bag(engine, source, tmp_path / "out", Selection(anonymise="bodies"))
+    assert outcome.people == 4 and engine.settings.max_people == 1
 
 
 def test_options_that_do_not_fit(tmp_path, capsys) -> None:

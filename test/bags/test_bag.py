@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +237,113 @@ def test_an_interrupted_run_leaves_nothing(tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         process_bag(loop(), source, tmp_path / "out", Selection(), advance=interrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_ended_leaves_nothing(tmp_path, monkeypatch, number) -> None:
+    """The input is cut short: its whole part is copied, but not beside the output."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "system"))
+    (tmp_path / "system").mkdir()
+    (file,) = write_bag(tmp_path / "in").glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-100])
+    engine, seen = loop(), []
+
+    class Ending:
+        settings = engine.settings
+
+        def run(self, image: np.ndarray) -> Any:
+            seen.append([each.name for each in tmp_path.rglob("recovered.mcap")])
+            seen.append([each.name for each in (tmp_path / "target").rglob("recovered.mcap")])
+            os.kill(os.getpid(), number)
+            return engine.run(image)
+
+    monkeypatch.setattr("bmp_ros.engines.build_loop", lambda *_, **__: Ending())
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        main(["bag", str(file), str(tmp_path / "target" / "out")])
+    assert ended.value.code == 128 + number
+    assert seen == [["recovered.mcap"], []] and signal.getsignal(number) == before
+    assert not list((tmp_path / "target").iterdir())
+    assert not list((tmp_path / "system").iterdir())
+
+
+@pytest.mark.parametrize("anonymise", [None, "bodies"])
+def test_an_image_on_which_the_networks_fail_has_no_result(tmp_path, anonymise) -> None:
+    source, engine = write_bag(tmp_path / "in"), loop()
+    detect, calls = engine.detector.detect, []
+    errors = {1: RuntimeError("CUDA out of memory\nof 3 GiB"), 2: ValueError("(0, 4)")}
+
+    def failing(frame: Any, **kwargs: Any) -> Any:
+        calls.append(frame)
+        if error := errors.get(len(calls)):
+            raise error
+        return detect(frame, **kwargs)
+
+    engine.detector.detect = failing
+    outcome = process_bag(engine, source, tmp_path / "out", Selection(anonymise=anonymise))
+    assert outcome.images == 3 and outcome.failures == {
+        "the networks failed: RuntimeError: CUDA out of memory": 1,
+        "the networks failed: ValueError: (0, 4)": 1,
+    }
+    after = messages(tmp_path / "out")
+    assert len(after[POSES]) == 3 and len(after["/thing"]) == 5
+    # In what is anonymised, an image without known people must not be.
+    assert len(after["/camera/image"]) == (3 if anonymise else 5)
+
+
+def test_two_channels_of_one_topic(tmp_path) -> None:
+    """As merged recordings have them; rosbags does not write such a file."""
+    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for number, topic in enumerate(("/camera1", "/camera2")):
+            camera = writer.add_connection(topic, "sensor_msgs/msg/Image", typestore=STORE)
+            writer.write(camera, number, image(1.0 + number, pixels(number)))
+    (file,) = (tmp_path / "in").glob("*.mcap")
+    file.write_bytes(file.read_bytes().replace(b"/camera2", b"/camera1"))
+    for anonymise in (None, "bodies"):
+        out = tmp_path / f"{anonymise}.mcap"
+        outcome = process_bag(loop(), file, out, Selection(anonymise=anonymise))
+        assert outcome.images == 2
+        assert [at for at, _ in messages(out)["/camera1"]] == [0, 1]
+
+
+def test_a_dark_image_of_a_camera_of_12_bits_stays_dark(tmp_path) -> None:
+    def deep(value: int) -> bytes:
+        message = STORE.types["sensor_msgs/msg/Image"](
+            header=header(1.0), height=48, width=64, encoding="mono16", is_bigendian=0,
+            step=128, data=np.full(48 * 64, value, "<u2").view(np.uint8),
+        )  # fmt: skip
+        return bytes(STORE.serialize_cdr(message, "sensor_msgs/msg/Image"))
+
+    with Writer(tmp_path / "in", version=9) as writer:
+        camera = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=STORE)
+        for at, value in enumerate((4095, 200)):
+            writer.write(camera, at, deep(value))
+    engine, levels = loop(), []
+    detect = engine.detector.detect
+
+    def seeing(frame: Any, **kwargs: Any) -> Any:
+        levels.append(int(frame.image.max()))
+        return detect(frame, **kwargs)
+
+    engine.detector.detect = seeing
+    process_bag(engine, tmp_path / "in", tmp_path / "out", Selection())
+    assert levels == [255, 12]
+
+
+def test_a_bag_of_humble_has_no_definitions(tmp_path) -> None:
+    source = write_bag(tmp_path / "in", plugin=StoragePlugin.SQLITE3)
+    (file,) = source.glob("*.db3")
+    (source / "metadata.yaml").unlink()
+    with sqlite3.connect(file) as database:
+        database.execute("DELETE FROM message_definitions")
+        database.execute("UPDATE topics SET type_description_hash = ''")
+    process_bag(loop(), source, tmp_path / "out", Selection())
+    with Reader(tmp_path / "out") as reader:
+        found = {each.topic: each for each in reader.connections}
+    definition, _ = STORE.generate_msgdef("sensor_msgs/msg/Image", ros_version=2)
+    assert found["/camera/image"].msgdef.data == definition
+    assert found["/camera/image"].digest == STORE.hash_rihs01("sensor_msgs/msg/Image")
+    assert found["/thing"].digest == "RIHS01_" + "0" * 64
 
 
 @pytest.mark.parametrize(
