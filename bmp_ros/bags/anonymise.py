@@ -33,15 +33,15 @@ _COMMENT = re.compile(r"#.*")
 Item = TypeVar("Item")
 
 
-def shows_pictures(kind: str, definition: str) -> bool:
+def shows_pictures(kind: str, definition: str | None) -> bool:
     """Whether messages of a type may hold images, video or point clouds, anywhere within.
 
     By the names of the type and of all types in its definition: sensor_msgs' Image,
     CompressedImage, PointCloud and PointCloud2 (which may have colours), DisparityImage of
     stereo_msgs, packets of theora, FFmpeg and Foxglove. definition: as .msg or .idl, with those of
-    the nested types. A type whose definition is not known (empty) may hold anything.
+    the nested types. A type whose definition is not known (None) may hold anything.
     """
-    if not definition.strip():
+    if definition is None:
         return True
     names = f"{kind}\n{_COMMENT.sub('', definition)}"
     return _SHOWS_PICTURES.search(names) is not None

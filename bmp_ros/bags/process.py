@@ -428,24 +428,27 @@ def _copied_connection(writer: Any, origin: Any, store: Any) -> Any:
     return writer.add_connection(
         origin.topic,
         origin.msgtype,
-        msgdef=definition,
+        msgdef=definition or "",
         rihs01=origin.digest or _hash_of(origin.msgtype, definition),
         serialization_format=origin.ext.serialization_format,
         offered_qos_profiles=origin.ext.offered_qos_profiles,
     )
 
 
-def _definition(connection: Any, store: Any) -> str:
-    """The type's definition; ours where the bag has none (.db3 of Humble), empty if unknown."""
+def _definition(connection: Any, store: Any) -> str | None:
+    """The type's definition; ours where the bag has none (.db3 of Humble), None if unknown.
+
+    That of std_msgs/Empty is empty, and known.
+    """
     definition = str(connection.msgdef.data)
-    if not definition and connection.msgtype in store.types:
-        definition, _ = store.generate_msgdef(connection.msgtype, ros_version=2)
-    return definition
+    if connection.msgtype in store.types:
+        return definition or str(store.generate_msgdef(connection.msgtype, ros_version=2)[0])
+    return definition if definition.strip() else None
 
 
-def _hash_of(kind: str, definition: str) -> str:
+def _hash_of(kind: str, definition: str | None) -> str:
     """The type's hash, which a bare .mcap does not tell; zeros where it cannot be computed."""
-    if not definition:
+    if definition is None:
         return _UNKNOWN_HASH
     typesys = import_rosbags("typesys")
     try:

@@ -197,7 +197,7 @@ def test_types_that_show_pictures() -> None:
     for definition in (
         "sensor_msgs/Image image", "sensor_msgs/msg/CompressedImage[<=4] views",
         "int8 a\n====\nMSG: sensor_msgs/PointCloud2\nbyte[] data",
-        "struct A { sensor_msgs::msg::Image image; };", "",  # and one that is not known
+        "struct A { sensor_msgs::msg::Image image; };", None,  # and one that is not known
     ):  # fmt: skip
         assert shows_pictures("my_msgs/msg/Scene", definition)
     assert not shows_pictures("my_msgs/msg/Scene", "int8 a  # see sensor_msgs/Image")
@@ -225,9 +225,15 @@ def test_coloured_point_clouds_and_nested_pictures_are_left_out(tmp_path) -> Non
                 topic, kind, msgdef=definition, rihs01="RIHS01_" + "0" * 64
             )
             writer.write(nested, 7, b"\0\1\0\0\7")
+        unknown = writer.add_connection(
+            "/unknown", "my_msgs/msg/Unknown", msgdef="", rihs01="RIHS01_" + "0" * 64
+        )
+        writer.write(unknown, 8, b"\0\1\0\0\7")
+        empty = writer.add_connection("/empty", "std_msgs/msg/Empty", typestore=STORE)
+        writer.write(empty, 9, b"\0\1\0\0\0")
     outcome = process_bag(loop(), source, tmp_path / "out", Selection(anonymise="faces"))
-    assert outcome.left_out == ["/points", "/scene"]
-    assert set(messages(tmp_path / "out")) == {"/rgb", "/count", "/bmp/poses"}
+    assert outcome.left_out == ["/points", "/scene", "/unknown"]
+    assert set(messages(tmp_path / "out")) == {"/rgb", "/count", "/empty", "/bmp/poses"}
 
 
 def test_the_head_is_covered_though_the_mask_is_that_of_the_shirt() -> None:
