@@ -40,7 +40,7 @@ from bmp_ros.bags.messages import (
     write_image,
     write_people,
 )
-from bmp_ros.bags.recover import recover
+from bmp_ros.bags.recover import in_order, recover
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.pixels import ImageError
@@ -160,10 +160,10 @@ def _run(
     people_of = _Processing(loop, PersonTracker() if track else None)
     chosen = [each for each in reader.connections if each.id in copies or each.id in wanted]
     start, stop = _span(reader, selection)
-    count, first_ns, last_ns, bits = 0, None, 0, 8
+    count, first_ns, last_ns, image_ns, bits = 0, None, 0, -1, 8
     for connection, log_ns, data in _messages(reader, chosen, start, stop, outcome):
         advance(1)
-        first_ns, last_ns = log_ns if first_ns is None else first_ns, log_ns
+        first_ns, last_ns = log_ns if first_ns is None else first_ns, max(last_ns, log_ns)
         if connection.id in copies:
             writer.write(copies[connection.id], log_ns, data)
             outcome.copied[connection.topic, connection.msgtype] += 1
@@ -174,6 +174,9 @@ def _run(
             continue
         begun = time.perf_counter()
         try:
+            if log_ns < image_ns:  # those around it, which people are tracked by, have gone
+                raise ImageError("images come more than 2 s late in a file without an index")
+            image_ns = log_ns
             image = read_image(bytes(data), connection.msgtype, store, bits)
             bits = image.bits  # the camera's, as in the node: its dark images stay dark
             people, ages = people_of(image, log_ns)
@@ -355,9 +358,18 @@ def _try_open(kind: Any, path: Path) -> tuple[Any, str]:
     try:
         reader = kind(path)
         reader.open()
+        _put_in_order(reader)
     except Exception as error:
         return None, str(error) or type(error).__name__
     return reader, ""
+
+
+def _put_in_order(reader: Any) -> None:
+    """Let files without an index be read by time: rosbags ends at the first message out of it."""
+    for storage in (reader.storage, *getattr(reader.storage, "storages", ())):
+        if hasattr(storage, "messages_scan") and not storage.chunks:
+            scan = storage.messages_scan
+            storage.messages = lambda *args, scan=scan: in_order(scan(*args))
 
 
 @contextmanager

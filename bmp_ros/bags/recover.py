@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
 from pathlib import Path
+from typing import TypeVar
 
 MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _DATA_END = 0x02, 0x0F
+REORDER_NS = 2 * 10**9
+"""Recorders write messages late by less than that: it is how long one waits for them here."""
 _HEADER = struct.Struct("<BQ")  # opcode, length of what follows
 
 
@@ -55,3 +60,33 @@ def recover(path: Path, target: Path) -> int | None:
         file.write(_HEADER.pack(_FOOTER, 20) + struct.pack("<QQI", 0, 0, 0) + MAGIC)
     shutil.copystat(path, target)
     return path.stat().st_size - end
+
+
+Message = TypeVar("Message", bound=tuple[object, int, bytes])
+
+
+def in_order(messages: Iterable[Message], window_ns: int = REORDER_NS) -> Iterator[Message]:
+    """Messages (connection, log time in nanoseconds, data) of a file without an index, by time.
+
+    Those of one time stay in the file's order. One that is late by more than the window comes at
+    once, after later ones. What ``messages`` raises is raised after all messages before it.
+    """
+    waiting: list[tuple[int, int, Message]] = []
+    newest, broken = -(2**63), None
+    numbered = enumerate(messages)
+    while True:
+        try:
+            number, message = next(numbered)
+        except StopIteration:
+            break
+        except Exception as error:  # whatever a damaged byte leads to
+            broken = error
+            break
+        heappush(waiting, (message[1], number, message))
+        newest = max(newest, message[1])
+        while waiting[0][0] < newest - window_ns:
+            yield heappop(waiting)[2]
+    while waiting:
+        yield heappop(waiting)[2]
+    if broken is not None:
+        raise broken

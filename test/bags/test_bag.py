@@ -22,7 +22,7 @@ from scripted import Actor, stage
 
 from bmp_ros.bags.messages import PERSON_ARRAY, type_store
 from bmp_ros.bags.process import POSES, BagError, Selection, process_bag
-from bmp_ros.bags.recover import whole_part
+from bmp_ros.bags.recover import in_order, whole_part
 from bmp_ros.cli.main import main
 
 STORE = type_store()
@@ -179,6 +179,46 @@ def test_a_file_that_was_cut_short_is_read_up_to_the_break(tmp_path, kept) -> No
         assert read.get(topic, []) == whole[topic][: len(read.get(topic, []))]
     assert whole_part(cut) <= cut.stat().st_size
     assert len(read.get(POSES, [])) == len(read.get("/camera/image", []))
+
+
+@pytest.mark.parametrize("anonymise", [None, "bodies"])
+def test_a_file_without_an_index_is_read_by_time(tmp_path, anonymise) -> None:
+    """Recorders write a little out of order; an image that is much too late is not tracked."""
+    late = 25
+    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        camera = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=STORE)
+        empty = writer.add_connection("/empty", "std_msgs/msg/Empty", typestore=STORE)
+        for number in range(40):
+            at = 10**11 + number * 10**8
+            writer.write(empty, at + 7 * 10**8, b"\0\1\0\0\0")
+            writer.write(camera, at - 10**9 * 9 * (number == late), image(1.0, pixels(number)))
+    (file,) = (tmp_path / "in").glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-50])
+    out = tmp_path / "out.mcap"
+    outcome = process_bag(loop(), file, out, Selection(anonymise=anonymise))
+    after = messages(out)
+    times = [10**11 + number * 10**8 for number in range(40)]
+    assert [at for at, _ in after["/empty"]] == [at + 7 * 10**8 for at in times]
+    del times[late]
+    assert [at for at, _ in after[POSES]] == times
+    assert sum(outcome.failures.values()) == 1
+    (reason,) = outcome.failures
+    assert "more than 2 s late" in reason and "networks" not in reason
+    copied = [at for at, _ in after["/image"]]
+    assert copied == (times if anonymise else sorted([*times, 10**11 + late * 10**8 - 9 * 10**9]))
+
+
+def test_what_waits_to_be_put_in_order_is_not_lost_where_a_file_is_damaged() -> None:
+    def broken() -> Any:
+        for at in (5, 3, 9, 7, 200, 1, 150):
+            yield None, at, b""
+        raise OSError("damaged")
+
+    times = []
+    with pytest.raises(OSError, match="damaged"):
+        for _, at, _ in in_order(broken(), 100):
+            times.append(at)
+    assert times == [3, 5, 7, 9, 1, 150, 200]
 
 
 def test_images_that_cannot_be_read_are_said_and_copied(tmp_path) -> None:
