@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -31,6 +32,13 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 MOST_CAPTURED = 24
 """CUDA graphs kept per network and part; the least recently used one goes."""
+
+_RECORDING = threading.Lock()
+"""Of CUDA graphs torch records one at a time in a process."""
+
+_GRAPHS: weakref.WeakSet[TorchGraph] = weakref.WeakSet()
+"""All graphs of the process, for the memory that their recordings hold; read and added to under
+`_RECORDING`."""
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +85,9 @@ class TorchGraph:
         self._autocast = autocast
         self._turn = threading.Lock()
         self._captured: OrderedDict[Any, _Captured | None] = OrderedDict()
+        self._made_room = False
+        with _RECORDING:
+            _GRAPHS.add(self)
 
     def run(
         self, inputs: Mapping[str, np.ndarray | Tensor], keep: Sequence[str] = ()
@@ -88,9 +99,11 @@ class TorchGraph:
         device as they are. Waits for the device once, at the end, and not at all when everything
         is kept.
 
-        Where the memory of a GPU does not suffice for all people at once, they go in smaller
-        parts, from then on; a warning says so. Raises torch.cuda.OutOfMemoryError when it does not
-        suffice for one person, or for the image.
+        Where the memory of a GPU does not suffice, the CUDA graphs of all networks of the process
+        are dropped first, to be recorded again. Where that does not help, or not for long, people
+        go in smaller parts, from then on, and at last CUDA graphs are given up. Warnings say so.
+        Raises torch.cuda.OutOfMemoryError when the memory does not suffice for one person, or for
+        the image.
         """
         while True:
             try:
@@ -119,21 +132,29 @@ class TorchGraph:
         return len(inputs[names[0]]) if names else None
 
     def _make_room(self, inputs: Mapping[str, np.ndarray | Tensor], trouble: str) -> None:
-        """Free what can be freed; raise where the next attempt could not ask for less."""
+        """Free what can be freed; raise where the next attempt could not ask for less.
+
+        Must not be called by a thread that holds a lock of a graph.
+        """
         people = self._count(inputs)
         before = people if people is None or self._most is None else min(people, self._most)
-        captured = len(self._captured)
-        self._captured.clear()
+        # The recordings of another network may hold what this one needs.
+        dropped = forget_recordings()
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        if before is not None and before > 1:
+            with _RECORDING:
+                torch.cuda.empty_cache()
+        if dropped and not self._made_room:
+            # Once: else the same recordings would be made and dropped again with every frame.
+            self._made_room = True
+            log.warning("out of GPU memory (%s): dropped %d CUDA graphs", trouble, dropped)
+        elif before is not None and before > 1:
             self._most = before // 2
             log.warning(
                 "out of GPU memory with %d people at once (%s): from now on at most %d at once",
                 before, trouble, self._most,
             )  # fmt: skip
-        elif captured:
-            self.capture = False
+        elif dropped:
+            forget_recordings(for_good=True)
             log.warning("out of GPU memory (%s): from now on without CUDA graphs", trouble)
         else:
             raise torch.cuda.OutOfMemoryError(
@@ -209,7 +230,8 @@ class TorchGraph:
         captured = self._captured.get(key)
         if known and captured is None:
             try:
-                captured = _Captured(self._called, tensors)
+                earlier = next((kept for kept in self._captured.values() if kept), None)
+                captured = _Captured(self._called, tensors, earlier)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -225,32 +247,84 @@ class TorchGraph:
         return captured
 
 
+def forget_recordings(*, for_good: bool = False) -> int:
+    """Drop the CUDA graphs of all networks of the process; return how many there were.
+
+    for_good: record no more, either. Waits for each graph that runs; whoever calls must hold none
+    of their locks.
+    """
+    with _RECORDING:
+        graphs = list(_GRAPHS)
+    dropped = 0
+    for graph in graphs:
+        with graph._turn:
+            dropped += sum(captured is not None for captured in graph._captured.values())
+            graph._captured.clear()
+            if for_good:
+                graph.capture = False
+    return dropped
+
+
 class _Captured:
-    """The work of one call, recorded: inputs and outputs have their place in memory."""
+    """The work of one call, recorded: inputs and outputs have their place in memory.
+
+    Recordings of one graph share memory: one that is made later uses again what earlier ones need
+    only while they run. So they must not be replayed at the same time, and a replay overwrites the
+    outputs of all of them.
+    """
+
+    _stream: torch.cuda.Stream
+    _pool: Any
 
     def __init__(
         self,
         call: Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]],
         tensors: Mapping[str, Tensor],
+        earlier: _Captured | None = None,
     ) -> None:
+        """Record ``call``. earlier: a recording of the same graph, to share its memory.
+
+        Raises torch.cuda.OutOfMemoryError, and RuntimeError where it cannot be recorded.
+        """
         self._inputs = {name: value.clone() for name, value in tensors.items()}
-        device = next(iter(tensors.values())).device
+        self._device = device = next(iter(tensors.values())).device
+        # torch records on a stream of the current device unless told otherwise, and then nothing
+        # of what runs on another one.
+        with _RECORDING, torch.cuda.device(device):
+            # torch gives memory of a pool again to the stream alone that had it. The pool of
+            # recordings that are all gone cannot be used again.
+            self._stream = earlier._stream if earlier else torch.cuda.Stream(device)
+            self._pool = earlier._pool if earlier else torch.cuda.graph_pool_handle()
+            self._graph = torch.cuda.CUDAGraph()
+            here = torch.cuda.current_stream(device)
+            try:
+                self._record(call, here)
+            finally:
+                # Where a recording fails, torch leaves the thread on the stream of the recording.
+                torch.cuda.set_stream(here)
+
+    def _record(
+        self,
+        call: Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]],
+        here: torch.cuda.Stream,
+    ) -> None:
         # As torch's documentation asks: a few runs beside the main stream, then the recording.
-        here, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
             for _ in range(2):
                 call(self._inputs)
-        here.wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        here.wait_stream(self._stream)
+        with torch.cuda.graph(
+            self._graph, self._pool, self._stream, capture_error_mode="thread_local"
+        ):
             self._outputs = call(self._inputs)
 
     def replay(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The outputs, in memory that the next replay overwrites."""
-        for name, value in tensors.items():
-            self._inputs[name].copy_(value, non_blocking=True)
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            for name, value in tensors.items():
+                self._inputs[name].copy_(value, non_blocking=True)
+            self._graph.replay()
         return self._outputs
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -50,6 +51,32 @@ def test_every_variant_runs_and_is_written_down(tmp_path: Path) -> None:
     assert gflop["published 3"] > gflop["ours 3"] > gflop["ours 1"] > 0
     text = (tmp_path / "gpu.md").read_text()
     assert "| fp32, 2 people, ours |" in text and "## Failed\n\nnothing" in text
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_compared_with_fp32_comes_after_it(device: str) -> None:
+    spec = importlib.util.spec_from_file_location("benchmark_on_a_gpu", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    gpu = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = gpu
+    path = list(sys.path)
+    try:
+        spec.loader.exec_module(gpu)
+        bench = gpu.Bench(device, small=False, frames=1, warm_up=1)
+        names = [name for name, _ in gpu.variants(bench)]
+    finally:
+        sys.path[:] = path
+        del sys.modules[spec.name]
+    seen = set()
+    for name in names:
+        precision, _, rest = name.partition(", ")
+        people = rest.split(" people")[0]
+        if precision == "fp32" and rest == f"{people} people":
+            seen.add(people)
+        elif precision in ("fp16", "bf16") and people.isdigit() and "profile" not in rest:
+            assert people in seen, name
+    assert seen == {"1", "5", "20"}
+    assert device == "cpu" or names.index("fp16, 5 people, CUDA graphs") == 1
 
 
 def test_a_packed_folder_runs_by_itself(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ CPU, where it is slow and computes the same.
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -300,10 +303,11 @@ class Recorded:
     made = 0
     trouble: Exception | None = None
 
-    def __init__(self, call: Any, tensors: Any) -> None:
+    def __init__(self, call: Any, tensors: Any, earlier: Any = None) -> None:
         if Recorded.trouble is not None:
             raise Recorded.trouble
         Recorded.made += 1
+        self.earlier = earlier
         self.call = call
         self.shapes = {name: value.shape for name, value in tensors.items()}
 
@@ -315,6 +319,7 @@ class Recorded:
 @pytest.fixture
 def replaying(monkeypatch: pytest.MonkeyPatch) -> torch_graph.TorchGraph:
     monkeypatch.setattr(torch_graph, "_Captured", Recorded)
+    monkeypatch.setattr(torch_graph, "_GRAPHS", weakref.WeakSet())  # without other tests' graphs
     monkeypatch.setattr(torch_graph.TorchGraph, "_replays", property(lambda self: self.capture))
     monkeypatch.setattr(Recorded, "made", 0)
     monkeypatch.setattr(Recorded, "trouble", None)
@@ -342,6 +347,88 @@ def test_the_least_recently_used_recording_goes(
     for people in (1, 1, 2, 2, 1, 4, 4, 1, 2, 2):
         replaying.run(crops_of(people))
     assert Recorded.made == 4 and len(replaying._captured) == 2
+
+
+def test_recordings_of_one_graph_share_memory_until_all_are_gone(
+    replaying: torch_graph.TorchGraph,
+) -> None:
+    def made() -> list[Any]:
+        return [each for each in replaying._captured.values() if each is not None]
+
+    for people in (1, 1, 2, 2, 4, 4):
+        replaying.run(crops_of(people))
+    first, second, third = made()
+    assert first.earlier is None and second.earlier is first and third.earlier in (first, second)
+    assert torch_graph.forget_recordings() == 3
+    for people in (1, 1):
+        replaying.run(crops_of(people))
+    assert made()[0].earlier is None, "torch cannot use their pool again"
+
+
+class SharedMemory(torch.nn.Module):
+    """A network that has the memory for no image while another one holds recordings."""
+
+    def __init__(self, other: torch_graph.TorchGraph, most: int = 99) -> None:
+        super().__init__()
+        self.other, self.most, self.seen = other, most, list[int]()
+
+    def forward(self, crops: Any) -> Any:
+        self.seen.append(len(crops))
+        if len(crops) > self.most or any(self.other._captured.values()):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return crops * 2
+
+
+@pytest.mark.parametrize("names", [("crops",), ()])
+def test_recordings_of_other_networks_go_before_people_are_split(
+    names: tuple[str, ...], replaying: torch_graph.TorchGraph, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = SharedMemory(replaying)
+    graph = graph_of(network, *names)
+    given = crops_of(1)
+
+    def frame() -> None:
+        for _ in range(2):
+            replaying.run(given)
+        np.testing.assert_array_equal(graph.run(given)["out"], given["crops"] * 2)
+
+    frame()
+    assert network.seen == [1, 1] and graph._most is None and replaying.capture
+    assert "dropped 1 CUDA graphs" in caplog.text
+    # Not with every frame: where it comes again, nothing is recorded any more.
+    frame()
+    assert not replaying.capture and not replaying._captured
+    assert caplog.records[-1].message.endswith("from now on without CUDA graphs")
+    network.seen.clear()
+    frame()
+    assert network.seen == [1]
+
+
+def test_people_are_split_where_dropped_recordings_do_not_suffice(
+    replaying: torch_graph.TorchGraph,
+) -> None:
+    network = SharedMemory(replaying, most=2)
+    for _ in range(2):
+        replaying.run(crops_of(1))
+    graph = graph_of(network, "crops")
+    given = crops_of(4)
+    np.testing.assert_array_equal(graph.run(given)["out"], given["crops"] * 2)
+    assert network.seen == [4, 4, 2, 2] and replaying.capture
+
+
+def test_recordings_are_dropped_when_their_graph_has_run(
+    replaying: torch_graph.TorchGraph,
+) -> None:
+    """A thread that runs short of memory must not take a recording away that another replays."""
+    for _ in range(2):
+        replaying.run(crops_of(1))
+    with ThreadPoolExecutor(1) as pool:
+        with replaying._turn:  # as in `_run`
+            dropping = pool.submit(torch_graph.forget_recordings)
+            time.sleep(0.05)  # a chance to do it wrong
+            assert not dropping.done() and any(replaying._captured.values())
+        assert dropping.result(timeout=60) == 1
+    assert not replaying._captured
 
 
 def test_where_nothing_can_be_recorded_it_goes_on_without(
@@ -396,6 +483,170 @@ def test_threads_that_share_a_graph_take_turns(
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda crops: replaying.run({"crops": crops})["out"], inputs))
     np.testing.assert_array_equal(found, inputs)
+
+
+# The recording itself, with torch's own `torch.cuda.graph` on GPUs of paper ----------------------
+
+
+class PaperStream:
+    def __init__(self, device: Any) -> None:
+        self.device = torch.device(device)
+
+    def wait_stream(self, other: Any) -> None:
+        """Nothing runs."""
+
+
+class PaperGPUs:
+    """Current device and streams, kept as CUDA keeps them, and which launches a graph recorded."""
+
+    def __init__(self) -> None:
+        self.device = 0
+        self.streams = {index: PaperStream(f"cuda:{index}") for index in range(2)}
+        self.defaults = dict(self.streams)
+        self.capturing: list[PaperGraph] = []
+        self.trouble: Exception | None = None
+        self.pools = itertools.count(1)
+
+    def current_stream(self, device: Any = None) -> PaperStream:
+        return self.streams[self.device if device is None else torch.device(device).index]
+
+    def set_stream(self, stream: PaperStream) -> None:
+        self.device = stream.device.index
+        self.streams[self.device] = stream
+
+    def launch(self, inputs: Any) -> Any:
+        """One kernel, on the current stream of the tensors' device."""
+        stream = self.streams[inputs["x"].device.index]
+        for graph in self.capturing:
+            if graph.stream is stream:
+                graph.launches += 1
+        if self.trouble is not None and self.capturing:
+            raise self.trouble
+        return (inputs["x"],)
+
+
+class PaperGraph:
+    def __init__(self, gpus: PaperGPUs) -> None:
+        self.gpus, self.launches, self.pool = gpus, 0, None
+        self.stream: PaperStream | None = None
+        self.replayed_on: list[int] = []
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "") -> None:
+        assert not self.gpus.capturing, "torch: one recording at a time in a process"
+        self.pool, self.stream = pool, self.gpus.current_stream()
+        self.gpus.capturing.append(self)
+        time.sleep(0.002)  # for other threads
+
+    def capture_end(self) -> None:
+        self.gpus.capturing.remove(self)
+        if self.gpus.trouble is not None:
+            raise RuntimeError("CUDA error: operation failed due to a previous error")
+
+    def replay(self) -> None:
+        self.replayed_on.append(self.gpus.device)
+
+
+class OnPaper:
+    """A tensor on a GPU of paper."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+    def clone(self) -> OnPaper:
+        return OnPaper(str(self.device))
+
+    def copy_(self, other: OnPaper, non_blocking: bool) -> None:
+        """There is nothing in it."""
+
+
+class Entered:
+    """A context that, as CUDA's, is left only by who leaves it."""
+
+    def __init__(self, enter: Any, leave: Any) -> None:
+        self.enter, self.leave = enter, leave
+
+    def __enter__(self) -> None:
+        self.before = self.enter()
+
+    def __exit__(self, *_: Any) -> None:
+        self.leave(self.before)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> PaperGPUs:
+    paper = PaperGPUs()
+
+    def on_device(device: Any) -> Entered:
+        def switch(index: int) -> int:
+            before, paper.device = paper.device, index
+            return before
+
+        return Entered(lambda: switch(torch.device(device).index), switch)
+
+    def on_stream(stream: PaperStream) -> Entered:
+        def enter() -> Any:
+            before = paper.device, paper.current_stream(stream.device)
+            paper.set_stream(stream)
+            return before
+
+        def leave(before: Any) -> None:
+            paper.set_stream(before[1])
+            paper.device = before[0]
+
+        return Entered(enter, leave)
+
+    for name, value in {
+        "device": on_device, "stream": on_stream, "current_stream": paper.current_stream,
+        "set_stream": paper.set_stream, "synchronize": lambda: None, "empty_cache": lambda: None,
+        "Stream": lambda device=None: PaperStream(device or f"cuda:{paper.device}"),
+        "CUDAGraph": lambda: PaperGraph(paper), "graph_pool_handle": lambda: next(paper.pools),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda.graph, "default_capture_stream", None)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # it takes half a second
+    return paper
+
+
+def test_a_recording_is_made_and_replayed_on_the_device_of_its_tensors(gpus: PaperGPUs) -> None:
+    given = {"x": OnPaper("cuda:1")}
+    captured = torch_graph._Captured(gpus.launch, given)  # type: ignore[arg-type]
+    graph: Any = captured._graph
+    assert graph.launches == 1, "empty: it would answer every frame as the first"
+    assert gpus.device == 0 and gpus.streams == gpus.defaults
+    captured.replay(given)  # type: ignore[arg-type]
+    assert graph.replayed_on == [1] and gpus.device == 0
+
+
+def test_later_recordings_use_stream_and_pool_of_earlier_ones(gpus: PaperGPUs) -> None:
+    given: Any = {"x": OnPaper("cuda:1")}
+    one = torch_graph._Captured(gpus.launch, given)
+    two = torch_graph._Captured(gpus.launch, given, one)
+    apart = torch_graph._Captured(gpus.launch, given)
+    graphs: list[Any] = [each._graph for each in (one, two, apart)]
+    assert graphs[0].stream is graphs[1].stream is not graphs[2].stream
+    assert [graph.pool for graph in graphs] == [1, 1, 2]
+    assert [graph.launches for graph in graphs] == [1, 1, 1]
+
+
+def test_a_failed_recording_leaves_the_thread_on_its_stream(gpus: PaperGPUs) -> None:
+    gpus.trouble = RuntimeError("operation not permitted when stream is capturing")
+    given: Any = {"x": OnPaper("cuda:1")}
+    with pytest.raises(RuntimeError, match="failed due to a previous error"):
+        torch_graph._Captured(gpus.launch, given)
+    assert gpus.device == 0 and gpus.streams == gpus.defaults
+    gpus.trouble = None
+    again: Any = torch_graph._Captured(gpus.launch, given)
+    assert again._graph.launches == 1, "the next one does not wait for the failed one"
+
+
+def test_one_recording_at_a_time_in_a_process(gpus: PaperGPUs) -> None:
+    def record(number: int) -> Any:
+        given: Any = {"x": OnPaper("cuda:1")}
+        return torch_graph._Captured(gpus.launch, given)._graph
+
+    with ThreadPoolExecutor(4) as pool:
+        graphs = list(pool.map(record, range(8)))
+    assert [graph.launches for graph in graphs] == [1] * 8
 
 
 # Copies between host and device -----------------------------------------------------------------
