@@ -146,11 +146,16 @@ def confirm(
     now: float,
     width: int,
     at_once: bool,
+    patient: bool,
 ) -> None:
-    """Give ids to those who were seen often enough, or to all ``at_once``; width: of the image."""
+    """Give ids to those who were seen often enough, or to all ``at_once``; width: of the image.
+
+    patient: who may be another's double waits. Not so across gaps: tentative tracks are not
+    followed there, so that who had to wait would wait for ever.
+    """
     ready = (tracks.state == State.TENTATIVE) & (tracks.seen_s == now)
     ready &= (tracks.hits >= settings.confirm_hits) | at_once
-    if settings.double_s > 0 and ready.any():
+    if settings.double_s > 0 and patient and ready.any():
         ready &= ~_may_be_doubles(tracks, now) | (now - tracks.first_s >= settings.double_s)
     # Of somebody who comes in, the first part that is seen tells little: as long as it may be
     # somebody whose colours are remembered, they get a little time to be recognised.
@@ -182,5 +187,7 @@ def alive(tracks: Tracks, settings: TrackerSettings, now: float) -> np.ndarray:
     patience = np.where(
         tracks.state == State.OCCLUDED, np.maximum(patience, settings.occluded_s), patience
     )
-    young = (unseen == 0) | (now - tracks.first_s <= settings.confirm_s)
+    # Who waits only because of another person may be missed in an image, as those with ids are.
+    waiting = (tracks.hits >= settings.confirm_hits) & (unseen <= settings.confirm_s)
+    young = (unseen == 0) | (now - tracks.first_s <= settings.confirm_s) | waiting
     return np.where(tracks.state == State.TENTATIVE, young, unseen <= patience)

@@ -130,8 +130,9 @@ class PersonTracker:
             state.swaps += swaps
         at_once = state.fresh or dt >= life_cycle.SLOW
         life_cycle.confirm(
-            state.tracks, self.counter, settings, now, people.image_size[1], at_once
-        )
+            state.tracks, self.counter, settings, now, people.image_size[1], at_once,
+            patient=not gap,
+        )  # fmt: skip
         ids = np.full(len(people), -1, np.int32)
         ids[matches.columns] = state.tracks.ids[matches.rows]
         ids[born] = state.tracks.ids[rows]

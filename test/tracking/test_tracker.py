@@ -71,6 +71,21 @@ def test_a_person_found_twice_gets_no_second_id(rate: float) -> None:
     assert ids(tracker, found_twice(int(rate) + 1), 1.05 + 1 / rate) == [1, 2], "they may be two"
 
 
+def test_somebody_half_hidden_gets_an_id_where_images_are_seconds_apart() -> None:
+    tracker = PersonTracker()
+    ids(tracker, found_twice(0)[[0]], 0.0)
+    assert min(ids(tracker, found_twice(1), 1.4)) > 0
+
+
+def test_one_missed_image_does_not_start_the_wait_again() -> None:
+    tracker = PersonTracker()
+    ids(tracker, found_twice(0)[[0]], 0.0)
+    for step in range(1, 31):
+        people = found_twice(step)
+        ids(tracker, people[[0]] if step in (20, 26) else people, step / 30)
+    assert ids(tracker, found_twice(31), 1.06) == [1, 2]
+
+
 def test_who_steps_out_of_anothers_box_gets_an_id_at_once() -> None:
     tracker = PersonTracker()
     ids(tracker, found_twice(0)[[0]], 0.0)
