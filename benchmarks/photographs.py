@@ -250,6 +250,9 @@ def main() -> None:
     boxes = {setting: matches(truth, run.results.boxes, "boxes") for setting, run in runs.items()}
     for (iterations, value), run in runs.items():
         name = f"{iterations} iterations, detections above {value}"
+        later = loop.settings.later_threshold
+        if iterations > 1 and later is not None and later > value:
+            name += f", later ones above {later}"
         found = run.results
         row = {
             "box": average_precision(boxes[iterations, value]),

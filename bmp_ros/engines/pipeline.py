@@ -41,10 +41,14 @@ def by_names(
     zoo = load_zoo() if zoo is None else zoo
     sections: dict[str, Section] = {}
     loop: Section = {}
+    base = preset or ("tiny" if None in (detector, pose) else None)
     for role, name in (("detector", detector), ("pose_estimator", pose)):
         if name is not None:
             sections[role], thresholds = _section(role, name, zoo)
-            loop |= thresholds
+            if not (name.startswith("tiny/") and base in ("tiny", _TINY)):
+                loop |= thresholds
+    if base is not None and detector is not None and not detector.startswith("tiny/"):
+        loop.setdefault("later_threshold", None)  # the preset's suits its own detector's scores
     if preset is not None or len(sections) < 2:
         return preset or "tiny", sections | loop
     whole = {

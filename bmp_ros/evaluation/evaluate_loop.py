@@ -47,6 +47,7 @@ class Evaluation:
     """The outcome for a data set.
 
     images, people: in its ground truth, crowd regions left out. detection_threshold: of the runs.
+    later_threshold: of their iterations after the first, where that is another one, else None.
     false_positive_threshold: score above which a box counts as a false positive. settings: one
     entry per combination. machine: see `bmp_ros.machine`.
     """
@@ -55,6 +56,7 @@ class Evaluation:
     images: int
     people: int
     detection_threshold: float
+    later_threshold: float | None
     false_positive_threshold: float
     settings: list[SettingScores]
     machine: dict[str, Any]
@@ -113,12 +115,16 @@ def evaluate(
     finally:
         loop.settings = before
     has_coco = loop.pose_estimator.skeleton.begins_with_coco
-    threshold = max(before.detection_threshold, runs[0].settings.detection_threshold)
+    used = runs[0].settings
+    threshold = max(before.detection_threshold, used.detection_threshold)
+    several = any(run.settings.iterations > 1 for run in runs)
+    higher = used.later_threshold is not None and used.later_threshold > used.detection_threshold
     return Evaluation(
         dataset=dataset.name,
         images=len(truth["images"]),
         people=sum(not person.get("iscrowd") for person in people_of(truth)),
-        detection_threshold=runs[0].settings.detection_threshold,
+        detection_threshold=used.detection_threshold,
+        later_threshold=used.later_threshold if several and higher else None,
         false_positive_threshold=threshold,
         settings=[_scores_of(run, truth, threshold, has_coco) for run in runs],
         machine=machine(),

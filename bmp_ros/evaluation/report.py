@@ -11,9 +11,12 @@ _LABEL_WIDTH = 18
 
 def report_lines(evaluation: Evaluation) -> list[str]:
     """Tables of scores and of costs, one block or row per combination of settings."""
+    later = ""
+    if evaluation.later_threshold is not None:
+        later = f", from the second iteration on above {evaluation.later_threshold:g}"
     lines = [
         f"{evaluation.dataset}: {evaluation.images} images, {evaluation.people} people; "
-        f"detections above {evaluation.detection_threshold:g}",
+        f"detections above {evaluation.detection_threshold:g}{later}",
         "",
         f"{'iterations':>10}  {'box NMS':>7}  {'':<{_LABEL_WIDTH}}{'AP':>7}{'AP50':>7}{'AP75':>7}"
         f"{'AR':>7}",

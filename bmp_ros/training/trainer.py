@@ -106,10 +106,13 @@ def train(
     instructions for it. workers: processes that prepare samples; 0 prepares them in this one.
     stop_after: leave after so many steps in all, as an interruption would. minutes: for a machine
     that is lent for a time: the learning rate falls with the clock where that is ahead of the
-    steps, and the training is done when either is over; such a training cannot be repeated.
+    steps, and the training is done when either is over; such a training cannot be repeated. What
+    it has spent before an interruption counts.
     Returns the file of the averaged weights, or None when stopped before the end.
     Raises ValueError when the folder holds a training with another schedule.
     """
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"--minutes is {minutes}, it must be above 0")
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(schedule.seed)
     network = task.network.to(device, memory_format=torch.channels_last)
@@ -127,8 +130,15 @@ def train(
     if precision == "bf16" and device == "cpu":
         _keep_depthwise_single(network)
     last = schedule.steps if stop_after is None else min(stop_after, schedule.steps)
+    spent = 0.0 if state is None else float(state.get("seconds", 0.0))
+    start = time.monotonic() - spent
+
+    def clock() -> float:
+        """Share of the time that is over."""
+        return 0.0 if minutes is None else (time.monotonic() - start) / (60 * minutes)
 
     numbers = _Numbers(range(first * schedule.batch, last * schedule.batch), schedule.batch)
+    numbers.ended = clock() >= 1
     batches = iter(_batches(task, schedule, numbers, workers, pinned=device.startswith("cuda")))
     if state is not None:  # last: nothing before the first step may draw from them any more
         _set_random_states(state["random"])
@@ -137,9 +147,8 @@ def train(
         enumerate(batches, first + 1), task.name, schedule.steps, initial=first, unit="step",
         disable=not sys.stderr.isatty(),
     )  # fmt: skip
-    step, rate = first, 0.0
-    start = began = time.monotonic()
-    saved = first
+    step, rate, saved = first, 0.0, first
+    began = time.monotonic()
 
     def save() -> None:
         nonlocal began, saved
@@ -150,17 +159,18 @@ def train(
         speed = (step - saved) * schedule.batch / (time.monotonic() - began)
         began, saved = time.monotonic(), step
         append_row(folder / "losses.csv", {"step": step, "learning_rate": rate, **row})
-        _save(folder, step, schedule, network, average, optimizer)
+        seconds = time.monotonic() - start
+        _save(folder, step, schedule, network, average, optimizer, seconds)
         draw_curves(folder)
         words = in_words({**row, "samples per second": speed})
         print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
 
     for step, batch in progress:
         network.train()
-        clock = 0.0 if minutes is None else (time.monotonic() - start) / (60 * minutes)
+        over = clock()
         # What is being prepared still comes: the processes end with their work, not in it.
-        numbers.ended = clock >= 1
-        rate = learning_rate(step, schedule, clock)
+        numbers.ended = over >= 1
+        rate = learning_rate(step, schedule, over)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
@@ -366,6 +376,7 @@ def _save(
     network: nn.Module,
     average: AveragedModel,
     optimizer: torch.optim.Optimizer,
+    seconds: float,
 ) -> None:
     part = folder / "last.pth.part"
     torch.save(
@@ -376,6 +387,7 @@ def _save(
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
             "random": _random_states(),
+            "seconds": seconds,
         },
         part,
     )

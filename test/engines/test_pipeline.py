@@ -69,6 +69,17 @@ def test_one_name_replaces_that_network_of_a_preset() -> None:
     assert by_names(None, "vitpose-b-coco")[0] == "tiny"
 
 
+def test_another_detector_brings_its_own_thresholds() -> None:
+    for name in ("tiny", None):
+        preset, changes = by_names("yolov5s-coco", None, name)
+        assert preset == "tiny" and load_preset("tiny").loop.later_threshold is not None
+        overrides = {key: changes.pop(key) for key in ("detector",)}
+        loop = load_preset(preset, {**overrides, "loop": changes}).loop
+        assert loop.later_threshold is None
+        preset, changes = by_names("tiny/detector", None, name)
+        assert set(changes) == {"detector"}, "the preset's thresholds are of this network"
+
+
 def test_networks_of_the_package_and_exported_ones(tmp_path: Path) -> None:
     preset, _ = by_names("tiny/detector", "tiny/pose_estimator")
     loaded = load_preset(preset)

@@ -121,6 +121,21 @@ def test_a_limited_time_ends_with_the_lowest_rate(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == int(rows[-1]["step"])
 
 
+def test_the_time_of_before_an_interruption_counts(tmp_path: Path) -> None:
+    endless = replace(SCHEDULE, steps=10**9)
+    with pytest.raises(ValueError, match="above 0"):
+        train(Line(), endless, tmp_path, minutes=0)
+    weights = train(Line(), endless, tmp_path, minutes=0.01)
+    assert weights
+    before, rows = weights.read_bytes(), (tmp_path / "losses.csv").read_text()
+    assert train(Line(), endless, tmp_path, minutes=0.01) == weights
+    first, second = torch.load(weights, weights_only=True), before
+    assert (tmp_path / "losses.csv").read_text() == rows, "no step was taken"
+    (tmp_path / "again.pth").write_bytes(second)
+    again = torch.load(tmp_path / "again.pth", weights_only=True)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
 def test_processes_that_prepare_samples_end_with_the_time(
     disc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
