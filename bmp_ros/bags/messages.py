@@ -112,15 +112,7 @@ def write_people(header: Any, people: People, ages: np.ndarray, store: Any) -> b
     types = store.types
     height, width = people.image_size
     joint = types["bmp_msgs/msg/Keypoint"]
-    per_keypoint = np.concatenate(
-        [
-            people.keypoints,
-            people.keypoint_scores[..., None],
-            people.visibility[..., None],
-            people.presence[..., None],
-        ],
-        axis=-1,
-    ).tolist()
+    per_keypoint = people.keypoint_rows().tolist()
     corners = people.boxes.tolist()
     persons = []
     for row, (x1, y1, x2, y2) in enumerate(corners):

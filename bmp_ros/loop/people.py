@@ -168,6 +168,11 @@ class People:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def keypoint_rows(self) -> np.ndarray:
+        """(N, K, 5): x, y, score, visibility and presence of every keypoint, as messages have."""
+        parts = (self.keypoint_scores, self.visibility, self.presence)
+        return np.concatenate([self.keypoints, *(part[..., None] for part in parts)], axis=-1)
+
     def __getitem__(self, rows: SupportsIndex | slice | Sequence[int] | np.ndarray) -> People:
         """Select people by index, slice, list of indices or bool mask (N,)."""
         if isinstance(rows, SupportsIndex) and not isinstance(rows, np.ndarray):

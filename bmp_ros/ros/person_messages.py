@@ -32,15 +32,7 @@ def person_array(header: Header, people: People, ages: np.ndarray | None = None)
         ages = np.full(len(people), np.nan)
     # Plain Python numbers, all at once: one by one out of NumPy they cost ten times as much.
     corners = people.boxes.tolist()
-    per_keypoint = np.concatenate(
-        [
-            people.keypoints,
-            people.keypoint_scores[..., None],
-            people.visibility[..., None],
-            people.presence[..., None],
-        ],
-        axis=-1,
-    ).tolist()
+    per_keypoint = people.keypoint_rows().tolist()
     rows = zip(
         people.track_ids.tolist(),
         ages.tolist(),
