@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
-from bmp_ros.ros.stamp_buffer import StampBuffer
+from bmp_ros.stamp_buffer import StampBuffer
 
 MOST_IMAGES = 16
 """Images that wait: a second at 15 Hz, 100 MB of 1080p."""

@@ -10,20 +10,21 @@ from typing import NamedTuple
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
+from bmp_ros.depth.calibration import info_beside, is_rectified
 from bmp_ros.ros.boxes_input import BoxesInput, ReceivedBoxes
-from bmp_ros.ros.calibration import CalibrationInput, is_rectified
-from bmp_ros.ros.camera_tracking import CameraTracking
+from bmp_ros.ros.calibration import CalibrationInput
 from bmp_ros.ros.compatibility import how_to_install
 from bmp_ros.ros.depth_input import DepthInput
 from bmp_ros.ros.diagnostics import CameraStatistics
 from bmp_ros.ros.ego_motion import EgoMotion
-from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription, info_beside
+from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription
 from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings, named_for
 from bmp_ros.ros.target_frame import TargetFrame
 from bmp_ros.ros.transforms import Transforms
 from bmp_ros.ros.worker import Worker
 from bmp_ros.tracking import IdCounter
+from bmp_ros.tracking.camera_tracking import CameraTracking
 
 DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""

@@ -17,17 +17,16 @@ from rclpy.serialization import deserialize_message
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
-from bmp_ros.ros.calibration import CalibrationInput, is_rectified
+from bmp_ros.depth.calibration import DEPTH_SUFFIX, info_beside, is_rectified
+from bmp_ros.ros.calibration import CalibrationInput
 from bmp_ros.ros.image_messages import ImageError, ReceivedImage, read_image, stamp_ns, stamp_of
 from bmp_ros.ros.image_subscription import (
-    DEPTH_SUFFIX,
     ImageSubscription,
-    info_beside,
     resolved,
 )
 from bmp_ros.ros.settings import CameraSettings
-from bmp_ros.ros.stamp_buffer import StampBuffer
 from bmp_ros.ros.topic_advice import published_topics
+from bmp_ros.stamp_buffer import StampBuffer
 
 CACHED = 40
 """Depth images that wait: more than a second at 30 Hz, so that slow networks find theirs."""

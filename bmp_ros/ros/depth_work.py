@@ -10,14 +10,15 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from bmp_ros.depth.calibration import Calibration, CalibrationError
+from bmp_ros.depth.calibration import depth_camera as depth_camera_of
 from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.depth.depth_grid import says_nothing
+from bmp_ros.depth.depth_messages import depth_image
 from bmp_ros.depth.people_3d import People3D, lift_people
 from bmp_ros.depth.people_free import depth_without_people
 from bmp_ros.loop.people import People
-from bmp_ros.ros.calibration import CalibrationError, CalibrationInput
 from bmp_ros.ros.depth_input import DepthInput, NoDepthError
-from bmp_ros.ros.depth_messages import depth_image
 from bmp_ros.ros.image_messages import ImageError, ReceivedImage, stamp_ns
 from bmp_ros.ros.settings import RunSettings
 from bmp_ros.ros.target_frame import RigidMotion, TargetFrame, moved
@@ -52,7 +53,7 @@ def lift(
     header: Header,
     people: People,
     depth_input: DepthInput,
-    calibration: CalibrationInput,
+    calibration: Calibration,
     target_frame: TargetFrame | None,
     run: RunSettings,
 ) -> Lifted:
@@ -65,7 +66,7 @@ def lift(
         message = depth_input.nearest(stamp_ns(header.stamp), run.depth_max_age)
         depth = depth_image(message)
         camera = calibration.fitting(people.image_size, "the image")
-        depth_camera = _depth_camera(
+        depth_camera = depth_camera_of(
             depth_input.calibration, calibration, depth.shape, people.image_size
         )
         found = lift_people(
@@ -96,20 +97,3 @@ def people_free_depth(lifted: Lifted, people: People, margin: int) -> np.ndarray
     return depth_without_people(
         lifted.depth, people.masks, margin, camera=lifted.camera, depth_camera=lifted.depth_camera
     )
-
-
-def _depth_camera(
-    of_depth: CalibrationInput,
-    of_image: CalibrationInput,
-    depth_size: tuple[int, ...],
-    image_size: tuple[int, int],
-) -> CameraModel | None:
-    """The calibration of a registered depth image; None: it shows what the image shows.
-
-    That holds where nothing says otherwise: where no calibration of the depth images comes, where
-    it is that of the images, and where it is blank and the two are of one size.
-    """
-    is_same = of_depth.topic == of_image.topic and of_depth.rectified == of_image.rectified
-    if is_same or not of_depth.has_come or (of_depth.is_blank and depth_size == image_size):
-        return None
-    return of_depth.fitting(depth_size, "the depth image")

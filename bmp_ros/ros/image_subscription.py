@@ -17,6 +17,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from bmp_ros.depth.calibration import COMPRESSED_SUFFIX
 from bmp_ros.ros.compatibility import RCLError
 from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.topic_advice import publishers_of_others, silence_advice
@@ -24,8 +25,6 @@ from bmp_ros.ros.topic_advice import publishers_of_others, silence_advice
 DEPTH = 5
 """Messages that the transport may keep: with 1, a reliable 720p stream loses a third of them."""
 
-DEPTH_SUFFIX = "/compressedDepth"
-_SUFFIX = "/compressed"
 _REMIND_S = 30.0
 _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -124,27 +123,15 @@ def camera_subscription(
     """The subscription to a camera's images. Raises ValueError for invalid topic names."""
     compressed = settings.image_transport == "compressed"
     # As image_transport does it: the suffix comes after the remapping of the base topic.
-    base = resolved(node, settings.image_topic.removesuffix(_SUFFIX))
+    base = resolved(node, settings.image_topic.removesuffix(COMPRESSED_SUFFIX))
     exact = resolved(node, settings.image_topic)
     return ImageSubscription(
         node,
         CompressedImage if compressed else Image,
-        base + _SUFFIX if compressed else exact,
+        base + COMPRESSED_SUFFIX if compressed else exact,
         on_message=on_message,
         wanted_qos=settings.image_qos,
     )
-
-
-def without_transport(topic: str) -> str:
-    """The base topic: without what image_transport appends to it."""
-    for suffix in (_SUFFIX, DEPTH_SUFFIX):
-        topic = topic.removesuffix(suffix)
-    return topic
-
-
-def info_beside(topic: str) -> str:
-    """The topic of the calibration beside a topic of images."""
-    return f"{without_transport(topic).rpartition('/')[0]}/camera_info"
 
 
 def profile(reliability: ReliabilityPolicy) -> QoSProfile:

@@ -12,12 +12,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from bmp_ros.depth.calibration import Calibration, CalibrationError
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.drawing import draw_people
 from bmp_ros.loop.people import People
 from bmp_ros.ros import markers
-from bmp_ros.ros.calibration import CalibrationError, CalibrationInput
-from bmp_ros.ros.camera_tracking import Tracked
 from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
 from bmp_ros.ros.image_messages import image_message, jpeg_message
@@ -30,6 +29,7 @@ from bmp_ros.ros.person_messages import (
     skeleton_message,
 )
 from bmp_ros.ros.settings import RunSettings
+from bmp_ros.tracking.camera_tracking import Tracked
 
 _QOS = QoSProfile(depth=5)  # reliable, volatile: every subscriber fits
 
@@ -166,7 +166,7 @@ class CameraPublishers:
         in_space: People3D | None,
         run: RunSettings,
         score_threshold: float,
-        calibration: CalibrationInput,
+        calibration: Calibration,
     ) -> CalibrationError | None:
         """Publish what has subscribers; return why markers that are wanted cannot be drawn.
 

@@ -10,8 +10,9 @@ from difflib import get_close_matches
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
 
+from bmp_ros.depth.calibration import COMPRESSED_SUFFIX
+
 IMAGE, COMPRESSED_IMAGE = "Image", "CompressedImage"
-COMPRESSED_SUFFIX = "/compressed"
 _PREFIX = "sensor_msgs/msg/"
 
 

@@ -18,12 +18,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
-from bmp_ros.ros.calibration import (
-    CalibrationError,
-    CalibrationInput,
-    camera_model,
-    is_rectified,
-)
+from bmp_ros.depth.calibration import CalibrationError, camera_model, is_rectified
+from bmp_ros.ros.calibration import CalibrationInput
 
 K = (500.0, 510.0, 319.5, 239.5)
 P = (420.0, 440.0, 310.0, 245.0)

@@ -17,10 +17,10 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from bmp_ros.depth.depth_messages import depth_image
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
 from bmp_ros.ros.depth_messages import (
-    depth_image,
     depth_message,
     person_array_3d,
 )

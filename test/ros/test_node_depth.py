@@ -20,8 +20,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
+from bmp_ros.depth.depth_messages import depth_image
 from bmp_ros.ros.camera import CameraInputs
-from bmp_ros.ros.depth_messages import depth_image
 from bmp_ros.ros.interfaces import PersonArray3D
 from bmp_ros.ros.publishers import CameraPublishers
 

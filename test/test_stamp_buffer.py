@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmp_ros.ros.stamp_buffer import StampBuffer
+from bmp_ros.stamp_buffer import StampBuffer
 
 STAMPS = st.one_of(st.integers(-30, 30), st.integers(-(2**63), 2**63))
 

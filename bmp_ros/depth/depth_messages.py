@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages with depth images to NumPy, whichever library has read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bmp_ros.depth.compressed_depth import CompressedDepthError, decode_compressed_depth
+from bmp_ros.pixels import ImageError
+
+_TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
+"""Encodings of REP 118: whole millimetres, or metres."""
+
+
+def depth_image(message: Any) -> np.ndarray:
+    """Return the depth of a message, (h, w): uint16 millimetres or float32 metres.
+
+    message: any object with the fields of sensor_msgs' Image or CompressedImage.
+    A view into the message where its bytes are in this machine's order; do not write to it.
+    Raises ImageError for another encoding, for sizes that do not fit and for damaged data.
+    """
+    if hasattr(message, "format"):
+        return _compressed_depth(message)
+    if message.encoding not in _TYPES:
+        raise ImageError(
+            f"encoding {message.encoding!r} is no depth; use {', '.join(_TYPES)} (REP 118)"
+        )
+    kind = np.dtype(_TYPES[message.encoding])
+    height, width, step = message.height, message.width, message.step
+    row = width * kind.itemsize
+    if height == 0 or width == 0 or step < row or step % kind.itemsize:
+        raise ImageError(
+            f"depth of {width}x{height} pixels in {message.encoding} with a step of {step} "
+            f"bytes; a row needs at least {row}, in whole pixels"
+        )
+    if len(message.data) < step * (height - 1) + row:
+        raise ImageError(
+            f"depth of {width}x{height} pixels and step {step} has {len(message.data)} bytes, "
+            f"at least {step * (height - 1) + row} are needed"
+        )
+    ordered = kind.newbyteorder(">" if message.is_bigendian else "<")
+    buffer = memoryview(message.data).cast("B")
+    view: np.ndarray = np.ndarray((height, width), ordered, buffer, strides=(step, kind.itemsize))
+    return view if ordered.isnative else view.astype(kind)
+
+
+def _compressed_depth(message: Any) -> np.ndarray:
+    """Decode what compressed_depth_image_transport published.
+
+    Its format is ``16UC1; compressedDepth png``, or rvl; older ones name no codec.
+    """
+    encoding, _, rest = message.format.partition(";")
+    words = rest.split()
+    if words[:1] != ["compressedDepth"]:
+        raise ImageError(
+            f"format {message.format!r} is no depth; compressed depth is "
+            "'16UC1; compressedDepth png' or the like"
+        )
+    try:
+        return decode_compressed_depth(
+            memoryview(message.data), encoding.strip(), words[1] if len(words) > 1 else "png"
+        )
+    except CompressedDepthError as error:
+        raise ImageError(f"format {message.format!r}: {error}") from error
