@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
+from bmp_ros.camera_tracking import CameraTracking
 from bmp_ros.depth.calibration import info_beside, is_rectified
 from bmp_ros.ros.boxes_input import BoxesInput, ReceivedBoxes
 from bmp_ros.ros.calibration import CalibrationInput
@@ -24,7 +25,6 @@ from bmp_ros.ros.target_frame import TargetFrame
 from bmp_ros.ros.transforms import Transforms
 from bmp_ros.ros.worker import Worker
 from bmp_ros.tracking import IdCounter
-from bmp_ros.tracking.camera_tracking import CameraTracking
 
 DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""

@@ -17,6 +17,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from bmp_ros.camera_tracking import Tracked
 from bmp_ros.depth.calibration import CalibrationError
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop import BMPLoop
@@ -34,7 +35,6 @@ from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
 from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.transforms import NoTransformError
-from bmp_ros.tracking.camera_tracking import Tracked
 
 _REPEAT_S = 5.0
 _AGAIN_S = 60.0  # what comes and goes is said again after so long

@@ -12,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from bmp_ros.camera_tracking import Tracked
 from bmp_ros.depth.calibration import Calibration, CalibrationError
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.drawing import draw_people
@@ -29,7 +30,6 @@ from bmp_ros.ros.person_messages import (
     skeleton_message,
 )
 from bmp_ros.ros.settings import RunSettings
-from bmp_ros.tracking.camera_tracking import Tracked
 
 _QOS = QoSProfile(depth=5)  # reliable, volatile: every subscriber fits
 
