@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,16 +18,23 @@ from bmp_ros.tracking import (
     TrackerSettings,
 )
 
+EXPECTED_S = 1.0
+"""Seconds for which a person who is no longer seen is still expected where they should be."""
+
 
 @dataclass(frozen=True)
 class Tracked:
     """People of one image with their ids. ages: (N,) float64 seconds since each track began, NaN
-    without one. stamp_s: of the image, as the tracker was told. milliseconds: that it took."""
+    without one. stamp_s: of the image, as the tracker was told. milliseconds: that it took.
+    known: ids of everyone whom the tracker remembers, seen in this image or not. hidden: (M, 4)
+    boxes expected of those who were not seen in it, for a short time only."""
 
     people: People
     ages: np.ndarray
     stamp_s: float
     milliseconds: float = 0.0
+    known: frozenset[int] = frozenset()
+    hidden: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
 
 
 class CameraTracking:
@@ -89,7 +96,10 @@ class CameraTracking:
         report = self._tracker.report()
         ages = dict(zip(report.ids.tolist(), report.ages.tolist(), strict=True))
         known = np.array([ages.get(each, np.nan) for each in tracked.track_ids.tolist()], float)
-        return Tracked(tracked, known, stamp_s, (time.perf_counter() - start) * 1e3)
+        milliseconds = (time.perf_counter() - start) * 1e3
+        expected = (report.unseen > 0) & (report.unseen <= EXPECTED_S)
+        hidden = report.boxes[expected & ~np.isin(report.ids, tracked.track_ids)]
+        return Tracked(tracked, known, stamp_s, milliseconds, frozenset(ages), hidden)
 
     def smooth(self, tracked: Tracked, settings: SmoothingSettings) -> People:
         """The people with smoothed keypoints; to be called for every image while it is wanted."""

@@ -6,7 +6,7 @@ One declaration serves the presets (YAML), the node's live parameters and the do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -45,11 +45,16 @@ def str_field(default: Any = MISSING, *, text: str, optional: bool = False) -> A
 
 
 def strings_field(
-    default: Any = MISSING, *, text: str, choices: tuple[str, ...] | None = None
-) -> Any:
-    """Declare a list of strings, each out of ``choices`` if given. The value is a tuple."""
+    default: Any = MISSING, *, text: str, choices: tuple[str, ...] | None = None,
+    check: Callable[[Sequence[str]], object] | None = None,
+) -> Any:  # fmt: skip
+    """Declare a list of strings, each out of ``choices`` if given. The value is a tuple.
+
+    check: raises ValueError, whose message says why, for strings that cannot be used.
+    """
     metadata: dict[str, Any] = {"kind": list, "optional": False}
-    return _declare(default, metadata | ({"choices": choices} if choices else {}), text)
+    metadata |= {"choices": choices} if choices else {}
+    return _declare(default, metadata | ({"check": check} if check else {}), text)
 
 
 def bool_field(default: Any = MISSING, *, text: str) -> Any:
@@ -111,6 +116,11 @@ def check_value(item: Field[Any], value: Any, where: str) -> Any:
             fits = spec["low"] <= value <= spec["high"]  # neither NaN nor infinity is in a range
     if not fits:
         raise SettingsError(f"{where} is {value!r}, allowed: {allowed_values(item)}")
+    if "check" in spec:
+        try:
+            spec["check"](value)
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from error
     return kind(value)
 
 

@@ -18,6 +18,7 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from bmp_ros.engines.build import build_loop
+from bmp_ros.interaction.zones import parse_zones
 from bmp_ros.ros import diagnostics
 from bmp_ros.ros.camera import DEFAULT_NAME, Camera
 from bmp_ros.ros.compatibility import ManagedNode, steady_clock
@@ -28,8 +29,9 @@ from bmp_ros.ros.engine_loading import (
     load_engines,
     memory_in_use,
 )
+from bmp_ros.ros.following import answer_follow
 from bmp_ros.ros.frame_processor import Answer, Estimate, FrameProcessor
-from bmp_ros.ros.interfaces import EstimatePeople
+from bmp_ros.ros.interfaces import EstimatePeople, FollowPerson
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.process import forward_log, run_node, stop_forwarding
 from bmp_ros.ros.settings import CAMERA, ENGINE
@@ -77,6 +79,7 @@ class BmpNode(ManagedNode):
         self.create_timer(_WATCH_S, self._watch_cameras, clock=clock)
         self.create_service(SetBool, "~/enable", self._enable)
         self.create_service(Trigger, "~/reset", self._reset)
+        self.create_service(FollowPerson, "~/follow", self._follow)
         # In the default group, which is mutually exclusive, an answer that is waited for would
         # keep everything else of the node waiting as well.
         self.create_service(
@@ -103,11 +106,14 @@ class BmpNode(ManagedNode):
         return super().on_configure(state)
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
-        several = bool(self.parameters.cameras())
         try:
-            for name, camera in self._cameras.items():
+            for camera in self._cameras.values():
                 camera.enable(self._enabled)
-                camera.listen(self.parameters.camera(name if several else None))
+                zones = parse_zones(self.parameters.interaction(camera.key).zones)
+                camera.listen(
+                    self.parameters.camera(camera.key),
+                    ground_zones=any(zone.on_ground for zone in zones),
+                )
                 self.get_logger().info(
                     f"{camera.name}: listening to {camera.source}; {camera.what_counts()}"
                 )
@@ -230,6 +236,24 @@ class BmpNode(ManagedNode):
         )
         return response
 
+    def _follow(
+        self, request: FollowPerson.Request, response: FollowPerson.Response
+    ) -> FollowPerson.Response:
+        answer_follow(
+            {name: camera.following for name, camera in self._cameras.items()},
+            request,
+            response,
+            tracking=self.parameters.run().tracking,
+            timeouts_s={
+                name: self.parameters.interaction(camera.key).follow_timeout
+                for name, camera in self._cameras.items()
+            },
+        )
+        whom = f"person {response.track_id}" if response.track_id >= 0 else "nobody"
+        why = f" ({response.message})" if response.message else ""
+        self.get_logger().info(f"follow: {whom} is followed{why}")
+        return response
+
     async def _estimate(
         self, request: EstimatePeople.Request, response: EstimatePeople.Response
     ) -> EstimatePeople.Response:
@@ -257,6 +281,7 @@ class BmpNode(ManagedNode):
             remark = camera.check_publishers(timeout)
             if remark:
                 self.get_logger().warning(f"{camera.name}: {camera.words(remark)}")
+            camera.watch_followed(self.parameters.interaction(camera.key).follow_timeout)
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()

@@ -12,12 +12,14 @@ from sensor_msgs.msg import Image
 
 from bmp_ros.camera_tracking import CameraTracking
 from bmp_ros.depth.calibration import info_beside, is_rectified
+from bmp_ros.interaction.zones import ZoneWatch
 from bmp_ros.ros.boxes_input import BoxesInput, ReceivedBoxes
 from bmp_ros.ros.calibration import CalibrationInput
 from bmp_ros.ros.compatibility import how_to_install
 from bmp_ros.ros.depth_input import DepthInput
 from bmp_ros.ros.diagnostics import CameraStatistics
 from bmp_ros.ros.ego_motion import EgoMotion
+from bmp_ros.ros.following import Following
 from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscription
 from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings, named_for
@@ -91,7 +93,8 @@ class Camera:
     enabled: whether images are looked at. message_type: of the images that wait.
     bits: most significant bits per sample so far; see `pixels.to_8_bits`.
     last_stamp: of the latest image in nanoseconds, None before the first.
-    tracking: who is who; ids come from ``counter``.
+    tracking: who is who; ids come from ``counter``. following: whom of them a robot follows.
+    zones: who is in which zone; for the worker only, or under ``publishing``.
     inputs: what it listens to, None while it does not listen.
     """
 
@@ -108,6 +111,8 @@ class Camera:
         self._several = bool(prefix)
         self.statistics = CameraStatistics()
         self.tracking = CameraTracking(counter)
+        self.following = Following()
+        self.zones = ZoneWatch()
         self.publishers = CameraPublishers(node, prefix)
         self.publishing = threading.Lock()
         self.generation = 0
@@ -119,6 +124,11 @@ class Camera:
         self._said_skipped = False
         self._node = node
         self._worker = worker
+
+    @property
+    def key(self) -> str | None:
+        """Under which name its parameters are; None for the only camera."""
+        return self.name if self._several else None
 
     @property
     def source(self) -> str:
@@ -139,10 +149,10 @@ class Camera:
         self.inputs.follow_publishers()
         return self.inputs.images.remark_silence(timeout_s) if self.enabled else None
 
-    def listen(self, settings: CameraSettings) -> None:
+    def listen(self, settings: CameraSettings, *, ground_zones: bool = False) -> None:
         """Subscribe; every image goes into the slot, in place of the one before.
 
-        Raises ValueError for invalid names of topics.
+        ground_zones: whether zones need tf. Raises ValueError for invalid names of topics.
         """
         images = camera_subscription(self._node, settings, self._receive)
         calibration = CalibrationInput(
@@ -156,7 +166,7 @@ class Camera:
         ego = "" if settings.ego_frame == "none" else settings.ego_frame
         transforms = None
         try:
-            transforms = Transforms(self._node) if target or ego else None
+            transforms = Transforms(self._node) if target or ego or ground_zones else None
         except ImportError as error:
             if target:  # costs depth, never the images
                 text = (
@@ -216,12 +226,26 @@ class Camera:
         self.statistics.count(discarded=self._worker.clear([self]) + waiting)
         with self.publishing:
             self.generation += 1
+            self.following.stop()
+            self.following.forget()
+            self.zones.forget()
             self.publishers.publish_empty()
+
+    def watch_followed(self, timeout_s: float) -> None:
+        """Say that nobody is known to be followed when results about them stop coming."""
+        if self.following.becomes_stale(timeout_s):
+            with self.publishing:
+                self.publishers.publish_nobody_followed()
+            self._node.get_logger().warning(
+                f"{self.name}: no result for {timeout_s:g} s (follow_timeout): followed_person is "
+                "empty until the next one"
+            )
 
     def reset(self) -> None:
         """Forget everything about images before; the next one is like the first."""
         self._forget()
         self.tracking.forget()
+        self.following.forget()
         if self.inputs is not None and self.inputs.depth is not None:
             self.inputs.depth.clear()
 

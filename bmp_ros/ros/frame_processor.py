@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from bmp_ros.camera_tracking import Tracked
 from bmp_ros.depth.calibration import CalibrationError
-from bmp_ros.depth.people_3d import People3D
+from bmp_ros.interaction.zones import parse_zones
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.loop.protocols import Detections
@@ -29,12 +29,20 @@ from bmp_ros.ros.camera import Camera, CameraInputs, ReceivedMessage
 from bmp_ros.ros.depth_input import NoDepthError
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
+from bmp_ros.ros.following import Space, followed_person
 from bmp_ros.ros.image_messages import ImageError, bgr_image, decode_image, read_image, stamp_ns
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.settings import InteractionSettings
 from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.transforms import NoTransformError
+from bmp_ros.ros.zone_states import (
+    NoZonesError,
+    OccupiedZones,
+    who_is_inside,
+    zone_states,
+)
 
 _REPEAT_S = 5.0
 _AGAIN_S = 60.0  # what comes and goes is said again after so long
@@ -93,7 +101,9 @@ class FrameProcessor:
                     return
                 arrival_s = received.arrival_s
                 tracked = self._track(camera, inputs, message.header, image, people, arrival_s)
-                self._publish(camera, inputs, message.header, image, tracked, report, start)
+                self._publish(
+                    camera, inputs, message.header, image, tracked, report, start, arrival_s
+                )
         except _Skipped:
             camera.statistics.count(discarded=1)
         except ImageError as error:
@@ -175,6 +185,7 @@ class FrameProcessor:
         tracked: Tracked,
         report: RunReport,
         start: float,
+        arrival_s: float,
     ) -> None:
         people = tracked.people
         camera.publishers.publish_poses(header, people, tracked.ages)
@@ -185,21 +196,27 @@ class FrameProcessor:
         overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0) - tracked.milliseconds
         stages["node overhead"] = overhead_ms
         smooth = self._smooth(camera, header, tracked)
-        in_space = None
-        lifted = self._lift(camera, inputs, header, tracked)
+        settings = self._parameters.interaction(camera.key)
+        space = None
+        lifted = self._lift(camera, inputs, header, tracked, settings)
         if lifted is not None:
-            in_space = self._publish_lifted(camera, tracked, lifted)
+            space = self._publish_lifted(camera, tracked, lifted)
             stages["depth"] = lifted.milliseconds
+        self._follow(camera, header, tracked, space, arrival_s, settings.follow_settle)
+        occupied = self._watch_zones(camera, inputs, header, tracked, space, settings)
         camera.statistics.add(age_s, stages, len(people), report.not_finite)
         no_markers = camera.publishers.publish_wanted(
             header,
             image,
             people,
             smooth=smooth,
-            in_space=in_space,
+            in_space=None
+            if lifted is None or space is None or space.smooth is None
+            else lifted.optical(space.smooth),
             run=self._parameters.run(),
             score_threshold=self._loop.settings.confidence_threshold,
             calibration=inputs.calibration,
+            occupied=occupied,
         )
         if no_markers is None:
             self._tell(camera, "markers")
@@ -274,10 +291,19 @@ class FrameProcessor:
         return people
 
     def _lift(
-        self, camera: Camera, inputs: CameraInputs, header: Header, tracked: Tracked
+        self,
+        camera: Camera,
+        inputs: CameraInputs,
+        header: Header,
+        tracked: Tracked,
+        settings: InteractionSettings,
     ) -> Lifted | None:
         """The people in space, if there is depth and a subscriber."""
-        if inputs.depth is None or not camera.publishers.wants_depth:
+        publishers = camera.publishers
+        wanted = publishers.wants_depth or publishers.wants_followed
+        if not wanted and publishers.wants_zones:
+            wanted = any(zone.on_ground for zone in parse_zones(settings.zones))
+        if inputs.depth is None or not wanted:
             camera.tracking.stop_smoothing_in_space()
             self._tell(camera, "depth")
             return None
@@ -292,8 +318,8 @@ class FrameProcessor:
         self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
         return lifted
 
-    def _publish_lifted(self, camera: Camera, tracked: Tracked, lifted: Lifted) -> People3D | None:
-        """Publish people in space; returns the smoothed ones in the camera's optical frame."""
+    def _publish_lifted(self, camera: Camera, tracked: Tracked, lifted: Lifted) -> Space:
+        """Publish people in space; returns what else is made of them."""
         publishers, tracking = camera.publishers, camera.tracking
         smoothing = self._parameters.smoothing()
         placed, velocities = tracking.locate(tracked, lifted.people, smoothing)
@@ -303,7 +329,65 @@ class FrameProcessor:
         else:
             tracking.stop_smoothing_in_space()
         publishers.publish_lifted(tracked, lifted, velocities, smooth, self._parameters.run())
-        return None if smooth is None else lifted.optical(smooth)
+        optical = lifted.optical(placed)
+        return Space(lifted.header, lifted.people, placed, velocities, smooth, optical)
+
+    def _follow(
+        self,
+        camera: Camera,
+        header: Header,
+        tracked: Tracked,
+        space: Space | None,
+        arrival_s: float,
+        settle_s: float,
+    ) -> None:
+        """Look where the followed person is, also without subscribers: they may be lost."""
+        row = camera.following.look(
+            tracked,
+            space,
+            swaps=camera.tracking.counts["swaps"],
+            arrival_s=arrival_s,
+            stamped=stamp_ns(header.stamp) != 0,
+            settle_s=settle_s,
+        )
+        news = camera.following.news
+        if news and self._throttle.due(f"{camera.name} {news}", _REPEAT_S):
+            self._log.info(f"{camera.name}: {camera.words(news)}")
+        if camera.publishers.wants_followed:
+            camera.publishers.publish_followed(
+                followed_person(header, tracked.people, tracked.ages, space, row)
+            )
+
+    def _watch_zones(
+        self,
+        camera: Camera,
+        inputs: CameraInputs,
+        header: Header,
+        tracked: Tracked,
+        space: Space | None,
+        settings: InteractionSettings,
+    ) -> OccupiedZones | None:
+        """Publish who is in which zone; None without zones, subscribers or a way to tell."""
+        zones = parse_zones(settings.zones)
+        if not zones or not camera.publishers.wants_zones:
+            camera.zones.forget()
+            self._tell(camera, "zones")
+            return None
+        people = tracked.people
+        try:
+            contained = who_is_inside(
+                zones, header, people, settings.zone_anchor, space, inputs.calibration,
+                inputs.transforms,
+            )  # fmt: skip
+        except NoZonesError as error:
+            self._tell(camera, "zones", error.kind, str(error))
+            return None
+        self._tell(camera, "zones")
+        found = camera.zones.update(
+            zones, contained, people.track_ids, tracked.stamp_s, settings.zone_leave
+        )
+        camera.publishers.publish_zones(zone_states(header, zones, found))
+        return OccupiedZones(zones, found)
 
     def _tell(self, camera: Camera, what: str, kind: str = "", reason: str = "") -> None:
         """Keep in the diagnostics why something is missing; log it when it begins to be.

@@ -57,13 +57,13 @@ def skeleton_markers(
         if not ends:
             continue
         name, number = ("people", index) if track < 0 else ("tracks", track)
-        marker = _marker(header, name, number, Marker.LINE_LIST, colors[index])
+        marker = bare_marker(header, name, number, Marker.LINE_LIST, colors[index])
         marker.scale.x = _LINE_WIDTH * distance
         marker.points = [Point(x=x, y=y, z=z) for x, y, z in ends]
         markers.append(marker)
         if track >= 0:
             x, y, z = min(ends, key=lambda end: end[1])  # y points down
-            text = _marker(header, "ids", track, Marker.TEXT_VIEW_FACING, colors[index])
+            text = bare_marker(header, "ids", track, Marker.TEXT_VIEW_FACING, colors[index])
             text.text = str(track)
             text.scale.z = _TEXT_SIZE * z
             text.pose.position = Point(x=x, y=y - 1.5 * text.scale.z, z=z)
@@ -80,7 +80,7 @@ def keypoints_in_plane(keypoints: np.ndarray, camera: CameraModel, distance: flo
     return np.concatenate([rays, np.ones((*rays.shape[:-1], 1))], axis=-1) * distance
 
 
-def _marker(header: Header, name: str, number: int, kind: int, color: Color) -> Marker:
+def bare_marker(header: Header, name: str, number: int, kind: int, color: Color) -> Marker:
     """A marker in the colour that the person has in the debug image, without a place yet."""
     marker = Marker(header=header, ns=name, id=number, type=kind, action=Marker.ADD)
     marker.pose.orientation.w = 1.0

@@ -18,6 +18,7 @@ from bmp_ros.ros.settings import (
     CAMERAS_TEXT,
     ENGINE,
     GROUPS,
+    INTERACTION,
     LOOP,
     RUN,
     SMOOTHING,
@@ -38,6 +39,7 @@ _TITLES = {
     id(ENGINE): "The networks: may change while the node is unconfigured",
     id(CAMERA): "The camera: may change while the node is not active",
     id(RUN): "The node: may change at any time",
+    id(INTERACTION): "Zones and following, of each camera: may change at any time",
     id(TRACKER): "The tracker: may change at any time",
     id(SMOOTHING): "Smoothing in poses_smooth, poses_3d_smooth, markers and of velocities: may "
     "change at any time",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import Field
 from difflib import get_close_matches
+from itertools import product
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import (
@@ -31,8 +32,10 @@ from bmp_ros.ros.settings import (
     CAMERAS_TEXT,
     ENGINE,
     GROUPS,
+    INTERACTION,
     LOOP,
     NULL,
+    PER_CAMERA,
     RUN,
     SMOOTHING,
     START,
@@ -40,6 +43,7 @@ from bmp_ros.ros.settings import (
     CameraSettings,
     EngineSettings,
     Group,
+    InteractionSettings,
     RunSettings,
     StartSettings,
     allowed_parameter_values,
@@ -82,16 +86,17 @@ class NodeParameters:
 
         What is no topic is, by default, as without the camera's name.
         """
-        for camera in self.cameras():
-            for of_all, item in CAMERA.rows():
+        for camera, group in product(self.cameras(), PER_CAMERA):
+            for of_all, item in group.rows():
                 name = f"{camera}.{of_all}"
                 if not self._node.has_parameter(name):
                     default = default_of(item)
                     if of_all == "image_topic":
                         default = f"/{camera}/image_raw"
                     elif not of_all.endswith("_topic"):
-                        default = self._node.get_parameter(of_all).value
-                    self._declare(name, CAMERA, item, default)
+                        value = self._node.get_parameter(of_all).value
+                        default = from_parameter(item, value)
+                    self._declare(name, group, item, default)
 
     def unknown(self) -> list[str]:
         """Parameters that were given and are none of this node's, each with what is near to it."""
@@ -115,6 +120,10 @@ class NodeParameters:
     def camera(self, name: str | None = None) -> CameraSettings:
         """Settings of a camera by name, or of the only one."""
         return self._read(CameraSettings, CAMERA, f"{name}." if name else "")
+
+    def interaction(self, name: str | None = None) -> InteractionSettings:
+        """Zones and following of a camera by name, or of the only one."""
+        return self._read(InteractionSettings, INTERACTION, f"{name}." if name else "")
 
     def run(self) -> RunSettings:
         return self._read(RunSettings, RUN)
@@ -177,7 +186,9 @@ class NodeParameters:
         group, item = self._rows[parameter.name]
         try:
             check_value(item, from_parameter(item, parameter.value), parameter.name)
-        except SettingsError:
+        except SettingsError as error:
+            if "check" in item.metadata:
+                return str(error)
             return (
                 f"{parameter.name} is {parameter.value!r}, allowed: "
                 f"{allowed_parameter_values(item)}"
@@ -190,7 +201,7 @@ def _unknown(name: str, known: list[str]) -> str:
     camera, dot, rest = name.partition(".")
     if (
         dot
-        and any(rest == row for row, _ in CAMERA.rows())
+        and any(rest == row for group in PER_CAMERA for row, _ in group.rows())
         and not any(each.endswith(f".{rest}") for each in near)
     ):
         return f"{name} ({CAMERAS} has no {camera!r})"

@@ -21,7 +21,7 @@ from bmp_ros.ros import markers
 from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
 from bmp_ros.ros.image_messages import image_message, jpeg_message
-from bmp_ros.ros.interfaces import PersonArray, PersonArray3D
+from bmp_ros.ros.interfaces import PersonArray, PersonArray3D, ZoneStates
 from bmp_ros.ros.person_messages import (
     detection_array,
     detections_available,
@@ -30,6 +30,7 @@ from bmp_ros.ros.person_messages import (
     skeleton_message,
 )
 from bmp_ros.ros.settings import RunSettings
+from bmp_ros.ros.zone_states import OccupiedZones, zone_markers
 
 _QOS = QoSProfile(depth=5)  # reliable, volatile: every subscriber fits
 
@@ -44,6 +45,7 @@ class CameraPublishers:
         self._node = node
         self._nobody: PersonArray | None = None
         self._nobody_in_space: PersonArray3D | None = None
+        self._nobody_followed: PersonArray3D | None = None
 
         def publisher(kind: type, topic: str) -> Any:
             return node.create_lifecycle_publisher(kind, prefix + topic, _QOS)
@@ -59,10 +61,12 @@ class CameraPublishers:
         self._poses_3d = publisher(PersonArray3D, "poses_3d")
         self._smooth_3d = publisher(PersonArray3D, "poses_3d_smooth")
         self._empty_depth = publisher(Image, "depth_without_people")
+        self._followed = publisher(PersonArray3D, "followed_person")
+        self._zones = publisher(ZoneStates, "zones")
         self._all = [
             self._poses, self._processing_time, self._latency, self._debug_image,
             self._debug_jpeg, self._label_image, self._markers, self._poses_3d,
-            self._empty_depth, self._smooth, self._smooth_3d,
+            self._empty_depth, self._smooth, self._smooth_3d, self._followed, self._zones,
         ]  # fmt: skip
         self._detections = None
         if detections_available():
@@ -97,13 +101,35 @@ class CameraPublishers:
             (self._smooth, self._nobody),
             (self._poses_3d, self._nobody_in_space),
             (self._smooth_3d, self._nobody_in_space),
+            (self._followed, self._nobody_followed),
             (self._markers, MarkerArray(markers=[delete])),
         ):
             if message is not None and _is_wanted(publisher):
                 publisher.publish(message)
         if self._detections is not None and _is_wanted(self._detections):
             self._detections.publish(empty_detection_array(header))
-        self._nobody = self._nobody_in_space = None
+        self._nobody = self._nobody_in_space = self._nobody_followed = None
+
+    @property
+    def wants_followed(self) -> bool:
+        return _is_wanted(self._followed)
+
+    def publish_followed(self, message: PersonArray3D) -> None:
+        self._followed.publish(message)
+        self._nobody_followed = PersonArray3D(header=message.header, skeleton=message.skeleton)
+
+    def publish_nobody_followed(self) -> None:
+        """Say so with the header of the last image, if anything was said before."""
+        if self._nobody_followed is not None:
+            self._followed.publish(self._nobody_followed)
+
+    @property
+    def wants_zones(self) -> bool:
+        """Whether zones have subscribers; markers show them, too."""
+        return _is_wanted(self._zones) or _is_wanted(self._markers)
+
+    def publish_zones(self, message: ZoneStates) -> None:
+        self._zones.publish(message)
 
     def publish_times(self, processing_ms: float, latency_ms: float) -> None:
         self._processing_time.publish(Float64(data=processing_ms))
@@ -167,11 +193,13 @@ class CameraPublishers:
         run: RunSettings,
         score_threshold: float,
         calibration: Calibration,
+        occupied: OccupiedZones | None = None,
     ) -> CalibrationError | None:
         """Publish what has subscribers; return why markers that are wanted cannot be drawn.
 
         smooth: the people with smoothed joints, for the markers; None if unwanted. in_space: they
-        in the camera's optical frame, None without depth. calibration: of the image.
+        in the camera's optical frame, None without depth. calibration: of the image. occupied:
+        zones to draw, None without.
         """
         self._publish_debug_image(header, image, people, run.jpeg_quality)
         if _is_wanted(self._label_image):
@@ -184,16 +212,12 @@ class CameraPublishers:
             camera = calibration.fitting(people.image_size, "the image")
         except CalibrationError as error:
             return error
-        self._markers.publish(
-            markers.skeleton_markers(
-                header,
-                smooth,
-                camera,
-                run.marker_distance,
-                score_threshold,
-                in_space=in_space,
-            )
+        drawn = markers.skeleton_markers(
+            header, smooth, camera, run.marker_distance, score_threshold, in_space=in_space
         )
+        if occupied is not None:
+            drawn.markers += zone_markers(header, *occupied, camera, run.marker_distance)
+        self._markers.publish(drawn)
         return None
 
     def _publish_debug_image(

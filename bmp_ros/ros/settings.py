@@ -20,6 +20,7 @@ from bmp_ros.fields import (
     str_field,
     strings_field,
 )
+from bmp_ros.interaction.zones import parse_zones
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.tracking import SmoothingSettings, TrackerSettings
 from bmp_ros.weights.zoo import LICENCES, PERMISSIVE
@@ -169,6 +170,33 @@ class RunSettings:
     )
 
 
+@dataclass(frozen=True)
+class InteractionSettings:
+    """Zones and following, per camera: may change at any time, applied to the next frame."""
+
+    zones: tuple[str, ...] = strings_field(
+        (), check=parse_zones, text="zones, each written as NAME: X Y; X Y; X Y in shares of the "
+        "image's width and height, or as NAME in FRAME: X Y; X Y; X Y in metres on the ground "
+        "(z = 0) of a tf frame",
+    )  # fmt: skip
+    zone_anchor: str = choice_field(
+        "feet", choices=("feet", "box_centre"), text="point of a person that is in a zone of the "
+        "image: the feet (ankles, else the box's lower side) or the middle of the box",
+    )  # fmt: skip
+    zone_leave: float = number_field(
+        1.0, low=0.0, high=60.0, text="seconds without being seen in a zone after which a person "
+        "has left it",
+    )  # fmt: skip
+    follow_settle: float = number_field(
+        0.5, low=0.0, high=60.0, text="seconds for which a followed person must be seen without "
+        "doubt before followed_person names them again",
+    )  # fmt: skip
+    follow_timeout: float = number_field(
+        1.0, low=0.1, high=60.0, text="seconds without a result after which followed_person is "
+        "published empty",
+    )  # fmt: skip
+
+
 CAMERAS = "cameras"
 CAMERAS_TEXT = (
     "names of several cameras, which share one set of networks; each has the parameters of a "
@@ -203,10 +231,13 @@ START = Group(StartSettings, "start", "restart the node with it")
 ENGINE = Group(EngineSettings, "unconfigured", _CLEANUP)
 CAMERA = Group(CameraSettings, "not active", _DEACTIVATE)
 RUN = Group(RunSettings, "always")
+INTERACTION = Group(InteractionSettings, "always")
 TRACKER = Group(TrackerSettings, "always", prefix="tracker.")
 SMOOTHING = Group(SmoothingSettings, "always", prefix="smoothing.")
 LOOP = Group(LoopSettings, "always")
-GROUPS = (START, ENGINE, CAMERA, RUN, TRACKER, SMOOTHING, LOOP)
+GROUPS = (START, ENGINE, CAMERA, RUN, INTERACTION, TRACKER, SMOOTHING, LOOP)
+PER_CAMERA = (CAMERA, INTERACTION)
+"""Groups that every one of several cameras has, under its name."""
 
 
 def default_of(item: Field[Any]) -> Any:
