@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People made unrecognisable: which pixels are covered, and with what.
+"""Recordings in which nobody is recognised: which topics show pictures, and frames that wait.
 
-A detector misses people in single frames. So a frame is covered wherever somebody was found a
-short time before it or will be a short time after it: frames wait for the ones that follow.
+A detector misses people in single frames. So a frame is covered wherever people were found a short
+time before it or will be found a short time after it, and a person with one id before and after a
+gap is covered on the way between: frames wait for the ones that follow. Cuts change nothing: what
+is found before and after one covers both sides of it for that short time, rather too much than too
+little, and the tracker gives nobody the id of somebody before a cut.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import cv2
 import numpy as np
 
-from bmp_ros.loop.people import People
+from bmp_ros.covering import WINDOW_S, Patch, between, union
 
-KINDS = ("bodies", "faces")
-MARGIN = 0.12
-"""What a body is grown by on every side, as a part of the root of its box's area."""
-WINDOW_S = 0.3
-"""People found within that time before and after a frame are covered in it."""
-LEAST_JOINT_SCORE = 0.2
-_FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+GAP_S = 1.0
+"""Seconds in which the tracker may miss a person whom it knows before and after."""
 # Names as in definitions, too: sensor_msgs/Image, sensor_msgs/msg/Image, sensor_msgs::msg::Image.
 _SHOWS_PICTURES = re.compile(
     r"\b\w+(?:/|::)(?:msg(?:/|::))?(?:\w*(?:Image|Video|Packet)|PointCloud2?)\b"
@@ -47,86 +45,64 @@ def shows_pictures(kind: str, definition: str | None) -> bool:
     return _SHOWS_PICTURES.search(names) is not None
 
 
-def cover(people: People, kind: str) -> np.ndarray:
-    """The pixels that hide everyone, (H, W) bool. kind: one of `KINDS`."""
-    height, width = people.image_size
-    covered = np.zeros((height, width), np.uint8)
-    for row in range(len(people)):
-        if kind == "faces":
-            _cover_face(covered, people, row)
-        else:
-            _cover_body(covered, people, row)
-    return covered.astype(np.bool_)
+@dataclass
+class _Cover:
+    """Of one frame, packed bits: own: of the people found in it. filled: of those whom the
+    tracker knows before and after it."""
+
+    at_ns: int
+    size: tuple[int, int]
+    own: np.ndarray
+    filled: np.ndarray
 
 
-def _cover_body(covered: np.ndarray, people: People, row: int) -> None:
-    x1, y1, x2, y2 = people.boxes[row].astype(float)
-    grow = max(3, round(MARGIN * float(np.sqrt(max((x2 - x1) * (y2 - y1), 1.0)))))
-    mask = people.raw_masks[row]
-    if mask.any():
-        _cover_face(covered, people, row)  # a mask may end at the collar
-        size = 2 * grow + 1
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-        covered |= cv2.dilate(mask.astype(np.uint8), kernel)
-    else:
-        top_left = round(x1) - grow, round(y1) - grow
-        cv2.rectangle(covered, top_left, (round(x2) + grow, round(y2) + grow), 1, -1)
-
-
-def _cover_face(covered: np.ndarray, people: People, row: int) -> None:
-    """A disc around the head; without any joint of it, the upper third of the box or more."""
-    x1, y1, x2, y2 = people.boxes[row].astype(float)
-    names = people.skeleton.names
-    joints = [names.index(name) for name in _FACE if name in names]
-    seen = [joint for joint in joints if people.keypoint_scores[row, joint] > LEAST_JOINT_SCORE]
-    # Whatever the joints say, a head is about an eighth of a standing person, and half as wide as
-    # the shoulders, all that the box of a person whom the image's edge cuts off may hold.
-    radius = max(0.11 * max(y2 - y1, x2 - x1), 0.3 * (x2 - x1))
-    if seen:
-        points = people.keypoints[row, seen].astype(float)
-        centre = points.mean(axis=0)
-        radius = max(radius, 1.6 * float(np.linalg.norm(points - centre, axis=1).max()))
-        cv2.circle(covered, (round(centre[0]), round(centre[1])), max(4, round(radius)), 1, -1)
-    else:
-        bottom = round(y1 + max((y2 - y1) / 3, 2 * radius))
-        cv2.rectangle(covered, (round(x1), round(y1 - radius / 2)), (round(x2), bottom), 1, -1)
-
-
-def pixelated(image: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """A copy of a BGR image (H, W, 3) with large cells where it is covered, (H, W) bool.
-
-    A cell is a 24th of the longer side: a face of less than a quarter of the image has some
-    cells only.
-    """
-    height, width = image.shape[:2]
-    cell = max(8, max(height, width) // 24)
-    small = cv2.resize(
-        image, (max(1, width // cell), max(1, height // cell)), interpolation=cv2.INTER_AREA
-    )
-    coarse = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
-    result: np.ndarray = np.where(covered[..., None], coarse, image)
-    return result
+@dataclass(frozen=True)
+class _Sighting:
+    at_ns: int
+    number: int
+    size: tuple[int, int]
+    patch: Patch
 
 
 class WaitingFrames(Generic[Item]):
-    """Frames that wait until everyone found shortly after them is known. window_ns: how long."""
+    """Frames that wait until everyone found shortly after them is known.
 
-    def __init__(self, window_ns: int) -> None:
-        self._window_ns = window_ns
-        self._waiting: deque[tuple[int, Item]] = deque()
-        self._covers: deque[tuple[int, np.ndarray]] = deque()
+    window_ns: how long before and after it a person covers a frame; the frames next to it cover
+    it up to ``gap_ns`` away, as there may be few in a second. gap_ns: how long a person with an id
+    may be missed.
+    """
+
+    def __init__(self, window_ns: int = int(WINDOW_S * 1e9), gap_ns: int = int(GAP_S * 1e9)):
+        self._window_ns, self._gap_ns = window_ns, max(gap_ns, window_ns)
+        self._past: deque[_Cover] = deque()  # of frames given out, near to those that wait
+        self._waiting: deque[_Cover] = deque()
+        self._items: deque[Item] = deque()
+        self._seen: dict[int, _Sighting] = {}
+        self._number = -1
 
     def add(
-        self, at_ns: int, item: Item, covered: np.ndarray
+        self,
+        at_ns: int,
+        item: Item,
+        size: tuple[int, int],
+        patches: Sequence[Patch],
+        ids: Sequence[int],
     ) -> Iterator[tuple[Item, np.ndarray]]:
         """Keep one more frame; give those that waited long enough, with what covers them.
 
-        Times do not decrease. Covers of another size than a frame's (the camera's mode changed)
-        do not count for it.
+        at_ns: does not decrease. size: (H, W). patches: of its people, ids: theirs, -1 without.
+        What covers a frame is (H, W) bool. Frames of another size than a frame's (the camera's
+        mode changed) do not count for it.
         """
-        self._waiting.append((at_ns, item))
-        self._covers.append((at_ns, covered))
-        while self._waiting and self._waiting[0][0] < at_ns - self._window_ns:
+        self._number += 1
+        own = np.packbits(union(patches, size))
+        self._waiting.append(_Cover(at_ns, size, own, np.zeros_like(own)))
+        self._items.append(item)
+        for patch, person in zip(patches, ids, strict=True):
+            if person >= 0:
+                self._sight(person, _Sighting(at_ns, self._number, size, patch))
+        self._seen = {i: s for i, s in self._seen.items() if at_ns - s.at_ns <= self._gap_ns}
+        while self._waiting and self._waiting[0].at_ns < at_ns - self._gap_ns:
             yield self._next()
 
     def rest(self) -> Iterator[tuple[Item, np.ndarray]]:
@@ -134,13 +110,31 @@ class WaitingFrames(Generic[Item]):
         while self._waiting:
             yield self._next()
 
+    def _sight(self, person: int, now: _Sighting) -> None:
+        """A person with an id: cover the way here in the frames since the last sighting."""
+        before = self._seen.get(person)
+        self._seen[person] = now
+        if before is None or before.size != now.size or now.at_ns - before.at_ns > self._gap_ns:
+            return
+        first = self._number - len(self._waiting) + 1  # number of the frame that waits longest
+        for number in range(max(before.number + 1, first), now.number):
+            frame = self._waiting[number - first]
+            if frame.size == now.size:
+                share = (frame.at_ns - before.at_ns) / max(now.at_ns - before.at_ns, 1)
+                way = between(before.patch, now.patch, share)
+                frame.filled |= np.packbits(union(way, frame.size))
+
     def _next(self) -> tuple[Item, np.ndarray]:
-        at_ns, item = self._waiting.popleft()
-        while self._covers[0][0] < at_ns - self._window_ns:
-            self._covers.popleft()
-        own = next(covered for time_ns, covered in self._covers if time_ns >= at_ns)
-        total = own.copy()
-        for time_ns, covered in self._covers:
-            if abs(time_ns - at_ns) <= self._window_ns and covered.shape == total.shape:
-                total |= covered
-        return item, total
+        frame = self._waiting.popleft()
+        bits = frame.own | frame.filled
+        neighbours = [*list(self._past)[-1:], *list(self._waiting)[:1]]
+        for each in [*self._past, *self._waiting]:
+            reach = self._gap_ns if any(each is n for n in neighbours) else self._window_ns
+            if each.size == frame.size and abs(each.at_ns - frame.at_ns) <= reach:
+                bits |= each.own
+        self._past.append(frame)
+        while len(self._past) > 1 and self._past[0].at_ns < frame.at_ns - self._window_ns:
+            self._past.popleft()
+        count = frame.size[0] * frame.size[1]
+        covered = np.unpackbits(bits, count=count).view(np.bool_).reshape(frame.size)
+        return self._items.popleft(), covered

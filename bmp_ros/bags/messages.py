@@ -7,6 +7,7 @@ have published (``bmp_ros/ros/person_messages.py`` makes the same message of ROS
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 
 from bmp_ros.compressed_images import decode_compressed
+from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.masks import encode_runs
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import Skeleton
@@ -23,8 +25,14 @@ from bmp_ros.resources import message_files
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 PERSON_ARRAY = "bmp_msgs/msg/PersonArray"
+PERSON_ARRAY_3D = "bmp_msgs/msg/PersonArray3D"
 INSTALL = "recordings need the library rosbags: `pip install -r requirements/bags.txt`"
+
+
+class BagError(ValueError):
+    """A bag cannot be read, or not as asked; the message names it and says what to do."""
 
 
 def import_rosbags(module: str) -> ModuleType:
@@ -62,7 +70,36 @@ class BagImage:
     @property
     def stamp_ns(self) -> int:
         """Of the header, nanoseconds; may be negative."""
-        return int(self.header.stamp.sec) * 10**9 + int(self.header.stamp.nanosec)
+        return stamp_ns(self.header)
+
+
+def stamp_ns(header: Any) -> int:
+    """Of a message's header, nanoseconds; may be negative."""
+    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
+
+
+def stamp_ns_of(data: bytes) -> int:
+    """The stamp, in nanoseconds, of a serialised message that begins with a header.
+
+    CDR: 4 bytes that tell the byte order (the lowest bit of the second one set: little endian),
+    then seconds (int32) and nanoseconds (uint32). Raises ImageError for fewer bytes.
+    """
+    try:
+        order = "<" if data[1] & 1 else ">"
+        seconds, nanoseconds = struct.unpack_from(f"{order}iI", data, 4)
+    except (struct.error, IndexError) as error:
+        raise ImageError(f"{len(data)} bytes are no message with a header") from error
+    return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def read_message(data: bytes, kind: str, store: Any) -> Any:
+    """Deserialise a message. Raises ImageError for bytes that are none of that type."""
+    try:
+        return store.deserialize_cdr(data, kind)
+    except Exception as error:  # whatever damaged lengths lead to in the generated code
+        raise ImageError(
+            f"{len(data)} bytes are no {kind}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def read_image(data: bytes, kind: str, store: Any, least_bits: int = 8) -> BagImage:
@@ -70,12 +107,7 @@ def read_image(data: bytes, kind: str, store: Any, least_bits: int = 8) -> BagIm
 
     Raises ImageError for what is no whole image, or one in an encoding that is not converted.
     """
-    try:
-        message = store.deserialize_cdr(data, kind)
-    except Exception as error:  # whatever damaged lengths lead to in the generated code
-        raise ImageError(
-            f"{len(data)} bytes are no {kind}: {type(error).__name__}: {error}"
-        ) from error
+    message = read_message(data, kind, store)
     if kind == COMPRESSED:
         pixels = decode_compressed(message.data.tobytes(), message.format, least_bits)
     else:
@@ -136,6 +168,48 @@ def write_people(header: Any, people: People, ages: np.ndarray, store: Any) -> b
         skeleton=_skeleton(people.skeleton, types), people=persons,
     )  # fmt: skip
     return bytes(store.serialize_cdr(message, PERSON_ARRAY))
+
+
+def write_people_3d(
+    header: Any,
+    people: People,
+    found: People3D,
+    ages: np.ndarray,
+    velocities: np.ndarray,
+    store: Any,
+) -> bytes:
+    """Serialise the people of one image in space as `PERSON_ARRAY_3D`.
+
+    header: of the image. ages: as for `write_people`. velocities: (N, 3) metres per second, NaN
+    where unknown.
+    """
+    types = store.types
+    joint, person = types["bmp_msgs/msg/Keypoint3D"], types["bmp_msgs/msg/Person3D"]
+    point, vector = types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Vector3"]
+    values = np.concatenate(
+        [found.keypoints, people.keypoint_scores[..., None], found.spread[..., None]], axis=2
+    ).tolist()
+    persons = []
+    for row, (cx, cy, cz) in enumerate(found.centroids.astype(float).tolist()):
+        vx, vy, vz = velocities[row].tolist()
+        persons.append(
+            person(
+                track_id=int(people.track_ids[row]),
+                track_age=float(ages[row]),
+                index=row,
+                keypoints=[
+                    joint(x=x, y=y, z=z, score=score, spread=spread)
+                    for x, y, z, score, spread in values[row]
+                ],
+                centroid=point(x=cx, y=cy, z=cz),
+                distance=float(found.distances[row]),
+                velocity=vector(x=vx, y=vy, z=vz),
+            )
+        )
+    message = types[PERSON_ARRAY_3D](
+        header=header, skeleton=_skeleton(people.skeleton, types), people=persons
+    )
+    return bytes(store.serialize_cdr(message, PERSON_ARRAY_3D))
 
 
 def _mask(mask: np.ndarray, rectangle: np.ndarray, types: Any) -> Any:

@@ -8,62 +8,48 @@ image is processed, one after the other, and the tracker takes its time from the
 from __future__ import annotations
 
 import copy
-import os
-import shutil
-import tempfile
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bmp_ros.bags.anonymise import (
-    KINDS,
-    WINDOW_S,
-    WaitingFrames,
-    cover,
-    pixelated,
-    shows_pictures,
+from bmp_ros.bags.anonymise import shows_pictures
+from bmp_ros.bags.depth_of_bag import DepthOfBag, DepthSelection, Lookahead
+from bmp_ros.bags.files import (
+    copied_connection,
+    definition_of,
+    is_compressed,
+    opened,
+    put_in_place,
+    staged,
 )
-from bmp_ros.bags.messages import (
-    COMPRESSED,
-    IMAGE,
-    PERSON_ARRAY,
-    BagImage,
-    import_rosbags,
-    read_image,
-    type_store,
-    write_image,
-    write_people,
-)
-from bmp_ros.bags.recover import in_order, recover
+from bmp_ros.bags.messages import COMPRESSED, IMAGE, BagError, import_rosbags, type_store
+from bmp_ros.bags.results import Covering, Results
+from bmp_ros.covering import KINDS
 from bmp_ros.loop import BMPLoop
-from bmp_ros.loop.people import People
 from bmp_ros.pixels import ImageError
-from bmp_ros.tracking import PersonTracker
 
 POSES = "/bmp/poses"
-_UNKNOWN_HASH = "RIHS01_" + "0" * 64
-
-
-class BagError(ValueError):
-    """A bag cannot be read, or not as asked; the message names it and says what to do."""
+MOST_REASONS = 20
+"""Different reasons that are told apart; more are counted together."""
+_NAMESPACE = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+\Z")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a bag is used.
+    """What of a bag is used, and what is made of it.
 
     image: topic of the images; None: the only one that has some. start_s, duration_s: seconds of
     the bag's time; messages outside are not copied either. every: of the images, one in so many.
-    copy: whether the bag's own messages are copied. anonymise: one of `anonymise.KINDS`: the
+    copy: whether the bag's own messages are copied. anonymise: one of `covering.KINDS`: the
     images are written with people covered, under their own topic, and other topics that may show
     pictures are left out but those in keep_pictures; ``max_people`` does not count. None:
-    everything is copied as it is.
+    everything is copied as it is. blur: cover with smooth colours rather than with cells. depth:
+    where depth is, for people in space; None: without. smooth: also write smoothed joints.
+    prefix: namespace of the results.
     """
 
     image: str | None = None
@@ -73,22 +59,30 @@ class Selection:
     copy: bool = True
     anonymise: str | None = None
     keep_pictures: tuple[str, ...] = ()
+    blur: bool = False
+    depth: DepthSelection | None = None
+    smooth: bool = False
+    prefix: str = "/bmp"
 
 
 @dataclass
 class Outcome:
-    """images, people: processed and found. copied: messages by topic. covered: images that were
-    written with people covered. left_out: topics that show pictures and were not copied.
-    failures: images that could not be read or processed, by reason. seconds: that the work on
-    images took. bag_seconds: that the messages span. image_topic: None where the bag has none."""
+    """images, people: processed and found. added: messages of results by topic and type. copied:
+    messages by topic and type. covered: images that were written with people covered. left_out:
+    topics that show pictures and were not copied. failures: images that could not be read or
+    processed, by reason. without_depth: images with people but not in space, by reason. seconds:
+    that the work on images took. bag_seconds: that the messages span. image_topic: None where the
+    bag has none. notes: what is wrong with the bag."""
 
     image_topic: str | None
     images: int = 0
     people: int = 0
+    added: Counter[tuple[str, str]] = field(default_factory=Counter)
     copied: Counter[tuple[str, str]] = field(default_factory=Counter)
     covered: int = 0
     left_out: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+    without_depth: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     bag_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -103,7 +97,7 @@ def process_bag(
     track: bool = True,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Outcome:
-    """Write the bag ``target``: what is in ``source``, and `POSES` of its images.
+    """Write the bag ``target``: what is in ``source``, and the people of its images.
 
     source: a folder, a .mcap or a .db3. target: a folder, or a .mcap; it must not exist. It
     appears when it is complete: whatever ends the work before leaves nothing. advance: called with
@@ -111,6 +105,28 @@ def process_bag(
     Raises BagError for bags that cannot be read, topics that are not there, and a target that is
     there already.
     """
+    _check(selection, target)
+    notes: list[str] = []
+    if selection.anonymise is not None:
+        loop = copy.copy(loop)  # the caller's settings stay as they are
+        loop.settings = replace(loop.settings, max_people=1000)
+    with staged(target) as folder, opened(source, notes) as reader:
+        images = _image_connections(reader, source, selection.image)
+        outcome = Outcome(images[0].topic if images else None, notes=notes)
+        rosbag2 = import_rosbags("rosbag2")
+        store = type_store()
+        written = folder / target.stem
+        writer = rosbag2.Writer(written, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP)
+        if is_compressed(reader):
+            writer.set_compression(rosbag2.CompressionMode.STORAGE, rosbag2.CompressionFormat.ZSTD)
+        with writer:
+            run = _Run(reader, writer, store, images, selection, outcome, str(source))
+            run.process(loop, track, advance)
+        put_in_place(written, target)
+    return outcome
+
+
+def _check(selection: Selection, target: Path) -> None:
     if selection.anonymise is not None and (
         selection.anonymise not in KINDS or selection.every != 1 or not selection.copy
     ):
@@ -118,83 +134,119 @@ def process_bag(
             f"anonymise is {selection.anonymise!r}, allowed: {', '.join(KINDS)}, for every image "
             "(every 1) of a bag that is copied"
         )
+    if not _NAMESPACE.match(selection.prefix):
+        raise BagError(
+            f"prefix is {selection.prefix!r}, must be a namespace such as /bmp or /robot/bmp"
+        )
     if target.exists():
         raise BagError(f"{target} is there already: nothing is overwritten; choose another name")
-    notes: list[str] = []
-    if selection.anonymise is not None:
-        loop = copy.copy(loop)  # the caller's settings stay as they are
-        loop.settings = replace(loop.settings, max_people=1000)
-    with _staged(target) as folder, _opened(source, notes) as reader:
-        images = _image_connections(reader, source, selection.image)
-        if any(each.topic == POSES for each in reader.connections):
-            raise BagError(f"{source} has a topic {POSES} already: it was processed before")
-        outcome = Outcome(images[0].topic if images else None, notes=notes)
-        writer_module = import_rosbags("rosbag2")
-        store = type_store()
-        with writer_module.Writer(
-            folder / target.stem, version=9, storage_plugin=writer_module.StoragePlugin.MCAP
-        ) as writer:
-            _run(loop, reader, writer, store, images, selection, track, outcome, advance)
-        _put(folder / target.stem, target)
-    return outcome
 
 
-def _run(
-    loop: BMPLoop,
-    reader: Any,
-    writer: Any,
-    store: Any,
-    images: list[Any],
-    selection: Selection,
-    track: bool,
-    outcome: Outcome,
-    advance: Callable[[int], object],
-) -> None:
-    wanted = {each.id for each in images}
-    copied = _copied_connections(reader, wanted, selection, store, outcome)
-    copies = {each.id: _copied_connection(writer, each, store) for each in copied}
-    poses = _poses_connection(writer, store) if images else None
-    covering = None
-    if selection.anonymise and images:
-        covering = _Covering(writer, store, images, outcome)
-    people_of = _Processing(loop, PersonTracker() if track else None)
-    chosen = [each for each in reader.connections if each.id in copies or each.id in wanted]
-    start, stop = _span(reader, selection)
-    count, first_ns, last_ns, image_ns, bits = 0, None, 0, -1, 8
-    for connection, log_ns, data in _messages(reader, chosen, start, stop, outcome):
-        advance(1)
-        first_ns, last_ns = log_ns if first_ns is None else first_ns, max(last_ns, log_ns)
-        if connection.id in copies:
-            writer.write(copies[connection.id], log_ns, data)
-            outcome.copied[connection.topic, connection.msgtype] += 1
-        if connection.id not in wanted:
-            continue
-        count += 1
-        if (count - 1) % selection.every:
-            continue
-        begun = time.perf_counter()
+class _Run:
+    """One bag on its way into another; used once."""
+
+    def __init__(
+        self,
+        reader: Any,
+        writer: Any,
+        store: Any,
+        images: list[Any],
+        selection: Selection,
+        outcome: Outcome,
+        source: str,
+    ) -> None:
+        self._reader, self._writer, self._store = reader, writer, store
+        self._selection, self._outcome = selection, outcome
+        self._wanted = {each.id for each in images}
+        copied = _copied_connections(reader, self._wanted, selection, store, outcome)
+        self._copies = {each.id: copied_connection(writer, each, store) for each in copied}
+        self._depth = None
+        if selection.depth is not None and images:
+            self._depth = DepthOfBag(reader, store, images[0].topic, selection.depth, source)
+        self._results = None
+        if images:
+            self._results = Results(
+                writer,
+                store,
+                selection.prefix,
+                in_space=self._depth is not None,
+                smooth=selection.smooth,
+            )
+            there = {each.topic for each in copied} & set(self._results.topics)
+            if there:
+                raise BagError(
+                    f"{source} has a topic {', '.join(sorted(there))} already: it was processed "
+                    "before, or the node was recorded; choose another --prefix for the results"
+                )
+        self._covering = None
+        if selection.anonymise and images:
+            self._covering = Covering(
+                writer, store, images, selection.anonymise, blur=selection.blur
+            )
+
+    def process(self, loop: BMPLoop, track: bool, advance: Callable[[int], object]) -> None:
+        outcome, selection = self._outcome, self._selection
+        start, stop = _span(self._reader, selection)
+        if self._depth is not None:
+            self._depth.begin(self._reader, start)
+        if self._results is not None:
+            self._results.begin(loop, track=track)
+        messages = Lookahead(
+            _messages(self._reader, self._chosen(), start, stop, outcome),
+            self._depth.notice if self._depth is not None else lambda connection, data: None,
+        )
+        count, first_ns, last_ns = 0, None, 0
+        for connection, log_ns, data in messages:
+            advance(1)
+            first_ns, last_ns = log_ns if first_ns is None else first_ns, max(last_ns, log_ns)
+            if connection.id in self._copies:
+                self._writer.write(self._copies[connection.id], log_ns, data)
+                outcome.copied[connection.topic, connection.msgtype] += 1
+            if connection.id not in self._wanted:
+                continue
+            count += 1
+            if (count - 1) % selection.every == 0:
+                begun = time.perf_counter()
+                self._image(connection, log_ns, bytes(data), messages)
+                outcome.seconds += time.perf_counter() - begun
+        if self._covering is not None:
+            self._covering.finish()
+            outcome.covered = self._covering.count
+        if self._results is not None:
+            outcome.added = self._results.written
+        if first_ns is not None:
+            outcome.bag_seconds = (last_ns - first_ns) / 1e9
+
+    def _chosen(self) -> list[Any]:
+        needed = set(self._copies) | self._wanted
+        if self._depth is not None:
+            needed |= {each.id for each in self._depth.connections}
+        return [each for each in self._reader.connections if each.id in needed]
+
+    def _image(self, connection: Any, log_ns: int, data: bytes, messages: Lookahead) -> None:
+        """Process one image; a failure costs its result only, and is counted."""
+        results, outcome = self._results, self._outcome
+        assert results is not None
         try:
-            if log_ns < image_ns:  # those around it, which people are tracked by, have gone
-                raise ImageError("images come more than 2 s late in a file without an index")
-            image_ns = log_ns
-            image = read_image(bytes(data), connection.msgtype, store, bits)
-            bits = image.bits  # the camera's, as in the node: its dark images stay dark
-            people, ages = people_of(image, log_ns)
-            covered = cover(people, selection.anonymise) if selection.anonymise else None
+            image = results.read(data, connection.msgtype, log_ns, self._depth)
+            found = results.find(image, log_ns)
+            cover = self._covering.patches(found) if self._covering is not None else None
         except Exception as error:  # what networks raise depends on what runs them
-            reason = _reason(error)
-            outcome.failures[reason] = outcome.failures.get(reason, 0) + 1
-            continue
-        writer.write(poses, log_ns, write_people(image.header, people, ages, store))
-        if covering is not None and covered is not None:
-            covering.add(connection, log_ns, image, covered)
+            _count(outcome.failures, _reason(error))
+            return
+        problem = results.write(image.header, log_ns, found, self._depth, messages)
+        if problem:
+            _count(outcome.without_depth, problem)
+        if self._covering is not None and cover is not None:
+            self._covering.add(connection, log_ns, image, found, cover)
         outcome.images += 1
-        outcome.people += len(people)
-        outcome.seconds += time.perf_counter() - begun
-    if covering is not None:
-        covering.finish()
-    if first_ns is not None:
-        outcome.bag_seconds = (last_ns - first_ns) / 1e9
+        outcome.people += len(found.people)
+
+
+def _count(reasons: dict[str, int], reason: str) -> None:
+    if reason not in reasons and len(reasons) >= MOST_REASONS:
+        reason = "other reasons"
+    reasons[reason] = reasons.get(reason, 0) + 1
 
 
 def _reason(error: Exception) -> str:
@@ -223,36 +275,12 @@ def _copied_connections(
                 raise BagError(f"{each.topic} is the topic that is anonymised, it cannot be kept")
         elif each.topic in selection.keep_pictures:
             copied.append(each)
-        elif shows_pictures(each.msgtype, _definition(each, store)):
+        elif shows_pictures(each.msgtype, definition_of(each, store)):
             outcome.left_out.append(each.topic)
         else:
             copied.append(each)
     outcome.left_out = sorted(set(outcome.left_out))
     return copied
-
-
-class _Covering:
-    """Writes the images with people covered, under their own topic and at their own times."""
-
-    def __init__(self, writer: Any, store: Any, images: list[Any], outcome: Outcome) -> None:
-        self._writer, self._store, self._outcome = writer, store, outcome
-        self._connections = {each.id: _copied_connection(writer, each, store) for each in images}
-        self._frames: WaitingFrames[tuple[Any, int, BagImage]] = WaitingFrames(int(WINDOW_S * 1e9))
-
-    def add(self, connection: Any, log_ns: int, image: BagImage, covered: np.ndarray) -> None:
-        for item, total in self._frames.add(log_ns, (connection, log_ns, image), covered):
-            self._write(item, total)
-
-    def finish(self) -> None:
-        for item, total in self._frames.rest():
-            self._write(item, total)
-
-    def _write(self, item: tuple[Any, int, BagImage], covered: np.ndarray) -> None:
-        connection, log_ns, image = item
-        hidden = pixelated(image.image, covered)
-        data = write_image(image.header, hidden, connection.msgtype, self._store)
-        self._writer.write(self._connections[connection.id], log_ns, data)
-        self._outcome.covered += 1
 
 
 def _messages(
@@ -268,7 +296,7 @@ def _messages(
             message = next(messages)
         except StopIteration:
             return
-        except Exception as error:  # see `_try_open`
+        except Exception as error:  # rosbags raises whatever a damaged byte leads to
             outcome.notes.append(
                 f"the bag is damaged after message {number} ({error or type(error).__name__}): "
                 "read up to there"
@@ -276,120 +304,6 @@ def _messages(
             return
         number += 1
         yield message
-
-
-class _Processing:
-    """The loop and the tracker over one image topic."""
-
-    def __init__(self, loop: BMPLoop, tracker: PersonTracker | None) -> None:
-        self._loop, self._tracker = loop, tracker
-        self._stamp_s = 0.0
-
-    def __call__(self, image: BagImage, log_ns: int) -> tuple[People, np.ndarray]:
-        """The people of an image, and the seconds (N,) since their tracks began, NaN without."""
-        people, _ = self._loop.run(image.image)
-        if self._tracker is None:
-            return people, np.full(len(people), np.nan)
-        if image.stamp_ns != 0:  # an image without a stamp is as late as the one before
-            self._stamp_s = image.stamp_ns / 1e9
-        tracked = self._tracker.update(
-            people, self._stamp_s, image=image.image, arrival_s=log_ns / 1e9
-        )
-        report = self._tracker.report()
-        known = dict(zip(report.ids.tolist(), report.ages.tolist(), strict=True))
-        ages = [known.get(each, np.nan) for each in tracked.track_ids.tolist()]
-        return tracked, np.array(ages, float)
-
-
-# ---------------------------------------------------------------- bags
-
-
-@contextmanager
-def _opened(source: Path, notes: list[str]) -> Iterator[Any]:
-    """A reader of rosbags, open. That a file was cut short is noted.
-
-    The whole part of such a file is read as a copy in the system's folder for temporary files,
-    not beside the new bag, where it would be taken for that.
-    Raises BagError.
-    """
-    with ExitStack() as stack:
-        yield _open(source, notes, stack)
-
-
-def _open(source: Path, notes: list[str], stack: ExitStack) -> Any:
-    rosbag2 = import_rosbags("rosbag2")
-    if not source.exists():
-        raise BagError(f"there is no bag {source}")
-    path = _storage_file(source)
-    reader, error = _try_open(rosbag2.Reader, path)
-    if reader is None:
-        files = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
-        left_out = None
-        if len(files) == 1 and files[0].suffix == ".mcap":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bmp-bag-"))
-            whole = Path(folder) / "recovered.mcap"
-            left_out = recover(files[0], whole)
-        if left_out is not None:
-            reader, _ = _try_open(rosbag2.Reader, whole)
-            notes.append(
-                f"{files[0]} was cut short ({error}): read up to the break, {left_out} bytes at "
-                "the end were left out"
-            )
-    if reader is None:
-        raise BagError(
-            f"{source} cannot be read as a rosbag2: {error}. Give the folder of a bag, a .mcap or "
-            "a .db3; `ros2 bag reindex` mends folders"
-        )
-    stack.callback(reader.close)
-    return reader
-
-
-def _storage_file(source: Path) -> Path:
-    """The bag itself, or the only file of a folder without metadata.yaml."""
-    if source.is_dir() and not (source / "metadata.yaml").is_file():
-        files = [*source.glob("*.mcap"), *source.glob("*.db3")]
-        if len(files) == 1:
-            return files[0]
-    return source
-
-
-def _try_open(kind: Any, path: Path) -> tuple[Any, str]:
-    """An open reader, or None and why not: rosbags raises whatever a damaged byte leads to."""
-    try:
-        reader = kind(path)
-        reader.open()
-        _put_in_order(reader)
-    except Exception as error:
-        return None, str(error) or type(error).__name__
-    return reader, ""
-
-
-def _put_in_order(reader: Any) -> None:
-    """Let files without an index be read by time: rosbags ends at the first message out of it."""
-    for storage in (reader.storage, *getattr(reader.storage, "storages", ())):
-        if hasattr(storage, "messages_scan") and not storage.chunks:
-            scan = storage.messages_scan
-            storage.messages = lambda *args, scan=scan: in_order(scan(*args))
-
-
-@contextmanager
-def _staged(target: Path) -> Iterator[Path]:
-    """A folder beside the target that is gone in the end."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".bmp-bag-", dir=target.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put(written: Path, target: Path) -> None:
-    """Move a written bag to its place: the folder, or its only file for a .mcap."""
-    if target.suffix == ".mcap":
-        (file,) = written.glob("*.mcap")
-        os.replace(file, target)
-    else:
-        os.replace(written, target)
 
 
 def _span(reader: Any, selection: Selection) -> tuple[int | None, int | None]:
@@ -426,66 +340,3 @@ def _image_connections(reader: Any, source: Path, wanted: str | None) -> list[An
             f"{', '.join(sorted(kinds[wanted]))}; split the recording"
         )
     return [each for each in reader.connections if each.topic == wanted]
-
-
-def _copied_connection(writer: Any, origin: Any, store: Any) -> Any:
-    """The same topic, type, definition and quality of service in the new bag.
-
-    One for several that agree in topic, type and quality of service, as merged recordings have.
-    """
-    for known in writer.connections:
-        if (known.topic, known.msgtype, known.ext) == (origin.topic, origin.msgtype, origin.ext):
-            return known
-    definition = _definition(origin, store)
-    return writer.add_connection(
-        origin.topic,
-        origin.msgtype,
-        msgdef=definition or "",
-        rihs01=origin.digest or _hash_of(origin.msgtype, definition),
-        serialization_format=origin.ext.serialization_format,
-        offered_qos_profiles=origin.ext.offered_qos_profiles,
-    )
-
-
-def _definition(connection: Any, store: Any) -> str | None:
-    """The type's definition; ours where the bag has none (.db3 of Humble), None if unknown.
-
-    That of std_msgs/Empty is empty, and known.
-    """
-    definition = str(connection.msgdef.data)
-    if connection.msgtype in store.types:
-        return definition or str(store.generate_msgdef(connection.msgtype, ros_version=2)[0])
-    return definition if definition.strip() else None
-
-
-def _hash_of(kind: str, definition: str | None) -> str:
-    """The type's hash, which a bare .mcap does not tell; zeros where it cannot be computed."""
-    if definition is None:
-        return _UNKNOWN_HASH
-    typesys = import_rosbags("typesys")
-    try:
-        store = typesys.get_typestore(typesys.Stores.EMPTY)
-        store.register(typesys.get_types_from_msg(definition, kind))
-        return str(store.hash_rihs01(kind))
-    except (
-        Exception
-    ):  # a definition that rosbags cannot parse; the messages are copied all the same
-        return _UNKNOWN_HASH
-
-
-def _poses_connection(writer: Any, store: Any) -> Any:
-    """Reliable, volatile, the last five: what the node offers."""
-    interfaces = import_rosbags("interfaces")
-    lasting = interfaces.QosTime(0x7FFFFFFF, 0xFFFFFFFF)
-    qos = interfaces.Qos(
-        history=interfaces.QosHistory.KEEP_LAST,
-        depth=5,
-        reliability=interfaces.QosReliability.RELIABLE,
-        durability=interfaces.QosDurability.VOLATILE,
-        deadline=lasting,
-        lifespan=lasting,
-        liveliness=interfaces.QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=lasting,
-        avoid_ros_namespace_conventions=False,
-    )
-    return writer.add_connection(POSES, PERSON_ARRAY, typestore=store, offered_qos_profiles=[qos])

@@ -13,15 +13,10 @@ pytest.importorskip("rosbags", reason="rosbags is not installed (requirements/ba
 from rosbags.rosbag2 import Writer
 from test_bag import SIZE, STORE, image, jpeg, loop, messages, pixels, write_bag
 
-from bmp_ros.bags.anonymise import (
-    WINDOW_S,
-    WaitingFrames,
-    cover,
-    pixelated,
-    shows_pictures,
-)
+from bmp_ros.bags.anonymise import GAP_S, WaitingFrames, shows_pictures
 from bmp_ros.bags.process import BagError, Selection, process_bag
 from bmp_ros.cli.main import main
+from bmp_ros.covering import WINDOW_S, Patch, cover, hidden, person_patches
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17
 
@@ -61,14 +56,14 @@ def people_of(masks: list[np.ndarray], score: float = 0.9) -> People:
 
 
 def visible_share(
-    missing: float, seed: int = 0, window_ns: int = int(WINDOW_S * 1e9)
+    missing: float, seed: int = 0, window_s: float = WINDOW_S
 ) -> tuple[float, float]:
     """Share of the true person pixels that stay visible: mean, and that of the worst frame.
 
     Detections are the truth, shifted by up to 3 pixels; some are missing.
     """
     rng = np.random.default_rng(seed)
-    frames: WaitingFrames[np.ndarray] = WaitingFrames(window_ns)
+    frames: WaitingFrames[np.ndarray] = WaitingFrames(int(window_s * 1e9), int(window_s * 1e9))
     shares = []
 
     def note(truth: np.ndarray, covered: np.ndarray) -> None:
@@ -81,9 +76,11 @@ def visible_share(
             for mask in truth
             if rng.random() >= missing
         ]
-        covered = cover(people_of(found), "bodies") if found else np.zeros((HEIGHT, WIDTH), bool)
+        patches = person_patches(people_of(found), "bodies")
         at = number * 10**9 // RATE
-        for each in frames.add(at, np.any(truth, axis=0), covered):
+        for each in frames.add(
+            at, np.any(truth, axis=0), (HEIGHT, WIDTH), patches, [-1] * len(patches)
+        ):
             note(*each)
     for each in frames.rest():
         note(*each)
@@ -97,7 +94,7 @@ def test_little_of_people_stays_visible_though_a_tenth_is_not_found() -> None:
     assert mean <= 0.02, (mean, worst)
     often, _ = visible_share(missing=0.3)
     assert often <= 0.02
-    alone, _ = visible_share(missing=0.1, window_ns=0)
+    alone, _ = visible_share(missing=0.1, window_s=0)
     assert alone > 0.05, "the frames around are what covers them"
 
 
@@ -114,28 +111,100 @@ def test_faces_are_covered_by_joints_or_by_the_upper_part_of_the_box() -> None:
         assert not (legs & covered).any()
 
 
-def test_pixelated_pixels_tell_nothing_of_what_they_cover() -> None:
+@pytest.mark.parametrize("blur", [False, True])
+def test_covered_pixels_tell_nothing_of_what_they_cover(blur: bool) -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     covered = np.zeros((HEIGHT, WIDTH), np.bool_)
     covered[40:200, 60:160] = True
-    hidden = pixelated(picture, covered)
-    np.testing.assert_array_equal(hidden[~covered], picture[~covered])
-    colours = {tuple(colour) for colour in hidden[covered].tolist()}
-    assert len(colours) < 200 and abs(hidden[covered].astype(int) - 128).mean() < 12
+    shown = hidden(picture, covered, blur=blur)
+    np.testing.assert_array_equal(shown[~covered], picture[~covered])
+    assert abs(shown[covered].astype(int) - 128).mean() < 12
+    if not blur:
+        assert len({tuple(colour) for colour in shown[covered].tolist()}) < 200
+    # Within a cell, whatever is moved about changes nothing.
+    cell = max(8, WIDTH // 24)
+    moved = picture.copy()
+    block = moved[5 * cell : 6 * cell, 6 * cell : 7 * cell]
+    block[:] = block[::-1, ::-1].copy()
+    again = hidden(moved, covered, blur=blur)
+    assert abs(again[covered].astype(int) - shown[covered]).max() <= 8
+
+
+def patch_at(x: int, y: int = 0, side: int = 1) -> Patch:
+    return Patch(x, y, np.ones((side, side), np.bool_))
 
 
 def test_frames_come_out_in_order_and_once() -> None:
-    frames: WaitingFrames[int] = WaitingFrames(100)
+    frames: WaitingFrames[int] = WaitingFrames(100, 100)
     out = []
     for number in range(20):
-        empty = np.zeros((2, 2) if number < 10 else (3, 3), np.bool_)
-        empty[0, 0] = number in (5, 15)
-        out += list(frames.add(number * 50, number, empty))
+        size = (2, 2) if number < 10 else (3, 3)
+        found = [patch_at(0)] if number in (5, 15) else []
+        out += list(frames.add(number * 50, number, size, found, [-1] * len(found)))
     out += list(frames.rest())
     assert [item for item, _ in out] == list(range(20))
+    assert {covered.shape for item, covered in out if item >= 10} == {(3, 3)}
     covered = [number for number, total in out if total.any()]
     assert covered == [3, 4, 5, 6, 7, 13, 14, 15, 16, 17]
+
+
+def test_few_images_a_second_are_covered_by_those_beside_them() -> None:
+    frames: WaitingFrames[int] = WaitingFrames()
+    out = []
+    for number in range(9):
+        found = [patch_at(0)] if number == 4 else []
+        out += list(frames.add(number * 10**9 // 2, number, (2, 2), found, [-1] * len(found)))
+    out += list(frames.rest())
+    assert [number for number, total in out if total.any()] == [3, 4, 5]
+
+
+def runner(missing: range, ids: bool) -> list[float]:
+    """Visible share of somebody who runs 6 pixels a frame at 15 Hz, missed in some frames."""
+    frames: WaitingFrames[np.ndarray] = WaitingFrames()
+    shares = []
+
+    def note(truth: np.ndarray, covered: np.ndarray) -> None:
+        shares.append(float((truth & ~covered).sum() / truth.sum()))
+
+    for number in range(40):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        cv2.ellipse(mask, (30 + 6 * number, 120), (12, 50), 0, 0, 360, 1, -1)
+        truth = mask.astype(np.bool_)
+        found = [] if number in missing else [truth]
+        patches = person_patches(people_of(found), "bodies")
+        at = number * 10**9 // RATE
+        for each in frames.add(
+            at, truth, (HEIGHT, WIDTH), patches, [7 if ids else -1] * len(patches)
+        ):
+            note(*each)
+    for each in frames.rest():
+        note(*each)
+    return shares
+
+
+def test_who_is_missed_for_longer_is_covered_on_the_way() -> None:
+    """With an id before and after: 13 frames, 0.87 s. Without, the middle would be visible."""
+    gap = range(12, 25)
+    assert max(runner(gap, ids=False)) > 0.5
+    assert max(runner(gap, ids=True)) < 0.01
+    too_long = range(10, 10 + int(GAP_S * RATE) + 1)
+    assert max(runner(too_long, ids=True)) > 0.5, "nobody knows where they were"
+
+
+def test_cuts_change_nothing() -> None:
+    """Somebody who is missed just after a cut is covered by the frames that follow, and no id
+    draws a line across it: the tracker begins anew."""
+    frames: WaitingFrames[int] = WaitingFrames(100, 400)
+    out = []
+    for number in range(20):  # the cut is before frame 10; who is there is first found in 11
+        found = [patch_at(0)] if number < 10 else [patch_at(9)] if number > 10 else []
+        ids = [1 if number < 10 else 2] * len(found)
+        out += list(frames.add(number * 50, number, (1, 10), found, ids))
+    out += list(frames.rest())
+    by_number = dict(out)
+    assert by_number[10][0, 9] and by_number[11][0, 9], "of the new scene"
+    assert not by_number[10][0, 1:9].any() and not by_number[13][0, 0]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -183,6 +252,54 @@ def test_other_pictures_are_left_out_unless_named(tmp_path) -> None:
         bad = Selection("/rgb", anonymise="faces", every=2)
         process_bag(loop(), tmp_path / "in", tmp_path / "x", bad)
     assert not (tmp_path / "x").exists()
+
+
+def test_limbs_that_the_mask_lacks_are_covered() -> None:
+    """Two stretched arms with hands, and a foot, of which the mask has nothing."""
+    trunk = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.ellipse(trunk, (160, 120), (18, 70), 0, 0, 360, 1, -1)
+    people = people_of([trunk.astype(np.bool_)])
+    names = COCO_17.names
+    places = {
+        "left_shoulder": (174, 80), "left_elbow": (200, 78), "left_wrist": (226, 76),
+        "right_shoulder": (146, 80), "right_elbow": (120, 82), "right_wrist": (94, 84),
+        "left_knee": (170, 165), "left_ankle": (185, 200),
+    }  # fmt: skip
+    people.keypoint_scores[0, 5:] = 0
+    for name, place in places.items():
+        people.keypoints[0, names.index(name)] = place
+        people.keypoint_scores[0, names.index(name)] = 0.8
+    limbs = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for line in (((174, 80), (238, 75)), ((146, 80), (82, 85)), ((170, 165), (189, 209))):
+        cv2.line(limbs, *line, 1, 7)
+    left = limbs.astype(np.bool_) & ~cover(people, "bodies")
+    assert left.sum() <= 0.01 * limbs.sum()
+    people.keypoint_scores[:] = 0
+    assert (limbs.astype(np.bool_) & ~cover(people, "bodies")).sum() > 0.4 * limbs.sum()
+
+
+def test_points_far_outside_and_people_at_the_edge() -> None:
+    mask = walker(0, 0)
+    people = people_of([mask, mask])
+    people.keypoints[0] = [-1e9, 1e9]
+    people.keypoints[1, :3] = [3e4, -3e4]
+    for kind in ("bodies", "faces"):
+        covered = cover(people, kind)
+        assert covered.shape == mask.shape
+    nobody = cover(people_of([]), "bodies")
+    assert nobody.shape == mask.shape and not nobody.any()
+
+
+def test_ids_are_not_written_but_cover(tmp_path) -> None:
+    """--no-track is about what is written; who is covered is the same."""
+    source = write_bag(tmp_path / "in", images=6)
+    for name, track in (("a", True), ("b", False)):
+        process_bag(loop(), source, tmp_path / name, Selection(anonymise="bodies"), track=track)
+    a, b = messages(tmp_path / "a"), messages(tmp_path / "b")
+    assert a["/camera/image"] == b["/camera/image"] and a["/bmp/poses"] != b["/bmp/poses"]
+    for _, data in b["/bmp/poses"]:
+        people = STORE.deserialize_cdr(data, "bmp_msgs/msg/PersonArray").people
+        assert {each.track_id for each in people} == {-1}
 
 
 def test_types_that_show_pictures() -> None:

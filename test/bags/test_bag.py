@@ -20,6 +20,7 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
 from scripted import Actor, stage
 
+from bmp_ros.bags.depth_of_bag import DepthSelection
 from bmp_ros.bags.messages import PERSON_ARRAY, type_store
 from bmp_ros.bags.process import POSES, BagError, Selection, process_bag
 from bmp_ros.bags.recover import in_order, whole_part
@@ -256,6 +257,8 @@ def test_what_is_refused(tmp_path, capsys) -> None:
         (two, tmp_path / "x", Selection(), "choose one with --image: /left/image, /right/image"),
         (mixed, tmp_path / "x", Selection(), "messages of several types"),
         (tmp_path / "done", tmp_path / "x", Selection(), "it was processed before"),
+        (source, tmp_path / "x", Selection(prefix="bmp"), "must be a namespace"),
+        (source, tmp_path / "x", Selection(depth=DepthSelection("/d")), "--depth: /d is not"),
     ):
         with pytest.raises(BagError, match=message):
             process_bag(loop(), given, target, selection)
