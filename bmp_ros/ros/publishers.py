@@ -13,6 +13,7 @@ from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from bmp_ros.camera_tracking import Tracked
+from bmp_ros.covering import RecentCovers, cover, hidden
 from bmp_ros.depth.calibration import Calibration, CalibrationError
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.drawing import draw_people
@@ -20,7 +21,7 @@ from bmp_ros.loop.people import People
 from bmp_ros.ros import markers
 from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
-from bmp_ros.ros.image_messages import image_message, jpeg_message
+from bmp_ros.ros.image_messages import image_message, jpeg_message, stamp_ns
 from bmp_ros.ros.interfaces import PersonArray, PersonArray3D, ZoneStates
 from bmp_ros.ros.person_messages import (
     detection_array,
@@ -56,6 +57,9 @@ class CameraPublishers:
         self._latency = publisher(Float64, "debug/pipeline_latency_ms")
         self._debug_image = publisher(Image, "debug_image")
         self._debug_jpeg = publisher(CompressedImage, "debug_image/compressed")
+        self._anonymised = publisher(Image, "anonymised_image")
+        self._anonymised_jpeg = publisher(CompressedImage, "anonymised_image/compressed")
+        self._covers = RecentCovers()
         self._label_image = publisher(Image, "label_image")
         self._markers = publisher(MarkerArray, "markers")
         self._poses_3d = publisher(PersonArray3D, "poses_3d")
@@ -67,6 +71,7 @@ class CameraPublishers:
             self._poses, self._processing_time, self._latency, self._debug_image,
             self._debug_jpeg, self._label_image, self._markers, self._poses_3d,
             self._empty_depth, self._smooth, self._smooth_3d, self._followed, self._zones,
+            self._anonymised, self._anonymised_jpeg,
         ]  # fmt: skip
         self._detections = None
         if detections_available():
@@ -202,6 +207,7 @@ class CameraPublishers:
         zones to draw, None without.
         """
         self._publish_debug_image(header, image, people, run.jpeg_quality)
+        self._publish_anonymised(header, image, people, run)
         if _is_wanted(self._label_image):
             self._label_image.publish(label_image(header, people))
         if self._detections is not None and _is_wanted(self._detections):
@@ -231,6 +237,21 @@ class CameraPublishers:
             self._debug_image.publish(image_message(header, drawn, "bgr8"))
         if jpeg:
             self._debug_jpeg.publish(jpeg_message(header, drawn, quality))
+
+    def _publish_anonymised(
+        self, header: Header, image: np.ndarray, people: People, run: RunSettings
+    ) -> None:
+        """The image with people covered, also those of the images shortly before."""
+        raw, jpeg = _is_wanted(self._anonymised), _is_wanted(self._anonymised_jpeg)
+        if not raw and not jpeg:
+            self._covers.clear()
+            return
+        covered = self._covers.add(stamp_ns(header.stamp) / 1e9, cover(people, run.anonymise))
+        shown = hidden(image, covered, blur=run.anonymise_with == "blur")
+        if raw:
+            self._anonymised.publish(image_message(header, shown, "bgr8"))
+        if jpeg:
+            self._anonymised_jpeg.publish(jpeg_message(header, shown, run.jpeg_quality))
 
 
 def label_image(header: Header, people: People) -> Image:

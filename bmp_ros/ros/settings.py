@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
+from bmp_ros.covering import KINDS
 from bmp_ros.fields import (
     allowed_values,
     bool_field,
@@ -166,8 +167,16 @@ class RunSettings:
         "removed from depth_without_people",
     )  # fmt: skip
     jpeg_quality: int = number_field(
-        80, low=1, high=100, integer=True, text="JPEG quality of debug_image/compressed"
+        80, low=1, high=100, integer=True, text="JPEG quality of debug_image/compressed and "
+        "anonymised_image/compressed",
+    )  # fmt: skip
+    anonymise: str = choice_field(
+        "bodies", choices=KINDS, text="what of people anonymised_image covers"
     )
+    anonymise_with: str = choice_field(
+        "pixels", choices=("pixels", "blur"),
+        text="what anonymised_image covers people with: large pixels, or smooth colours",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

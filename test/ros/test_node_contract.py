@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from array import array
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -68,6 +71,13 @@ def test_empty_frame_gives_an_empty_array(lab: Lab) -> None:
     assert poses[0].skeleton.name == "coco_17"
 
 
+def wait_for_end(lab: Lab) -> None:
+    """Wait until all of a frame is published: a subscriber who comes then gets none of it."""
+    assert lab.node is not None
+    cameras = lab.node._cameras.values()
+    wait_for(lambda: not any(each.publishing.locked() for each in cameras), "the frame's end")
+
+
 def test_no_subscriber_no_debug_image_is_drawn(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     draw = publishers.draw_people
@@ -86,6 +96,7 @@ def test_no_subscriber_no_debug_image_is_drawn(lab: Lab, monkeypatch: pytest.Mon
     # A second frame is begun only after everything of the first one is published.
     camera.send()
     wait_for(lambda: len(poses) == 2, "people again")
+    wait_for_end(lab)
     assert drawn == []
 
     debug = lab.listen("/bmp/debug_image", Image)
@@ -98,6 +109,59 @@ def test_no_subscriber_no_debug_image_is_drawn(lab: Lab, monkeypatch: pytest.Mon
     assert len(set(debug[0].data)) > 1  # somebody is drawn on the grey picture
     decoded = cv2.imdecode(np.frombuffer(jpeg[0].data, np.uint8), cv2.IMREAD_COLOR)
     assert decoded.shape == (48, 64, 3)
+
+
+def test_anonymised_image_covers_people_and_who_was_there_just_before(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    covered = []
+    cover = publishers.cover
+
+    def counted(*args: Any) -> np.ndarray:
+        covered.append(1)
+        return cover(*args)
+
+    monkeypatch.setattr(publishers, "cover", counted)
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+    def send(at: int) -> None:
+        before = len(poses)
+        camera.send(image(data=array("B", noise.tobytes())), stamp_ns=at)
+        wait_for(lambda: len(poses) > before, "people")
+        wait_for_end(lab)
+
+    start = lab.peer.get_clock().now().nanoseconds
+    send(start)
+    send(start + 10**7)
+    assert not covered, "no work without a subscriber"
+    shown = lab.listen("/bmp/anonymised_image", Image)
+    jpeg = lab.listen("/bmp/anonymised_image/compressed", CompressedImage)
+
+    def changed(message: Image) -> np.ndarray:
+        result: np.ndarray = (np.array(message.data).reshape(48, 64, 3) != noise).any(axis=2)
+        return result
+
+    send(start + 2 * 10**8)
+    wait_for(lambda: shown and jpeg, "images")
+    assert stamp_of(shown[0]) == stamp_of(jpeg[0]) == start + 2 * 10**8
+    masks = people_from_message(poses[-1]).masks.any(axis=0)
+    assert changed(shown[0])[masks].mean() > 0.99 and len(covered) == 1
+    lab.networks.people = 0
+    send(start + 4 * 10**8)
+    wait_for(lambda: len(shown) == 2, "an image")
+    assert changed(shown[1])[masks].mean() > 0.99, "missed once"
+    send(start + 10**9)
+    wait_for(lambda: len(shown) == 3, "an image")
+    assert not changed(shown[2]).any()
+    lab.networks.people = 2
+    assert all(each.successful for each in lab.set(anonymise="faces", anonymise_with="blur"))
+    send(start + 2 * 10**9)
+    wait_for(lambda: len(shown) == 4, "an image")
+    assert 0 < changed(shown[3]).sum() < changed(shown[0]).sum()
 
 
 def test_label_image_numbers_the_people(lab: Lab) -> None:
