@@ -4,8 +4,10 @@
     python -m bmp_ros.demo.camera_node --ros-args -p source:=clip -p rate:=30.0
 
 Stamps are the time of publication, as a camera's are that of exposure. Below its namespace
-(``/camera``): ``image_raw``, ``camera_info`` where the lens is known, and ``ground_truth``
-(bmp_msgs/PersonArray, the image's header) where the truth is known and there is a subscriber.
+(``/camera``): ``image_raw``, ``camera_info`` where the lens is known, and with a subscriber, where
+they are known, ``ground_truth`` (bmp_msgs/PersonArray) and ``depth/image_raw`` (16UC1, registered
+to the images: of scenes all of it, of clips that of the people, between their joints), both with
+the image's header.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,7 @@ from bmp_ros.ros.image_messages import image_message
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.process import run_node
 from bmp_ros.synthetic.clip_file import open_clip
+from bmp_ros.synthetic.coarse_depth import depth_of_people
 from bmp_ros.synthetic.ground_truth import PeopleTruth
 
 CLIP, SCENES = "clip", "scenes"
@@ -53,10 +57,12 @@ _IMAGE_FPS = 1.0
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture. image: BGR uint8 (H, W, 3). truth: where it is known."""
+    """One picture. image: BGR uint8 (H, W, 3). truth: where it is known. depth: gives (H, W)
+    metres, 0 or infinite where unknown."""
 
     image: np.ndarray
     truth: PeopleTruth | None = None
+    depth: Callable[[], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def _clip(path: Path | None) -> Source:
 
     def play() -> Iterator[Shot]:
         for frame in clip:
-            yield Shot(frame.image, frame.people)
+            yield Shot(frame.image, frame.people, partial(depth_of_people, frame.people))
 
     name = CLIP if path is None else str(path)
     return Source(name, clip.fps, play, camera_matrix=clip.camera_matrix, has_truth=True)
@@ -140,7 +146,7 @@ def _scenes() -> Source:
     def play() -> Iterator[Shot]:
         for seed in count():
             for sample in render_clip(seed, _SCENE_SECONDS, _SCENE_FPS):
-                yield Shot(sample.image, sample.people)
+                yield Shot(sample.image, sample.people, partial(np.copy, sample.depth))
 
     return Source(
         SCENES, _SCENE_FPS, play, endless=True, camera_matrix=first.camera.matrix, has_truth=True
@@ -227,11 +233,12 @@ class CameraNode(Node):
         reliability = _QOS[self._parameter("qos")]
         self._images = self.create_publisher(Image, "image_raw", reliability)
         self._info = self._info_publisher(reliability)
-        self._truth = None
+        self._truth = self._depth = None
         # The truth is that of the picture as it was rendered, not of a resized one.
         if self._source.has_truth and self._size is None:
             depth = QoSProfile(depth=TRUTH_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
             self._truth = self.create_publisher(PersonArray, "ground_truth", depth)
+            self._depth = self.create_publisher(Image, "depth/image_raw", reliability)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         clock = steady_clock()
         self.create_timer(_DIAGNOSE_S, self._diagnose, clock=clock)
@@ -342,6 +349,9 @@ class CameraNode(Node):
                 self._truth.publish(truth_message(header, shot.truth))
         if self._info is not None:
             self._info.publish(self._calibration(header, image, shot.image))
+        if self._depth is not None and shot.depth is not None:
+            if self._depth.get_subscription_count() > 0:
+                self._depth.publish(image_message(header, millimetres(shot.depth()), "16UC1"))
         self._images.publish(image_message(header, image, "bgr8"))
         self._sent += 1
         self._last = time.monotonic()
@@ -389,6 +399,12 @@ class CameraNode(Node):
             status(STATUS, self._source.name, DiagnosticStatus.OK, text, self.counts)
         )
         self._diagnostics.publish(message)
+
+
+def millimetres(metres: np.ndarray) -> np.ndarray:
+    """(H, W) uint16 as in 16UC1: 0 for what is not known, and beyond its 65 m."""
+    known = np.isfinite(metres) & (metres > 0) & (metres < 65.5)
+    return np.where(known, np.rint(1e3 * np.where(known, metres, 0)), 0).astype(np.uint16)
 
 
 def main(arguments: list[str] | None = None) -> int:

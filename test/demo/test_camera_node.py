@@ -24,6 +24,7 @@ from test_node_process import process
 
 from bmp_ros.demo.camera_node import CameraNode, open_source
 from bmp_ros.demo.truth_messages import truth_from_message
+from bmp_ros.depth.depth_messages import depth_image
 from bmp_ros.offline.video import VideoFile
 from bmp_ros.ros.image_messages import bgr_image
 from bmp_ros.ros.interfaces import PersonArray
@@ -79,6 +80,34 @@ def test_clip_is_played_with_its_truth(lab: Lab, start: Callable[..., CameraNode
             np.testing.assert_array_equal(truth.visibility, frame.people.visibility)
             np.testing.assert_allclose(truth.boxes, frame.people.boxes)
             np.testing.assert_allclose(truth.keypoints, frame.people.keypoints, atol=1e-3)
+
+
+def test_depth_of_the_clip_is_that_of_its_people(
+    lab: Lab, start: Callable[..., CameraNode]
+) -> None:
+    camera = start(rate=100.0, loop=False, images=12, wait_for=1)
+    topic = "/camera/depth/image_raw"
+    depths = listen(lab, Image, topic)
+    wait_for(lambda: lab.peer.count_publishers(topic), "the publisher of depth")
+    images = listen(lab, Image, "/camera/image_raw")
+    wait_for(lambda: camera.counts["over"] == "yes", "the end")
+    wait_for(lambda: len(depths) >= 5 and len(images) >= 5, "depth images")
+    by_stamp = {stamp_of(message): message for message in images}
+    numbers = {stamp_of(m): number for number, m in enumerate(images)}
+    checked = 0
+    for message in depths:
+        if len(images) == 12 and stamp_of(message) in by_stamp:
+            assert message.header == by_stamp[stamp_of(message)].header
+            people = open_clip().people(numbers[stamp_of(message)])
+            metres = depth_image(message) / 1000
+            shown = people.masks.any(axis=0)
+            assert (metres[~shown] == 0).all() and (metres[shown] > 0).all()
+            for mask, joints in zip(people.masks, people.joint_depths, strict=True):
+                known = joints[joints > 0]
+                assert known.min() - 0.01 <= metres[mask].min()
+                assert metres[mask].max() <= known.max() + 0.01
+            checked += 1
+    assert checked or len(images) < 12
 
 
 def test_stamps_are_now_and_the_lens_is_known(lab: Lab, start: Callable[..., CameraNode]) -> None:
