@@ -3,12 +3,14 @@ PYTHON ?= python3
 SET_UP := $(PYTHON) scripts/set_up
 ARGS ?=
 
-.PHONY: help setup demo test test-fast test-openmmlab lint format clean
+.PHONY: help setup demo view test test-fast test-view test-openmmlab lint format clean
 
 help:
 	@echo "make demo             see the node at work on a clip, over ROS 2 (sets up what it needs)"
+	@echo "make view             the same in a browser: image, skeletons, space, plots"
 	@echo "make test             run the tests on ROS 2 (ARGS='-k masks' are passed on to pytest)"
 	@echo "make test-fast        the quick ones among them, under three minutes, for who changes a line"
+	@echo "make test-view        what is looked at, in a headless browser"
 	@echo "make test-openmmlab   compare with OpenMMLab (compiles mmcv once, 15 to 25 minutes)"
 	@echo "make lint             ruff and mypy;  make format  lets ruff change the files"
 	@echo "make setup            .venv, ROS 2 and the workspace only"
@@ -21,6 +23,10 @@ demo:
 	@$(SET_UP) base ros evaluate
 	@scripts/with_ros python -m bmp_ros demo $(ARGS)
 
+view:
+	@$(SET_UP) base ros view
+	@scripts/with_ros python -m bmp_ros view --demo --web $(ARGS)
+
 test:
 	@$(SET_UP) base ros torch synthetic dev evaluate-tracking
 	@scripts/with_ros python -m pytest -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
@@ -28,6 +34,11 @@ test:
 test-fast:
 	@$(SET_UP) base ros torch synthetic dev
 	@scripts/with_ros python -m pytest -n auto -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
+
+# What needs the optional viewers: left out by make test, which does not install them.
+test-view:
+	@$(SET_UP) base ros dev view view-test
+	@scripts/with_ros python -m pytest test/viewing test/demo/test_view_node.py $(ARGS)
 
 test-openmmlab:
 	@$(SET_UP) base ros torch dev openmmlab

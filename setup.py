@@ -59,6 +59,7 @@ setup(
     extras_require={
         "onnx": ["onnxruntime", "tqdm"],
         "bags": ["rosbags", "tqdm"],
+        "view": ["rerun-sdk", "pyarrow<19", "rosbags"],
         "export": ["onnx", "onnxruntime", "torch"],
         "torch": ["torch", "torchvision", "tqdm"],
         "hub": ["huggingface_hub"],

@@ -23,7 +23,7 @@ from types import ModuleType
 
 from bmp_ros import __version__
 
-VERBS = ("infer", "models", "export", "bench", "evaluate", "train", "demo", "bag")
+VERBS = ("infer", "models", "export", "bench", "evaluate", "train", "demo", "bag", "view")
 TRACEBACK = "--traceback"
 
 

@@ -44,7 +44,7 @@ from bmp_ros.image_files import shown_name
 from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.machine import machine, machine_line
 from bmp_ros.offline.video import utf8_path
-from bmp_ros.ros.person_messages import people_from_message
+from bmp_ros.received_people import people_from_message
 
 _SCENE_IMAGES = 200
 _FIRST_IMAGE_S = 60.0

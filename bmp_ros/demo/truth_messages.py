@@ -12,8 +12,9 @@ import numpy as np
 from std_msgs.msg import Header
 
 from bmp_ros.loop.people import People
+from bmp_ros.received_people import people_from_message
 from bmp_ros.ros.interfaces import PersonArray
-from bmp_ros.ros.person_messages import people_from_message, person_array
+from bmp_ros.ros.person_messages import person_array
 from bmp_ros.synthetic.ground_truth import OCCLUDED, VISIBLE, PeopleTruth
 
 PIXEL_CENTRE = 0.5

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``People`` to and from ``bmp_msgs``: built for speed, without loss.
+"""``People`` to ``bmp_msgs``, built for speed, without loss; `received_people` reads them back.
 
 Also as ``vision_msgs/Detection2DArray``, where that package is installed.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from std_msgs.msg import Header
 
-from bmp_ros.loop.masks import decode_runs, encode_runs
+from bmp_ros.loop.masks import encode_runs
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import Skeleton
 from bmp_ros.ros.interfaces import BoundingBox, Keypoint, Mask, Person, PersonArray
@@ -79,54 +79,6 @@ def skeleton_message(skeleton: Skeleton) -> SkeletonMessage:
     return SkeletonMessage(name=skeleton.name, keypoint_names=list(skeleton.names), edges=edges)
 
 
-def people_from_message(message: PersonArray) -> People:
-    """Read a message back; raw masks are the exclusive ones, iterations are 1, ages are left out.
-
-    Raises ValueError when counts, keypoints or edges contradict the message's own sizes.
-    """
-    skeleton = _skeleton(message.skeleton)
-    count, joints = len(message.people), len(skeleton)
-    masks = np.zeros((count, message.height, message.width), np.bool_)
-    boxes = np.zeros((count, 4), np.float32)
-    per_keypoint = np.zeros((count, joints, 5), np.float32)
-    for index, person in enumerate(message.people):
-        box = person.bbox
-        boxes[index] = box.x, box.y, box.x + box.width, box.y + box.height
-        if len(person.keypoints) != joints:
-            raise ValueError(
-                f"person {index} has {len(person.keypoints)} keypoints, the skeleton "
-                f"{skeleton.name!r} has {joints}"
-            )
-        per_keypoint[index] = [
-            (k.x, k.y, k.score, k.visibility, k.presence) for k in person.keypoints
-        ]
-        mask = person.mask
-        if len(mask.counts):
-            rows = slice(mask.y_offset, mask.y_offset + mask.height)
-            columns = slice(mask.x_offset, mask.x_offset + mask.width)
-            masks[index, rows, columns] = decode_runs(mask.counts, mask.width, mask.height)
-
-    def scores(name: str) -> np.ndarray:
-        return np.array([getattr(person, name) for person in message.people], np.float32)
-
-    return People(
-        boxes=boxes,
-        scores=scores("score"),
-        pose_scores=scores("pose_score"),
-        mask_scores=scores("mask_score"),
-        keypoints=per_keypoint[..., :2].copy(),
-        keypoint_scores=per_keypoint[..., 2].copy(),
-        visibility=per_keypoint[..., 3].copy(),
-        presence=per_keypoint[..., 4].copy(),
-        masks=masks,
-        raw_masks=masks,
-        has_mask=np.array([len(person.mask.counts) > 0 for person in message.people], np.bool_),
-        iterations=np.ones(count, np.int32),
-        track_ids=np.array([person.track_id for person in message.people], np.int32),
-        skeleton=skeleton,
-    )
-
-
 def detections_available() -> bool:
     """Whether vision_msgs can be imported."""
     return importlib.util.find_spec("vision_msgs") is not None
@@ -169,16 +121,3 @@ def _mask_message(mask: np.ndarray, rectangle: np.ndarray) -> Mask:
     counts = array("I")
     counts.frombytes(np.ascontiguousarray(runs, np.uint32).data.cast("B"))
     return Mask(x_offset=x, y_offset=y, width=width, height=height, counts=counts)
-
-
-def _skeleton(message: SkeletonMessage) -> Skeleton:
-    """Return the skeleton of that name, or one made of the message where it is not ours."""
-    from bmp_ros.loop.skeletons import SKELETONS
-
-    names = tuple(message.keypoint_names)
-    known = SKELETONS.get(message.name)
-    if known is not None and known.names == names:
-        return known
-    pairs = list(message.edges)
-    edges = tuple(zip(pairs[::2], pairs[1::2], strict=True))
-    return Skeleton(message.name, names, edges, (), ())

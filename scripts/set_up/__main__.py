@@ -58,6 +58,8 @@ LAYERS: dict[str, tuple[Install, ...]] = {
     "synthetic": (Install("synthetic.txt"),),
     "evaluate": (Install("evaluate.txt"),),
     "evaluate-tracking": (Install("evaluate-tracking.txt", ("--no-deps",)),),
+    "view": (Install("view.txt", note="500 MB"),),
+    "view-test": (Install("view-test.txt"),),
     "dev": (Install("dev.txt"),),
     "openmmlab": (
         Install("openmmlab.txt"),
@@ -77,6 +79,7 @@ NEEDS = {
     "synthetic": ("base",),
     "evaluate": ("base",),
     "evaluate-tracking": ("base", "evaluate"),
+    "view": ("base",),
     "dev": ("base",),
     "openmmlab": ("base", "torch"),
 }

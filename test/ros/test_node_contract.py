@@ -16,9 +16,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.received_people import people_from_message
 from bmp_ros.ros import publishers
 from bmp_ros.ros.compatibility import array_of_bytes
-from bmp_ros.ros.person_messages import people_from_message
 
 
 def test_header_equals_input_every_keypoint_present_skeleton_matches(lab: Lab) -> None:

@@ -12,8 +12,9 @@ from std_msgs.msg import Header
 
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import MULTI_21, Skeleton
+from bmp_ros.received_people import people_from_message
 from bmp_ros.ros.interfaces import PersonArray
-from bmp_ros.ros.person_messages import people_from_message, person_array
+from bmp_ros.ros.person_messages import person_array
 from bmp_ros.ros.publishers import label_image
 
 

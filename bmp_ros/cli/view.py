@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at people: of a running node, a bag or a folder of results, in a window or a browser."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bmp_ros.cli.arguments import add_network_arguments, folder
+
+if TYPE_CHECKING:
+    from bmp_ros.viewing.moment import Moment
+    from bmp_ros.viewing.rerun_log import RerunLog
+
+_PORT = 9090
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Shows images with masks, skeletons and ids, people in space with the camera, and how "
+        "many people, scores and times went, in the Rerun viewer: a window, --web in a browser, "
+        "or --save FILE. Without a source it watches a running bmp_node until Ctrl-C."
+    )
+    parser.add_argument(
+        "source",
+        nargs="?",
+        help="a bag with people in it (`bmp bag`, or a recording of the node), or a folder with "
+        "results.json (`bmp infer --json`)",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--web", action="store_true", help="serve the viewer to browsers, which need nothing else"
+    )
+    where.add_argument("--save", type=Path, metavar="FILE", help="write a .rrd file instead")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=_PORT,
+        help="of the web page; what it shows comes from the port after it (%(default)s)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="of --web: this machine, as other machines' browsers name it (%(default)s)",
+    )
+    parser.add_argument(
+        "--memory",
+        default="1GB",
+        help="how much of the past is kept; the oldest goes first (%(default)s)",
+    )
+    parser.add_argument("--node", default="/bmp/bmp_node", help="the node to watch (%(default)s)")
+    parser.add_argument("--camera", default="", help="of a node with several cameras: its name")
+    parser.add_argument(
+        "--images",
+        metavar="WHERE",
+        help="of a node or a bag: the topic of the images; of results: where the images and "
+        "videos are, as --source of `bmp infer`; default: as they say themselves",
+    )
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="of a node: end after so many seconds"
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="play the demo clip, with a node of its own"
+    )
+    add_network_arguments(parser, precision=False)
+    parser.add_argument(
+        "--output",
+        type=folder,
+        default=Path("out/view"),
+        metavar="DIR",
+        help="of --demo: folder for the log of the node (%(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from bmp_ros.viewing.rerun_log import RerunLog
+
+    if args.demo and args.source:
+        raise ValueError("--demo shows the demo clip, and a source is given as well; drop one")
+    if args.seconds is not None and (args.source or not args.seconds > 0):
+        raise ValueError("--seconds is for a node that is watched, and must be above 0")
+    if not 1 <= args.port <= 65534:
+        raise ValueError(f"--port is {args.port}, must be 1 to 65534")
+    if not args.source:
+        _require_ros()
+    moments = _recorded(args) if args.source else None
+    title = args.source or ("demo" if args.demo else args.node)
+    log = RerunLog(title, args.memory, with_space=not _is_results(args.source))
+    try:
+        _open(log, args)
+        if moments is not None:
+            return _show_all(log, moments, args)
+        return _watch(log, args)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        log.close()
+
+
+def _open(log: RerunLog, args: argparse.Namespace) -> None:
+    if args.save is not None:
+        log.save(args.save)
+    elif args.web:
+        page = log.serve_web(args.port, args.port + 1, args.host).page
+        print(f"open {page} in a browser; where it stays black, add &renderer=webgl", flush=True)
+    else:
+        log.spawn()
+
+
+def _recorded(args: argparse.Namespace) -> Iterator[Moment]:
+    from bmp_ros.offline.infer_files import RESULTS_NAME
+    from bmp_ros.viewing.recorded import moments_of_bag, moments_of_results
+
+    path = Path(args.source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{args.source!r} is not there; give a bag, or a folder with {RESULTS_NAME}"
+        )
+    if _is_results(args.source):
+        return moments_of_results(path, args.images, _say)
+    return moments_of_bag(path, args.images, _say)
+
+
+def _is_results(source: str | None) -> bool:
+    """Whether a source is a folder or file of results, which know nothing of metres."""
+    from bmp_ros.offline.infer_files import RESULTS_NAME
+
+    path = Path(source or "").expanduser()
+    return source is not None and (path.suffix == ".json" or (path / RESULTS_NAME).is_file())
+
+
+def _show_all(log: RerunLog, moments: Iterator[Moment], args: argparse.Namespace) -> int:
+    count = 0
+    for moment in moments:
+        log.show(moment)
+        count += 1
+    print(f"{count} images: {args.save or args.source}")
+    if args.web:
+        _wait()
+    return 0 if count else 1
+
+
+def _wait() -> None:
+    """The page is served while this process lives."""
+    import threading
+
+    print("Ctrl-C ends it", flush=True)
+    threading.Event().wait()
+
+
+def _watch(log: RerunLog, args: argparse.Namespace) -> int:
+    from bmp_ros.demo.processes import ProcessError
+    from bmp_ros.demo.view_node import Watched, watch, watch_demo
+
+    try:
+        if args.demo:
+            shown = watch_demo(
+                log, preset=args.preset, device=args.device, output=args.output,
+                seconds=args.seconds,
+            )  # fmt: skip
+        else:
+            watched = Watched(args.node, args.camera, args.images or "")
+            shown = watch(watched, log, args.seconds)
+    except ProcessError as error:  # several lines: the node's log belongs to it
+        _say(str(error))
+        return 1
+    return 0 if shown else 1
+
+
+def _require_ros() -> None:
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"watching a node needs ROS 2, which cannot be imported ({error}); run make view, "
+            "source a workspace with bmp_ros, or give a bag or a folder of results"
+        ) from error
+
+
+def _say(line: str) -> None:
+    print(f"bmp view: {line}", file=sys.stderr)
