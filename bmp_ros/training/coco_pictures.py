@@ -14,6 +14,7 @@ import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from bmp_ros.evaluation.ground_truth import complete_person, people_of
 from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.detections import Detected
+from bmp_ros.training.joint_maps import JointMap, joint_map
 from bmp_ros.training.pictures import Picture
 
 LONGER_SIDE = 480
-"""Pixels to which larger pictures are shrunk in the cache."""
+"""Pixels to which larger pictures are shrunk in the cache, unless a recipe says otherwise."""
+COCO_MAP = joint_map("coco", None, COCO_17)
 NEVER_TRAINED = frozenset({785, 40083, 196141, 197388})
 """COCO ids of photographs that figures and golden vectors of this project use."""
 _FORMAT = 1
@@ -37,8 +40,9 @@ _FORMAT = 1
 class Person:
     """One labelled person, in pixels of the cached picture.
 
-    box: (4,) float32 xyxy. joints: (17, 3) float32 x y v. mask: (h, w) bool, the part of the mask
-    within its box of pixels, or None. corner: x and y of that part.
+    box: (4,) float32 xyxy. joints: (K, 3) float32 x y v of the network's skeleton.
+    mask: (h, w) bool, the part of the mask within its box of pixels, or None. corner: x and
+    y of that part.
     """
 
     box: np.ndarray
@@ -92,7 +96,10 @@ class CocoPictures:
     file, below the folder or anywhere. cache: a folder for decoded pixels, which may be deleted.
     leave_out: image ids that are not to be seen; only: those that are (None: all). all_joints:
     joints of visibility 0 are not in the picture (rendered ones) instead of not labelled. count:
-    only the first so many. masked: only pictures with somebody whose mask is known.
+    only the first so many. masked: only pictures with somebody whose mask is known. joints: where
+    the file's joints go (default: COCO's onto COCO's). longer_side: pixels to which pictures are
+    shrunk; None keeps them as they are and out of the cache: they are read when they are drawn,
+    as data sets need that are larger than the disk.
 
     Raises FileNotFoundError for a file that is missing, ValueError for annotations that cannot be
     used, and for pictures that nothing may be trained on (`NEVER_TRAINED`).
@@ -109,6 +116,8 @@ class CocoPictures:
         all_joints: bool = False,
         count: int | None = None,
         masked: bool = False,
+        joints: JointMap = COCO_MAP,
+        longer_side: int | None = LONGER_SIDE,
     ) -> None:
         file = annotations if annotations.is_file() else folder / annotations
         if not file.is_file():
@@ -124,41 +133,54 @@ class CocoPictures:
         self.left_out = sum(image["id"] not in chosen for image in document["images"])
         if not images:
             raise ValueError(f"{file} has no pictures to train on")
-        places = [find_image(folder, image) for image in images]
-        key = hashlib.sha256(
-            text + json.dumps([_FORMAT, LONGER_SIDE, [image["id"] for image in images]]).encode()
-        ).hexdigest()[:16]
-        cache.mkdir(parents=True, exist_ok=True)
-        pixels = cache / f"{file.stem}-{key}.pixels"
-        labels = pixels.with_suffix(".labels")
-        if not (labels.is_file() and pixels.is_file()):
-            entries = _entries(document, images)
-            _decode(entries, images, places, pixels)
-            labels.write_bytes(pickle.dumps(entries))
-        self._file = pixels
-        self.seen_file = pixels.with_suffix(".seen")
+        self.joints, self._longer_side = joints, longer_side
+        self._images, self._labels = images, Labels.of(document)
+        self._places = [find_image(folder, image) for image in images]
+        self._file: Path | None = None
+        if longer_side is not None:
+            key = hashlib.sha256(text + json.dumps(self._decoding()).encode()).hexdigest()[:16]
+            cache.mkdir(parents=True, exist_ok=True)
+            self._file = cache / f"{file.stem}-{key}.pixels"
+            self._fill(self._file)
+        self.seen_file = cache / "none" if self._file is None else self._file.with_suffix(".seen")
         """What `bmp_ros.training.detections` writes: for every picture its people as seen."""
         self.entries: list[Entry]
         self.seen: list[list[Seen | None]] | None
         self._read()
-
         self._numbers = [
-            number
-            for number, entry in enumerate(self.entries)
-            if not masked or any(person.mask is not None for person in entry.people)
+            number for number in range(len(images)) if not masked or self._has_mask(number)
         ]
 
+    def _decoding(self) -> list[Any]:
+        """What the cached pixels and labels depend on, beside the COCO file."""
+        first = [_FORMAT, self._longer_side, [image["id"] for image in self._images]]
+        return first if self.joints == COCO_MAP else [*first, repr(self.joints)]
+
+    def _fill(self, pixels: Path) -> None:
+        labels = pixels.with_suffix(".labels")
+        if labels.is_file() and pixels.is_file():
+            return
+        entries = []
+        first = 0
+        for image in self._images:
+            entries.append(self._labels.entry(image, self.joints, self._longer_side, first))
+            first += entries[-1].width * entries[-1].height * 3
+        _decode(entries, self._images, self._places, pixels)
+        labels.write_bytes(pickle.dumps(entries))
+
     def _read(self) -> None:
+        self.entries, self.seen = [], None
+        if self._file is None:
+            return
         self._pixels = np.memmap(self._file, np.uint8, "r")
         self.entries = pickle.loads(self._file.with_suffix(".labels").read_bytes())
-        self.seen = None
         if self.seen_file.is_file():
             self.seen = pickle.loads(self.seen_file.read_bytes())
 
     def __getstate__(self) -> dict[str, Any]:
         """Without pixels and labels: processes that prepare samples read the files themselves,
         all at once, instead of waiting for each other's."""
-        return {**self.__dict__, "_pixels": None, "entries": None, "seen": None}
+        return {**self.__dict__, "_pixels": None, "entries": [], "seen": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -170,17 +192,47 @@ class CocoPictures:
     @property
     def coco_ids(self) -> list[int]:
         """Of the pictures that are COCO's."""
-        chosen = [self.entries[number] for number in self._numbers]
-        return sorted(entry.coco_id for entry in chosen if entry.coco_id is not None)
+        chosen = [self._images[number].get("coco_id") for number in self._numbers]
+        return sorted(coco_id for coco_id in chosen if coco_id is not None)
+
+    @property
+    def image_ids(self) -> set[Any]:
+        """Of all pictures, those without a mask included."""
+        return {image["id"] for image in self._images}
+
+    @cached_property
+    def with_joints(self) -> list[tuple[int, int]]:
+        """Picture and row of every person with a labelled joint that the network has."""
+        used = [source for source, _ in self.joints.pairs]
+        return [
+            (place, row)
+            for place, number in enumerate(self._numbers)
+            for row, item in enumerate(self._labels.people_in(self._images[number]["id"]))
+            if (points := item.get("keypoints"))
+            and any(points[3 * joint + 2] > 0 for joint in used)
+        ]
+
+    def _has_mask(self, number: int) -> bool:
+        if self._file is not None:
+            return any(person.mask is not None for person in self.entries[number].people)
+        people = self._labels.people_in(self._images[number]["id"])
+        return any(bool(item.get("segmentation")) for item in people)
 
     def __getitem__(self, place: int) -> Picture:
         return self.picture(self._numbers[place])
 
     def picture(self, number: int) -> Picture:
-        """The picture of ``entries[number]``."""
-        entry = self.entries[number]
+        """Picture ``number`` of the file's, those without a mask included."""
+        if self._file is None:
+            listed = self._images[number]
+            entry = self._labels.entry(listed, self.joints, None, 0)
+            path = self._places[number]
+            image = read_annotated_image(path, listed["width"], listed["height"])
+        else:
+            entry = self.entries[number]
+            pixels = self._pixels[entry.first : entry.first + entry.height * entry.width * 3]
+            image = np.asarray(pixels).reshape(entry.height, entry.width, 3)
         height, width = entry.height, entry.width
-        image = self._pixels[entry.first : entry.first + height * width * 3]
         people = entry.people
         masks = np.zeros((len(people), height, width), bool)
         for mask, person in zip(masks, people, strict=True):
@@ -189,9 +241,9 @@ class CocoPictures:
                 rows, columns = person.mask.shape
                 mask[y : y + rows, x : x + columns] = person.mask
         joints = np.array([person.joints for person in people], np.float32)
-        joints = joints.reshape(-1, len(COCO_17), 3)
+        joints = joints.reshape(-1, len(self.joints.target), 3)
         return Picture(
-            np.asarray(image).reshape(height, width, 3),
+            image,
             masks,
             joints[..., :2],
             joints[..., 2].astype(np.int64),
@@ -205,6 +257,7 @@ class CocoPictures:
             given_boxes=np.array([person.box for person in people], np.float32).reshape(-1, 4),
             ignore=entry.ignore,
             all_joints=np.full(len(people), self.all_joints),
+            skeleton=self.joints.target,
         )
 
 
@@ -227,55 +280,82 @@ def find_image(folder: Path, image: Mapping[str, Any]) -> Path:
     raise FileNotFoundError(f"image {image['id']!r} is neither {places[0]} nor {places[1]}")
 
 
-def _entries(document: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> list[Entry]:
-    """What the cache holds of every image; labels in its pixels."""
-    people: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    for annotation in people_of(document):
-        people[annotation["image_id"]].append(annotation)
-    regions = document.get("ignore_regions", {})
-    entries: list[Entry] = []
-    first = 0
-    for image in images:
-        scale = min(1.0, LONGER_SIDE / max(image["width"], image["height"]))
+@dataclass(frozen=True)
+class Labels:
+    """People and regions of all images of a COCO file, as the file has them."""
+
+    people: Mapping[Any, list[Mapping[str, Any]]]
+    regions: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Labels:
+        people: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+        for annotation in people_of(document):
+            people[annotation["image_id"]].append(annotation)
+        return cls(people, document.get("ignore_regions", {}))
+
+    def people_in(self, image_id: Any) -> list[Mapping[str, Any]]:
+        """Those of the image that become people of its `Entry`, in the same order."""
+        return [item for item in self.people.get(image_id, ()) if _is_person(item)]
+
+    def entry(
+        self, image: Mapping[str, Any], joints: JointMap, longer_side: int | None, first: int
+    ) -> Entry:
+        """The labels of ``image`` (an item of the file) in the pixels of the shrunk picture."""
+        largest = max(image["width"], image["height"])
+        scale = 1.0 if longer_side is None else min(1.0, longer_side / largest)
         width, height = (max(1, round(image[side] * scale)) for side in ("width", "height"))
-        labelled = [complete_person(item, image) for item in people[image["id"]]]
-        ignore = [item["bbox"] for item in labelled if item["iscrowd"]]
-        ignore += regions.get(str(image["id"]), [])
+        labelled = self.people.get(image["id"], ())
+        ignore = [_completed(item, image)["bbox"] for item in labelled if item.get("iscrowd")]
+        ignore += self.regions.get(str(image["id"]), [])
         boxes = np.array(ignore, np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        entries.append(
-            Entry(
-                image["file_name"], image["id"], image.get("coco_id"), first, height, width,
-                [
-                    _person(item, image, (width, height))
-                    for item in labelled
-                    if not item["iscrowd"] and min(item["bbox"][2:]) > 0
-                ],
-                boxes * np.float32(scale),
-            )
+        people = [
+            _person(item, image, (width, height), joints) for item in self.people_in(image["id"])
+        ]
+        return Entry(
+            image["file_name"], image["id"], image.get("coco_id"), first, height, width, people,
+            boxes * np.float32(scale),
         )  # fmt: skip
-        first += width * height * 3
-    return entries
 
 
-def _person(item: Mapping[str, Any], image: Mapping[str, Any], size: tuple[int, int]) -> Person:
+def _is_person(item: Mapping[str, Any]) -> bool:
+    """Neither a crowd nor a box without area."""
+    return not item.get("iscrowd") and (not item.get("bbox") or min(item["bbox"][2:]) > 0)
+
+
+def _completed(item: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+    """`complete_person` of any number of joints: they are read apart from it."""
+    return complete_person({**item, "keypoints": None}, image)
+
+
+def _person(
+    item: Mapping[str, Any], image: Mapping[str, Any], size: tuple[int, int], joints: JointMap
+) -> Person:
     from pycocotools import mask as coco_mask
 
+    complete = _completed(item, image)
     scale = np.array(size) / [image["width"], image["height"]]
-    box = np.array(item["bbox"], np.float64)
+    box = np.array(complete["bbox"], np.float64)
     box[2:] += box[:2]
     box = np.clip(box.reshape(2, 2) * scale, 0, size).reshape(4)
-    joints = np.array(item["keypoints"], np.float32).reshape(-1, 3)
-    joints[:, :2] = (joints[:, :2] + 0.5) * scale - 0.5
+    given = item.get("keypoints") or [0] * (3 * joints.source)
+    if len(given) != 3 * joints.source:
+        raise ValueError(
+            f"annotation {item.get('id')} has {len(given)} numbers of keypoints, needs "
+            f"{3 * joints.source}: x, y and visibility of {joints.source} joints"
+        )
+    points = joints(np.array(given, np.float32).reshape(-1, 3))
+    points[:, :2] = (points[:, :2] + 0.5) * scale - 0.5
     mask, corner = None, (0, 0)
-    if item["segmentation"]:
-        whole = coco_mask.decode(item["segmentation"])
+    if complete["segmentation"]:
+        whole = coco_mask.decode(complete["segmentation"])
         if whole.shape != size[::-1]:
             whole = cv2.resize(whole * np.uint8(255), size, interpolation=cv2.INTER_AREA) > 127
         whole = whole.astype(bool)
         if whole.any():
             mask, corner = _cut(whole)
-    return Person(box.astype(np.float32), joints, mask, corner)
+    return Person(box.astype(np.float32), points, mask, corner)
 
 
 def _cut(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:

@@ -7,15 +7,17 @@ An interrupted training goes on where it was when called again in the same way.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bmp_ros.training.trainer import Schedule, Task
+    from bmp_ros.training.optimisation import Schedule
+    from bmp_ros.training.trainer import Score, Task
 
 COCO_IDS = "coco_ids.json"
 """Beside the weights: the COCO pictures that they were trained on."""
@@ -41,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="batches in all")
     parser.add_argument("--batch", type=int, help="pictures per step")
     parser.add_argument(
+        "--accumulate", type=int, help="parts in which a step is computed, for little memory"
+    )
+    parser.add_argument(
         "--minutes",
         type=float,
         help="end after so long, whatever the steps: the learning rate falls with the clock",
@@ -48,11 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--size", type=_size, help="canvas, WIDTHxHEIGHT, multiples of 32")
     parser.add_argument(
-        "--start-from", type=Path, help="weights (.pth), or folder of exported networks"
+        "--start-from",
+        type=Path,
+        help="weights (.pth), folder of exported networks, name of the zoo or a preset",
     )
     parser.add_argument("--device", default="auto", help="auto (CUDA if there is one), cpu, cuda")
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16"),
+        "--precision", choices=("fp32", "bf16", "fp16"),
         help="of the computation; bf16 is twice as fast on processors with AVX512-BF16 or AMX",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
@@ -64,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     import cv2
     import torch
 
+    from bmp_ros.training import processes
     from bmp_ros.training.trainer import train
 
     if args.threads is not None:
@@ -75,17 +83,49 @@ def run(args: argparse.Namespace) -> int:
     given = {
         name: value
         for name, value in (
-            ("steps", args.steps), ("batch", args.batch), ("learning_rate", args.learning_rate)
+            ("steps", args.steps), ("batch", args.batch), ("learning_rate", args.learning_rate),
+            ("accumulate", args.accumulate),
         )
         if value is not None
     }  # fmt: skip
-    task, schedule, precision = _training(args)
-    weights_file = train(
-        task, replace(schedule, **given), args.output, device=device,
-        precision=args.precision or precision, workers=args.workers, minutes=args.minutes,
-    )  # fmt: skip
-    print(weights_file)
+    with processes.joined(device) as own:
+        task, schedule, precision = _training(args)
+        schedule = replace(schedule, **given)
+        if problems := schedule.problems():
+            raise ValueError("; ".join(problems))
+        weights_file = train(
+            task, schedule, args.output, device=own, precision=args.precision or precision,
+            workers=args.workers, minutes=args.minutes, score=_score(task, args.output, own),
+        )  # fmt: skip
+        if weights_file is not None and processes.rank() == 0:
+            _write_section(task, weights_file)
+            print(weights_file)
     return 0
+
+
+def _score(task: Any, output: Path, device: str) -> Score | None:
+    """What scores a task's checkpoints; None for rendered pictures alone, and where pycocotools,
+    which counts, is not installed."""
+    from bmp_ros.training.mixture import Mixture
+    from bmp_ros.training.scoring import score_network
+
+    if not isinstance(task.pictures, Mixture) or importlib.util.find_spec("pycocotools") is None:
+        return None
+
+    def score(network: Any, step: int) -> dict[str, float]:
+        drawing = output / "predictions" / f"{step:07d}.jpg"
+        return score_network(task, network, task.pictures.kept_aside(), device, drawing)
+
+    return score
+
+
+def _write_section(task: Any, weights: Path) -> None:
+    """``section.yaml`` beside the weights: what a preset says to run them."""
+    import yaml
+
+    section = {task.role: task.section(str(weights.absolute()))}
+    text = yaml.safe_dump(section, sort_keys=False, default_flow_style=None)
+    (weights.parent / "section.yaml").write_text(text, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +158,8 @@ def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
         if args.size is not None:
             recipe = replace(recipe, size=args.size)
         if args.start_from is not None:
-            recipe = replace(recipe, start_from=str(args.start_from.absolute()))
+            start = args.start_from
+            recipe = replace(recipe, start_from=str(start.absolute() if start.exists() else start))
         torch.manual_seed(recipe.schedule.seed)
         task, coco_ids = prepare(recipe, args.root, args.cache.expanduser())
         args.output.mkdir(parents=True, exist_ok=True)

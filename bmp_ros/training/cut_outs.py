@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.coco_pictures import CocoPictures
 from bmp_ros.training.pictures import Picture
 from bmp_ros.training.warping import box_areas, pixel_counts, window_of
@@ -123,7 +122,8 @@ def pasted(random: np.random.Generator, view: Picture, cut: CutOut) -> Picture:
     joints = cut.joints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     seen = cut.joints[:, 2].astype(np.int64)
     if np.linalg.det(matrix[:, :2]) < 0:
-        joints, seen = joints[COCO_17.flip_indices], seen[COCO_17.flip_indices]
+        mirrored = view.skeleton.flip_indices
+        joints, seen = joints[mirrored], seen[mirrored]
     inside = ((joints >= -0.5) & (joints < np.array(size) - 0.5)).all(axis=1)
     covered = _covered(view, front)
     box = np.zeros((1, 4), np.float32)

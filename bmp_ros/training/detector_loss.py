@@ -12,6 +12,7 @@ from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
 from bmp_ros.networks.rtmdet_ins import RTMDetInsOutput, mask_logits
+from bmp_ros.training.normalisers import shared_weight
 
 CANDIDATES = 13
 """Best overlaps whose sum says how many locations a person gets."""
@@ -88,7 +89,7 @@ def detector_loss(output: RTMDetInsOutput, priors: Tensor, truth: Truth) -> dict
     owners, targets = assign(predicted.detach(), logits.detach(), priors, truth.boxes, truth.there)
     image, location = (owners >= 0).nonzero(as_tuple=True)
     person = owners[image, location]
-    total = targets.sum().clamp(min=1)
+    total = shared_weight(targets.sum(), logits)
     focal = quality_focal_loss(logits, targets)
     unknown = within(predicted.detach(), centres, truth.ignore, truth.ignored) & (owners < 0)
     focal = focal.masked_fill(unknown, 0.0)
@@ -110,7 +111,8 @@ def detector_loss(output: RTMDetInsOutput, priors: Tensor, truth: Truth) -> dict
         fine = functional.interpolate(
             grid[:, None], scale_factor=2.0, mode="bilinear", align_corners=False
         )[:, 0]
-        mask_loss = dice_loss(fine.sigmoid(), truth.masks[mask]).mean()
+        mask_loss = dice_loss(fine.sigmoid(), truth.masks[mask]).sum()
+    mask_loss = mask_loss / shared_weight(len(mask), logits)
     return {"class": CLASS * focal.sum() / total, "box": BOX * box, "mask": MASK * mask_loss}
 
 

@@ -50,12 +50,16 @@ def detector_sample(
     size: tuple[int, int],
     others: Callable[[int], Sequence[Picture]] | None = None,
     cut_outs: CutOuts | None = None,
+    *,
+    painted_share: float = PAINTED_SHARE,
+    mosaic_share: float = MOSAIC_SHARE,
 ) -> DetectorSample:
     """One augmented sample on a canvas of ``size`` (width, height).
 
     others: draws more pictures, for mosaics; None for none. cut_outs: people to paste.
+    painted_share, mosaic_share: see `PAINTED_SHARE`, `MOSAIC_SHARE`.
     """
-    if others is not None and random.random() < MOSAIC_SHARE:
+    if others is not None and random.random() < mosaic_share:
         view = mosaic(random, [picture, *others(3)], size)
     else:
         view = random_view(random, picture, size, VIEW)
@@ -69,7 +73,7 @@ def detector_sample(
         for known, person in zip(view.masked, view.detected or [None] * len(view), strict=True)
     ]
     paintable = [row for row in range(len(view)) if view.masked[row] or guessed[row] is not None]
-    if paintable and random.random() < PAINTED_SHARE:
+    if paintable and random.random() < painted_share:
         count = int(random.integers(1, len(paintable) + 1))
         painted = random.permutation(paintable)[:count]
         for row in painted:

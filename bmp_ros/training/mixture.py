@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,8 +31,23 @@ class Pictures(Protocol):
         ...
 
 
+class People(Protocol):
+    """A numbered stream of people whose joints are labelled, each with its picture."""
+
+    def draw_person(
+        self, number: int, seed: int, validation: bool
+    ) -> tuple[np.random.Generator, Picture, int]:
+        """Person ``number``: a generator, the picture and the row in it."""
+        ...
+
+
 class Folder(Protocol):
     """Pictures by number."""
+
+    @property
+    def with_joints(self) -> Sequence[tuple[int, int]]:
+        """Picture and row of everybody with a labelled joint."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -62,6 +77,27 @@ class Mixture:
         else:
             return random, self.more(random, 1)[0]
         return random, folder[place]
+
+    def kept_aside(self) -> Iterator[Picture]:
+        """All pictures that are for validation."""
+        for folder in self.held_out:
+            for number in range(len(folder)):
+                yield folder[number]
+
+    def draw_person(
+        self, number: int, seed: int, validation: bool
+    ) -> tuple[np.random.Generator, Picture, int]:
+        """See `People`. Of a folder, everybody is drawn equally often."""
+        random = np.random.default_rng((seed, 2, number))
+        if validation:
+            places = [(folder, each) for folder in self.held_out for each in folder.with_joints]
+            folder, (place, row) = places[(number * 7919) % len(places)]
+        else:
+            shares = np.array(self.weights) / np.sum(self.weights)
+            folder = self.folders[int(random.choice(len(self.folders), p=shares))]
+            people = folder.with_joints
+            place, row = people[int(random.integers(len(people)))]
+        return random, folder[place], row
 
     def more(self, random: np.random.Generator, count: int) -> list[Picture]:
         shares = np.array(self.weights) / np.sum(self.weights)

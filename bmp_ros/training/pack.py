@@ -142,12 +142,13 @@ def files_of_recipes(recipes: Iterable[Path], root: Path, cache: Path) -> dict[s
         for folder in (*folders, *kept):
             if folder.seen_file.is_file():
                 files[f"{CACHE}/{folder.seen_file.name}"] = folder.seen_file
-        for source, folder in zip(recipe.data, folders, strict=True):
+        for source in recipe.data:
             place = root / source.folder
-            files[f"{source.folder}/{source.annotations}"] = folder.file
-            every = json.loads(folder.file.read_bytes())["images"]
-            used = {entry.image_id for entry in folder.entries}
-            used |= set(recipe.held_out.get(Path(source.annotations).name, ()))
+            annotations = place / source.annotations
+            files[f"{source.folder}/{source.annotations}"] = annotations
+            every = json.loads(annotations.read_bytes())["images"]
+            same = [folder for folder in (*folders, *kept) if folder.file == annotations]
+            used = set().union(*(folder.image_ids for folder in same))
             for image in every:
                 if image["id"] in used:
                     found = find_image(place, image)

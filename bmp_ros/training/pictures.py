@@ -14,7 +14,7 @@ import numpy as np
 from bmp_ros.engines.letterbox import PADDING_VALUE
 from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.masks import mask_from_run_lengths
-from bmp_ros.loop.skeletons import COCO_17
+from bmp_ros.loop.skeletons import COCO_17, Skeleton
 from bmp_ros.synthetic.ground_truth import mask_box
 from bmp_ros.training.detections import Detected, read_detections
 from bmp_ros.training.warping import (
@@ -43,14 +43,14 @@ def no_boxes() -> np.ndarray:
 class Picture:
     """N people and their answers.
 
-    image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool. keypoints: (N, 17, 2) float32, x y with
-    pixel centres at integers. visibility: (N, 17), COCO's 0, 1, 2; 0 also means "place unknown".
+    image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool. keypoints: (N, K, 2) float32, x y with
+    pixel centres at integers. visibility: (N, K), COCO's 0, 1, 2; 0 also means "place unknown".
     detected: N detections that fit the people (None: missed), or empty when nobody looked.
     has_mask: (N,) bool, None for all. Others have an empty mask, and ``given_boxes``.
     given_boxes: (N, 4) float32 xyxy as annotated, None where everybody has a mask.
     ignore: (M, 4) float32 xyxy, regions with people whom nobody labelled.
     all_joints: (N,) bool, None for all: a joint of visibility 0 is not in the picture; otherwise
-    nobody labelled it.
+    nobody labelled it. skeleton: whose K joints these are.
     """
 
     image: np.ndarray
@@ -62,6 +62,7 @@ class Picture:
     given_boxes: np.ndarray | None = None
     ignore: np.ndarray = field(default_factory=no_boxes)
     all_joints: np.ndarray | None = None
+    skeleton: Skeleton = COCO_17
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -224,6 +225,7 @@ def mosaic(
         np.concatenate([part.boxes for part in parts]),
         np.concatenate([part.ignore for part in parts]),
         np.concatenate([part.joints_complete for part in parts]),
+        parts[0].skeleton,
     )
 
 
@@ -273,7 +275,7 @@ def warp(
     keypoints = keypoints + matrix[:, 2].astype(np.float32)
     visibility = picture.visibility
     if np.linalg.det(matrix[:, :2]) < 0:
-        order = COCO_17.flip_indices
+        order = picture.skeleton.flip_indices
         keypoints, visibility = keypoints[:, order], visibility[:, order]
     inside = ((keypoints >= -0.5) & (keypoints < np.array(size) - 0.5)).all(axis=2)
     visibility = np.where(inside, visibility, 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bmp_ros.training.normalisers import shared_weight
+
 ABSENT_WEIGHT = 0.1
 """Target of a joint outside the crop: uniform, which is easily learned."""
 
@@ -25,4 +27,4 @@ def location_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     entropy = -(share * share.clamp(min=1e-12).log()).sum(dim=2)
     divergence = -(share * predicted).sum(dim=2) - entropy
     weights = weights.where(there[..., 0], ABSENT_WEIGHT * weights)
-    return (divergence * weights).sum() / weights.sum().clamp(min=1)
+    return (divergence * weights).sum() / shared_weight(weights.sum(), logits)

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from torch import nn
 
-from bmp_ros.training.coco_pictures import CocoPictures
+from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton
+from bmp_ros.training.coco_pictures import LONGER_SIDE, CocoPictures
 from bmp_ros.training.cut_outs import CutOuts
+from bmp_ros.training.joint_maps import JointMap, category_joints, joint_map
 from bmp_ros.training.mixture import Mixture
-from bmp_ros.training.read_back import calibrate, read_back_tiny
+from bmp_ros.training.optimisation import Schedule
+from bmp_ros.training.starting import start_from
 from bmp_ros.training.tasks import KINDS, Size, make_task
-from bmp_ros.training.trainer import Schedule, Task
+from bmp_ros.training.trainer import Task
 
-CALIBRATION_BATCHES = 8
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Source:
     annotations: the COCO file, below the folder. all_joints: a joint of visibility 0 is not in the
     picture, as in rendered ones; otherwise nobody labelled it. cut_outs: its people are pasted
     into other pictures. count: only the first so many pictures. masked: only pictures with
-    somebody whose mask is known, which is all that a segmenter learns from.
+    somebody whose mask is known, which is all that a segmenter learns from. joint_map: where the
+    file's joints go, see `bmp_ros.training.joint_maps`; None: by the joints that the file names.
+    validation: nothing of it is trained on, all of it is kept aside.
     """
 
     folder: str
@@ -44,16 +46,20 @@ class Source:
     cut_outs: bool = False
     count: int | None = None
     masked: bool = False
+    joint_map: Any = None
+    validation: bool = False
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What a YAML file says.
 
-    network: detector, pose or segmenter. start_from: a folder of exported networks or a file of
-    weights (.pth). held_out: a JSON file beside the recipe with the ids of every annotation file
-    that are not trained on: validation, thresholds and checkpoints are theirs. pasted_share: of
-    the pictures, those that get people of other ones pasted in.
+    network: a key of `KINDS`. options: the network's own, see its task. start_from: a folder of
+    exported networks, a file of weights (.pth), a name of the zoo or a preset. longer_side: pixels
+    to which pictures are shrunk in the cache, None to read them from their files. held_out: a JSON
+    file beside the recipe with the ids of every annotation file that are not trained on:
+    validation, thresholds and checkpoints are theirs. pasted_share: of the pictures, those that
+    get people of other ones pasted in.
     """
 
     network: str
@@ -64,6 +70,16 @@ class Recipe:
     schedule: Schedule = field(default_factory=lambda: Schedule(1, 1, 1e-3))
     precision: str = "fp32"
     pasted_share: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    longer_side: int | None = LONGER_SIDE
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The joints that the network learns; ValueError for a name that is not known."""
+        name = self.options.get("skeleton", COCO_17.name)
+        if name not in SKELETONS:
+            raise ValueError(f"skeleton is {name!r}, allowed: {', '.join(SKELETONS)}")
+        return SKELETONS[name]
 
 
 def read_recipe(file: Path) -> Recipe:
@@ -89,10 +105,15 @@ def read_recipe(file: Path) -> Recipe:
                 f"{file}: weight of {source.folder} is {source.weight}, allowed: >= 0"
             )
         sources.append(source)
-    if not sum(source.weight for source in sources) > 0:
+    if not sum(source.weight for source in sources if not source.validation) > 0:
         raise ValueError(f"{file}: every weight of data is 0, so that there is nothing to draw")
     schedule = values.get("schedule", {})
     _known(file, "schedule", schedule, Schedule)
+    if "drops" in schedule:
+        schedule["drops"] = tuple(schedule["drops"])
+    schedule = replace(KINDS[network].schedule, **schedule)
+    if problems := schedule.problems():
+        raise ValueError(f"{file}: schedule: {'; '.join(problems)}")
     precision = values.get("precision", "fp32")
     if precision not in PRECISIONS:
         raise ValueError(f"{file}: precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
@@ -104,9 +125,11 @@ def read_recipe(file: Path) -> Recipe:
         json.loads((file.parent / held_out).read_text(encoding="utf-8")) if held_out else {},
         None if size is None else (int(size[0]), int(size[1])),
         values.get("start_from"),
-        replace(KINDS[network].schedule, **schedule),
+        schedule,
         precision,
         float(values.get("pasted_share", 0.0)),
+        values.get("options", {}),
+        values.get("longer_side", LONGER_SIDE),
     )
 
 
@@ -120,13 +143,33 @@ def open_folders(
         kept = recipe.held_out.get(annotations.name, [])
         options: dict[str, Any] = {
             "all_joints": source.all_joints, "count": source.count, "masked": source.masked,
+            "joints": joints_of(source, folder, recipe.skeleton),
+            "longer_side": recipe.longer_side,
         }  # fmt: skip
+        if source.validation:
+            held_out.append(CocoPictures(folder, annotations, cache, **options))
+            continue
         folders.append(CocoPictures(folder, annotations, cache, leave_out=kept, **options))
         if folders[-1].left_out:
             held_out.append(CocoPictures(folder, annotations, cache, only=kept, **options))
     if not held_out:
-        raise ValueError("held_out names no picture of the data: nothing tells when to stop")
+        raise ValueError(
+            "held_out names no picture of the data, and no folder is for validation: nothing "
+            "tells when to stop"
+        )
     return folders, held_out
+
+
+def joints_of(source: Source, folder: Path, skeleton: Skeleton) -> JointMap:
+    """Where the joints of a source go; ValueError names the file."""
+    file = folder / source.annotations
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there")
+    names = category_joints(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        return joint_map(source.joint_map, names, skeleton)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def prepare(recipe: Recipe, root: Path, cache: Path) -> tuple[Task, list[int]]:
@@ -136,34 +179,15 @@ def prepare(recipe: Recipe, root: Path, cache: Path) -> tuple[Task, list[int]]:
     annotations or weights that cannot be used.
     """
     folders, held_out = open_folders(recipe, root, cache)
-    pasted = [
-        folder for folder, source in zip(folders, recipe.data, strict=True) if source.cut_outs
-    ]
+    sources = [source for source in recipe.data if not source.validation]
+    pasted = [folder for folder, source in zip(folders, sources, strict=True) if source.cut_outs]
     cut_outs = CutOuts(pasted, share=recipe.pasted_share) if recipe.pasted_share > 0 else None
-    mixture = Mixture(folders, [source.weight for source in recipe.data], held_out, cut_outs)
-    task = make_task(recipe.network, mixture, recipe.size)
+    mixture = Mixture(folders, [source.weight for source in sources], held_out, cut_outs)
+    task = make_task(recipe.network, mixture, recipe.size, recipe.options)
     if recipe.start_from is not None:
-        start_from(task, root / recipe.start_from)
+        for line in start_from(task, recipe.start_from, root):
+            print(f"start_from: {line}")
     return task, sorted({coco_id for folder in folders for coco_id in folder.coco_ids})
-
-
-def start_from(task: Task, weights: Path) -> None:
-    """Load a folder of exported networks, or a file of weights, into the task's network."""
-    if weights.is_dir():
-        read_back_tiny(task.name, task.network, weights)
-        batches = [
-            task.collate([task.sample(number, 0) for number in range(first, first + 8)])
-            for first in range(0, 8 * CALIBRATION_BATCHES, 8)
-        ]
-        calibrate(task.network, lambda: _run(task, task.network, batches))
-    else:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        task.network.load_state_dict(state)
-
-
-def _run(task: Task, network: nn.Module, batches: Sequence[Any]) -> None:
-    for batch in batches:
-        task.losses(network, batch)
 
 
 def _known(file: Path, section: str, values: Any, kind: type) -> None:

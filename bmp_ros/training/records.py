@@ -18,6 +18,17 @@ def append_row(file: Path, row: Mapping[str, float | str]) -> None:
         writer.writerow(row)
 
 
+def to_tensorboard(folder: Path, step: int, row: Mapping[str, float]) -> None:
+    """Write ``row`` for TensorBoard, into ``folder/tensorboard``; where that is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for name, value in row.items():
+            writer.add_scalar(name, value, step)
+
+
 def keep_rows(file: Path, last: int) -> None:
     """Drop the rows of steps after ``last``: who goes on from there writes them anew."""
     if not file.is_file():
@@ -53,6 +64,8 @@ def draw_curves(folder: Path) -> Path | None:
     figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.5), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         for column, label in ((name, "training"), (f"held-out {name}", "held out, averaged")):
+            if column not in rows[0]:
+                continue
             axis.plot(steps, [float(row[column]) for row in rows], label=label)
         axis.set(title=name, xlabel="step", ylim=(0, None))
         axis.legend()

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bmp_ros.training.detector_loss import dice_loss
+from bmp_ros.training.normalisers import shared_weight
 
 NEAR_SHARE = 0.5
 """Part of the cross-entropy that is counted per pixel of the person instead of the picture."""
@@ -24,13 +25,14 @@ def segmenter_loss(logits: Tensor, scores: Tensor, masks: Tensor) -> dict[str, T
     # would hardly count. Dice ignores how sure the rest is; this does not.
     person = masks.sum(dim=(1, 2)).clamp(min=16)
     near = entropy.sum(dim=(1, 2)) / (4 * person)
-    entropy_loss = NEAR_SHARE * near.mean() + (1 - NEAR_SHARE) * entropy.mean() * 4
+    people = shared_weight(len(masks), logits)
+    each = NEAR_SHARE * near + (1 - NEAR_SHARE) * entropy.mean(dim=(1, 2)) * 4
     with torch.no_grad():
         found, truth = logits > 0, masks > 0.5
         union = (found | truth).sum(dim=(1, 2)).clamp(min=1)
         overlap = (found & truth).sum(dim=(1, 2)) / union
     return {
-        "entropy": ENTROPY * entropy_loss,
-        "dice": DICE * dice_loss(logits.sigmoid(), masks).mean(),
-        "score": SCORE * (scores - overlap).square().mean(),
+        "entropy": ENTROPY * each.sum() / people,
+        "dice": DICE * dice_loss(logits.sigmoid(), masks).sum() / people,
+        "score": SCORE * (scores - overlap).square().sum() / people,
     }

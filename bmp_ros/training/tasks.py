@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three trainings: network, samples and loss of each, and how long and how fast."""
+"""The trainings by name: network, samples and loss of each, and how long and how fast."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,35 @@ from torch import Tensor, nn
 from bmp_ros.engines.letterbox import BGR_MEAN, BGR_STD, grid_priors
 from bmp_ros.networks.conv_pose import ConvPose
 from bmp_ros.networks.point_segmenter import PointSegmenter
-from bmp_ros.networks.rtmdet_ins import PACKAGED_SIZE, RTMDetIns, RTMDetInsOutput
+from bmp_ros.networks.rtmdet_ins import (
+    PACKAGED_SIZE,
+    PUBLISHED_SIZES,
+    RTMDetIns,
+    RTMDetInsOutput,
+    RTMDetInsSize,
+)
 from bmp_ros.training.detector_loss import Truth, detector_loss
 from bmp_ros.training.detector_samples import (
+    MOSAIC_SHARE,
+    PAINTED_SHARE,
     DetectorSample,
     detector_sample,
     fitted_detector_sample,
 )
 from bmp_ros.training.mixture import Pictures, RenderedPictures
+from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.pose_loss import location_loss
-from bmp_ros.training.pose_samples import PoseSamples, pose_samples
+from bmp_ros.training.pose_samples import BACKGROUND_FACTOR, PoseSamples, pose_samples
 from bmp_ros.training.segmenter_loss import segmenter_loss
 from bmp_ros.training.segmenter_samples import SegmenterSample, segmenter_sample
-from bmp_ros.training.trainer import Schedule, Task
+from bmp_ros.training.top_down import (
+    HRNetTask,
+    OmniPoseTask,
+    PMPoseTask,
+    TopDownTask,
+    checked,
+)
+from bmp_ros.training.trainer import Task
 
 Size = tuple[int, int]
 DetectorBatch = tuple[Tensor, ...]
@@ -38,16 +54,45 @@ DETECTOR_CANVAS = (512, 384)
 SEGMENTER_CANVAS = (320, 256)
 
 
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What a recipe may say under ``options`` of a detector.
+
+    variant: "packaged", a published size (tiny, s, m, l, x), or a mapping with ``widen`` and
+    ``deepen``, factors of size l. painted_share: of the canvases with people whose mask is known,
+    those on which some are painted out and no longer to be found. mosaic_share: of the canvases,
+    those that show four pictures.
+    """
+
+    variant: Any = "packaged"
+    painted_share: float = PAINTED_SHARE
+    mosaic_share: float = MOSAIC_SHARE
+
+    @property
+    def network_size(self) -> RTMDetInsSize:
+        if self.variant == "packaged":
+            return PACKAGED_SIZE
+        if isinstance(self.variant, Mapping):
+            return RTMDetInsSize.scaled(**self.variant)
+        if self.variant not in PUBLISHED_SIZES:
+            known = ", ".join(("packaged", *PUBLISHED_SIZES))
+            raise ValueError(f"options: variant is {self.variant!r}, allowed: {known}")
+        return RTMDetInsSize.scaled(*PUBLISHED_SIZES[self.variant])
+
+
 @dataclass
 class DetectorTask:
     """RTMDet-Ins with one class, on canvases of ``size`` (width, height)."""
 
     pictures: Pictures
     size: Size = DETECTOR_CANVAS
+    options: Mapping[str, Any] = field(default_factory=dict)
     name: str = "detector"
+    role: str = "detector"
 
     def __post_init__(self) -> None:
-        self.network: nn.Module = RTMDetIns(PACKAGED_SIZE, classes=1)
+        self.given = DetectorOptions(**checked(DetectorOptions, self.options, "options"))
+        self.network: nn.Module = RTMDetIns(self.given.network_size, classes=1)
         self._priors = torch.from_numpy(grid_priors(self.size))
         self._mean = torch.tensor(BGR_MEAN).view(1, 3, 1, 1)
         self._std = torch.tensor(BGR_STD).view(1, 3, 1, 1)
@@ -57,8 +102,10 @@ class DetectorTask:
         if validation:
             return fitted_detector_sample(picture, self.size)
         return detector_sample(
-            random, picture, self.size, partial(self.pictures.more, random), self.pictures.cut_outs
-        )
+            random, picture, self.size, partial(self.pictures.more, random),
+            self.pictures.cut_outs, painted_share=self.given.painted_share,
+            mosaic_share=self.given.mosaic_share,
+        )  # fmt: skip
 
     def collate(self, samples: list[DetectorSample]) -> DetectorBatch:
         canvases = torch.from_numpy(np.stack([sample.canvas for sample in samples]))
@@ -78,6 +125,10 @@ class DetectorTask:
         output = RTMDetInsOutput(*(part.float() for part in network(images)))
         return detector_loss(output, self._priors.to(device), Truth(*truth))
 
+    def section(self, weights: str) -> dict[str, Any]:
+        """What a preset says under ``detector`` to run ``weights`` as they were trained."""
+        return {"engine": "rtmdet_ins", "weights": weights, "input_size": list(self.size)}
+
 
 @dataclass
 class PoseTask:
@@ -86,6 +137,7 @@ class PoseTask:
     pictures: Pictures
     size: Size = ConvPose.input_size
     name: str = "pose"
+    role: str = "pose_estimator"
 
     def __post_init__(self) -> None:
         if self.size != ConvPose.input_size:
@@ -114,6 +166,13 @@ class PoseTask:
             return {"location": sum(p.sum() for p in network.parameters()) * torch.tensor(0.0)}
         return {"location": location_loss(network.logits(crops), heatmaps, weights)}
 
+    def section(self, weights: str) -> dict[str, Any]:
+        """What a preset says under ``pose_estimator`` to run ``weights`` as they were trained."""
+        return {
+            "engine": "conv_pose", "weights": weights, "background_factor": BACKGROUND_FACTOR,
+            "flip_test": False,
+        }  # fmt: skip
+
 
 @dataclass
 class SegmenterTask:
@@ -122,6 +181,7 @@ class SegmenterTask:
     pictures: Pictures
     size: Size = SEGMENTER_CANVAS
     name: str = "segmenter"
+    role: str = "segmenter"
 
     def __post_init__(self) -> None:
         self.network: nn.Module = PointSegmenter()
@@ -155,25 +215,69 @@ class SegmenterTask:
         logits, scores = network.decode(each, points, labels, first)
         return segmenter_loss(logits.float(), scores.float(), masks)
 
+    def section(self, weights: str) -> dict[str, Any]:
+        """What a preset says under ``segmenter`` to run ``weights`` as they were trained."""
+        return {"engine": "point_segmenter", "weights": weights}
+
 
 @dataclass(frozen=True)
 class Kind:
-    """A network that is trained here, and the schedule that it has by default."""
+    """A network that is trained here, its schedule and its options where a recipe says nothing."""
 
     task: Callable[..., Any]
     schedule: Schedule
+    options: Mapping[str, Any] | None = None
+    """None: the network has no options."""
 
+
+# The published schedules: RTMDet-Ins for 300 epochs of COCO at 16 pictures, the others for 210 of
+# their data sets.
+_PUBLISHED_POSE = Schedule(
+    903_018, 128, 1e-3, weight_decay=0.1, warmup=500, warmup_from=1e-3, shape="drops",
+    drops=(170 / 210, 200 / 210), clip=1.0, layer_decay=0.75, save_every=5000,
+)  # fmt: skip
+_PUBLISHED_HRNET = replace(
+    _PUBLISHED_POSE, steps=983_146, batch=32, layer_decay=1.0, optimizer="adam", clip=10.0
+)
+_PUBLISHED_DETECTOR = Schedule(
+    2_199_600, 16, 2e-3, warmup=1000, shape="flat_cosine", final=0.05, averaging=0.9998,
+    save_every=5000,
+)  # fmt: skip
 
 KINDS: dict[str, Kind] = {
-    "detector": Kind(DetectorTask, Schedule(6500, 8, 2e-3)),
+    "detector": Kind(DetectorTask, Schedule(6500, 8, 2e-3), {}),
     "pose": Kind(PoseTask, Schedule(20000, 4, 2e-3)),
     "segmenter": Kind(SegmenterTask, Schedule(8000, 4, 1.5e-3)),
+    "rtmdet_ins": Kind(
+        partial(DetectorTask, size=(640, 640)), _PUBLISHED_DETECTOR, {"variant": "l"}
+    ),
+    "vit_pose": Kind(TopDownTask, _PUBLISHED_POSE, {}),
+    "pmpose": Kind(PMPoseTask, _PUBLISHED_POSE, {}),
+    "hrnet": Kind(HRNetTask, _PUBLISHED_HRNET, {}),
+    "omnipose": Kind(OmniPoseTask, _PUBLISHED_HRNET, {}),
 }
 
 
-def make_task(name: str, pictures: Pictures | Path, size: Size | None = None) -> Task:
-    """The training called ``name`` on ``pictures``, or on the rendered ones of a folder."""
+def make_task(
+    name: str,
+    pictures: Pictures | Path,
+    size: Size | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Task:
+    """The training called ``name`` on ``pictures``, or on the rendered ones of a folder.
+
+    size: (width, height) of canvases or crops, None for the usual one. options: the network's own.
+    Raises ValueError for options that it does not have.
+    """
+    kind = KINDS[name]
+    if kind.options is None and options:
+        raise ValueError(f"{name} has no options, got {dict(options)}")
     if isinstance(pictures, Path):
         pictures = RenderedPictures(pictures, with_detections=name != "detector")
-    task: Task = KINDS[name].task(pictures, **({} if size is None else {"size": size}))
+    arguments: dict[str, Any] = {}
+    if kind.options is not None:
+        arguments["options"] = {**kind.options, **(options or {})}
+    if size is not None:
+        arguments["size"] = size
+    task: Task = kind.task(pictures, **arguments)
     return task

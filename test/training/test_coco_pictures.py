@@ -65,10 +65,9 @@ def test_the_cache_is_read_again_and_survives_pickling(
 
 
 def test_large_pictures_shrink_with_their_labels(
-    folder: Path, pictures: CocoPictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, pictures: CocoPictures, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("bmp_ros.training.coco_pictures.LONGER_SIDE", 64)
-    small = CocoPictures(folder, Path("people.json"), tmp_path)
+    small = CocoPictures(folder, Path("people.json"), tmp_path, longer_side=64)
     assert small[2].image.shape == (48, 64, 3)
     assert np.abs(small[2].boxes - pictures[2].boxes / 2).max() <= 1
     seen = small[2].visibility > 0

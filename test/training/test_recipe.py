@@ -128,7 +128,7 @@ def gather_annotations_of_discs(folder: Path) -> None:
 
 def test_the_recipes_that_come_with_the_package_are_valid() -> None:
     files = sorted(CONFIG.glob("*.yaml"))
-    assert {read_recipe(file).network for file in files} == {"detector", "pose", "segmenter"}
+    assert {read_recipe(file).network for file in files} >= {"detector", "pose", "segmenter"}
     kept = json.loads((CONFIG / "kept_aside.json").read_text())
     assert len(set(kept["train_a.json"])) == 100 and len(set(kept["train_b.json"])) == 130
     assert not NEVER_TRAINED & {*kept["train_a.json"], *kept["train_b.json"]}

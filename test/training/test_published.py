@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The published networks at reduced width: they train, go on exactly, and run as a preset does."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from figures import write_figures
+
+from bmp_ros.loop.frame import Frame
+from bmp_ros.training import trainer
+from bmp_ros.training.recipe import prepare, read_recipe
+from bmp_ros.training.scoring import make_engine, score_network
+from bmp_ros.training.trainer import train
+
+VIT = {"variant": {"width": 384, "depth": 2, "hidden": 64, "channels": 8}}
+HRNET = {"variant": {"widths": [8, 16, 32, 64], "modules": [1, 1, 1], "blocks": 1}}
+REDUCED: dict[str, dict[str, Any]] = {
+    "rtmdet_ins": {"options": {"variant": {"widen": 0.125, "deepen": 0.17}}, "size": [96, 96]},
+    "vit_pose": {
+        "options": {**VIT, "mask_background": {"dim": 0.25}, "drop_path": 0.2,
+                    "skeleton": "multi_23"},
+        "size": [96, 128],
+    },
+    "pmpose": {"options": {**VIT, "mask_background": {"dim": 0.25}}},
+    "hrnet": {"options": HRNET, "size": [64, 96]},
+    "omnipose": {"options": HRNET, "size": [64, 96]},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("published")
+    for data_set in ("coco", "mpii", "aic"):
+        write_figures(root / data_set, 4, data_set)
+    return root
+
+
+def write_recipe(root: Path, network: str, **schedule: Any) -> Path:
+    coco = {"folder": "coco", "annotations": "coco.json"}
+    data = [coco, {**coco, "validation": True}]
+    if REDUCED[network]["options"].get("skeleton") == "multi_23":
+        data += [{"folder": name, "annotations": f"{name}.json"} for name in ("mpii", "aic")]
+    steps = {"steps": 4, "batch": 2, "warmup": 1, "save_every": 2, **schedule}
+    recipe = {"network": network, "data": data, "schedule": steps, **REDUCED[network]}
+    file = root / f"{network}.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return file
+
+
+@pytest.mark.parametrize("network", sorted(REDUCED))
+def test_each_goes_on_exactly_and_its_weights_run_as_a_preset(
+    network: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    file = write_recipe(root, network, score_every=4)
+
+    def run(folder: str, stop_after: int | None = None) -> Any:
+        recipe = read_recipe(file)
+        torch.manual_seed(0)
+        task, _ = prepare(recipe, root, root / "cache")
+        pictures: Any = task.pictures  # type: ignore[attr-defined]
+        drawing = tmp_path / folder / "predictions" / "last.jpg"
+
+        def score(network: Any, step: int) -> dict[str, float]:
+            return score_network(task, network, pictures.kept_aside(), "cpu", drawing)  # type: ignore[arg-type]
+
+        weights = train(
+            task, recipe.schedule, tmp_path / folder, stop_after=stop_after, score=score
+        )
+        assert drawing.is_file() or stop_after
+        return task, weights
+
+    _, whole = run("whole")
+    run("parts", 2)
+    task, parts = run("parts")
+    first, second = (torch.load(weights, weights_only=True) for weights in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    rows = list(csv.DictReader((tmp_path / "whole" / "losses.csv").open()))
+    assert [row["AP"] == "nan" for row in rows] == [True, False]
+    assert (tmp_path / "whole" / f"{task.name}.best.pth").is_file()
+
+    picture = next(task.pictures.kept_aside())
+    engine = make_engine(task, second, "cpu")
+    if task.role == "detector":
+        engine.detect(Frame(picture.image), score_threshold=0.3)
+    else:
+        poses = engine.estimate(Frame(picture.image), picture.boxes, picture.masks)
+        assert poses.keypoints.shape == (1, 17, 2)
+    outputs = task.network.eval()(torch.zeros(1, 3, *task.size[::-1]))
+    assert outputs is not None
+
+
+def test_the_layers_of_a_transformer_learn_at_their_own_rates(root: Path) -> None:
+    from bmp_ros.training.optimisation import parameter_groups
+
+    recipe = read_recipe(write_recipe(root, "vit_pose", layer_decay=0.5, weight_decay=0.1))
+    task, _ = prepare(recipe, root, root / "cache")
+    groups = parameter_groups(task.network, recipe.schedule, task.layer_of)  # type: ignore[attr-defined]
+    scale = {p: g["scale"] for g in groups for p in g["params"]}
+    decay = {p: g["weight_decay"] for g in groups for p in g["params"]}
+    named = dict(task.network.named_parameters())
+    assert len(scale) == len(named)
+    for name, expected in (
+        ("backbone.pos_embed", 0.125), ("backbone.patch_embed.projection.weight", 0.125),
+        ("backbone.layers.0.ffn.layers.1.weight", 0.25), ("backbone.layers.1.ln1.bias", 0.5),
+        ("backbone.ln1.weight", 1.0), ("head.final_layer.weight", 1.0),
+    ):  # fmt: skip
+        assert scale[named[name]] == expected, name
+    assert decay[named["backbone.pos_embed"]] == decay[named["backbone.ln1.weight"]] == 0
+    assert decay[named["head.final_layer.weight"]] == 0.1
