@@ -134,12 +134,26 @@ def copied_connection(writer: Any, origin: Any, store: Any) -> Any:
 def definition_of(connection: Any, store: Any) -> str | None:
     """The type's definition; ours where the bag has none (.db3 of Humble), None if unknown.
 
-    That of std_msgs/Empty is empty, and known.
+    That of std_msgs/Empty is empty, and known. Ours of bmp_msgs has changed between versions: it
+    counts only if the first message fits.
     """
-    definition = str(connection.msgdef.data)
-    if connection.msgtype in store.types:
-        return definition or str(store.generate_msgdef(connection.msgtype, ros_version=2)[0])
-    return definition if definition.strip() else None
+    definition, kind = str(connection.msgdef.data), connection.msgtype
+    if kind in store.types and not definition:
+        if kind.startswith("bmp_msgs/") and not _fits(connection, store):
+            return None
+        return str(store.generate_msgdef(kind, ros_version=2)[0])
+    return definition if definition.strip() or kind in store.types else None
+
+
+def _fits(connection: Any, store: Any) -> bool:
+    """Whether the first message of a connection is one of our type of that name."""
+    try:
+        for _, _, data in connection.owner.messages([connection]):
+            store.deserialize_cdr(data, connection.msgtype)
+            break
+    except Exception:  # rosbags raises whatever bytes of another type lead to
+        return False
+    return True
 
 
 def _hash_of(kind: str, definition: str | None) -> str:

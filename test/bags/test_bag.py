@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed (requirements/bags.txt)")
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import (
+    CompressionFormat,
+    CompressionMode,
+    Reader,
+    StoragePlugin,
+    Writer,
+)
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
 from scripted import Actor, stage
@@ -25,6 +32,7 @@ from bmp_ros.bags.messages import PERSON_ARRAY, type_store
 from bmp_ros.bags.process import POSES, BagError, Selection, process_bag
 from bmp_ros.bags.recover import in_order, whole_part
 from bmp_ros.cli.main import main
+from bmp_ros.resources import message_files
 
 STORE = type_store()
 SIZE = (48, 64)
@@ -390,6 +398,83 @@ def test_a_bag_of_humble_has_no_definitions(tmp_path) -> None:
     assert found["/camera/image"].msgdef.data == definition
     assert found["/camera/image"].digest == STORE.hash_rihs01("sensor_msgs/msg/Image")
     assert found["/thing"].digest == "RIHS01_" + "0" * 64
+
+
+def old_people(number: int) -> tuple[Any, bytes]:
+    """The types of version 0.1.0, in which people had no age, and a message of them."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types: dict[str, Any] = {}
+    for file in message_files():
+        text = file.read_text().replace("float32 track_age\n", "")
+        types |= get_types_from_msg(text, f"bmp_msgs/msg/{file.stem}")
+    store.register(types)
+    made = store.types
+    person = made["bmp_msgs/msg/Person"](
+        track_id=number, score=0.5, pose_score=0.25, mask_score=0.0,
+        bbox=made["bmp_msgs/msg/BoundingBox"](x=1.0, y=2.0, width=3.0, height=4.0), keypoints=[],
+        mask=made["bmp_msgs/msg/Mask"](
+            x_offset=0, y_offset=0, width=0, height=0, counts=np.zeros(0, np.uint32)
+        ),
+    )  # fmt: skip
+    message = made[PERSON_ARRAY](
+        header=header(1.0), height=48, width=64, people=[person, person],
+        skeleton=made["bmp_msgs/msg/Skeleton"](
+            name="coco_17", keypoint_names=["nose"], edges=np.zeros(0, np.uint8)
+        ),
+    )  # fmt: skip
+    return store, bytes(store.serialize_cdr(message, PERSON_ARRAY))
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_bag_with_people_of_version_0_1_0(tmp_path, plugin) -> None:
+    """Copied with its own definition; results go to another namespace. Without a definition, as in
+    Humble, ours does not fit, and none is better than a wrong one."""
+    old, data = old_people(3)
+    assert "track_age" not in old.generate_msgdef(PERSON_ARRAY, ros_version=2)[0]
+    source = tmp_path / "in"
+    with Writer(source, version=9, storage_plugin=plugin) as writer:
+        camera = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=STORE)
+        poses = writer.add_connection(POSES, PERSON_ARRAY, typestore=old)
+        for number in range(3):
+            writer.write(camera, number, image(1.0 + number / 10, pixels(number)))
+            writer.write(poses, number, data)
+    with pytest.raises(BagError, match="--prefix"):
+        process_bag(loop(), source, tmp_path / "x", Selection())
+    process_bag(loop(), source, tmp_path / "out", Selection(prefix="/again"))
+    after = messages(tmp_path / "out")
+    assert [each for _, each in after[POSES]] == [data] * 3 and len(after["/again/poses"]) == 3
+    with Reader(tmp_path / "out") as reader:
+        found = {each.topic: each for each in reader.connections}
+    own = get_typestore(Stores.EMPTY)
+    own.register(get_types_from_msg(found[POSES].msgdef.data, PERSON_ARRAY))
+    read = own.deserialize_cdr(after[POSES][0][1], PERSON_ARRAY)
+    assert [person.track_id for person in read.people] == [3, 3]
+    assert found[POSES].digest == old.hash_rihs01(PERSON_ARRAY)
+    assert found["/again/poses"].digest == STORE.hash_rihs01(PERSON_ARRAY)
+    if plugin == StoragePlugin.SQLITE3:
+        (file,) = source.glob("*.db3")
+        (source / "metadata.yaml").unlink()
+        with sqlite3.connect(file) as database:
+            database.execute("DELETE FROM message_definitions")
+            database.execute("UPDATE topics SET type_description_hash = ''")
+        process_bag(loop(), source, tmp_path / "bare", Selection(prefix="/again"))
+        with Reader(tmp_path / "bare") as reader:
+            found = {each.topic: each for each in reader.connections}
+        assert not found[POSES].msgdef.data and found[POSES].digest == "RIHS01_" + "0" * 64
+
+
+def test_a_compressed_bag_stays_compressed(tmp_path) -> None:
+    source = tmp_path / "in"
+    writer = Writer(source, version=9, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    with writer:
+        camera = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=STORE)
+        for number in range(5):
+            writer.write(camera, number, image(1.0, np.zeros((*SIZE, 3), np.uint8)))
+    process_bag(loop(), source, tmp_path / "out", Selection())
+    assert messages(tmp_path / "out")["/image"] == messages(source)["/image"]
+    with Reader(tmp_path / "out") as reader:
+        assert {chunk.compression for chunk in reader.storage.storages[0].chunks} == {"zstd"}
 
 
 @pytest.mark.parametrize(
