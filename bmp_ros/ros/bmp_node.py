@@ -29,8 +29,10 @@ from bmp_ros.ros.engine_loading import (
     load_engines,
     memory_in_use,
 )
+from bmp_ros.ros.executor_tasks import ExecutorTasks
 from bmp_ros.ros.following import answer_follow
 from bmp_ros.ros.frame_processor import Answer, Estimate, FrameProcessor
+from bmp_ros.ros.interaction import Interaction
 from bmp_ros.ros.interfaces import EstimatePeople, FollowPerson
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.process import forward_log, run_node, stop_forwarding
@@ -65,6 +67,7 @@ class BmpNode(ManagedNode):
         self._listening = False
         self._enabled = True
         self._problem = ""
+        self._interaction = Interaction(self, ExecutorTasks(self))
         self._counter = IdCounter()  # one for the process: no id ever means two people
         self.parameters = NodeParameters(self)
         unknown = self.parameters.unknown()
@@ -179,7 +182,7 @@ class BmpNode(ManagedNode):
             build=self._build_loop,
         )
         self.parameters.take_preset(self._engines.preset.loop)
-        processor = FrameProcessor(self, self.parameters, self._engines.loop)
+        processor = FrameProcessor(self, self.parameters, self._engines.loop, self._interaction)
         worker = Worker(processor.process, processor.answer, processor.report_bug)
         worker.start()
         self._worker = worker
@@ -194,6 +197,7 @@ class BmpNode(ManagedNode):
         self._stop_worker("the node is being cleaned up", None)
         for camera in self._cameras.values():
             camera.publishers.destroy()
+        self._interaction.close()
         self._cameras = {}
         self._engines = None
         self.parameters.frozen = ()
@@ -204,6 +208,7 @@ class BmpNode(ManagedNode):
         for camera in self._cameras.values():
             camera.stop_listening()
             camera.stop()
+            self._interaction.camera_stopped(camera)
 
     def _stop_worker(self, reason: str, timeout: float | None) -> bool:
         if self._worker is None:
@@ -221,6 +226,8 @@ class BmpNode(ManagedNode):
         self._enabled = bool(request.data)
         for camera in self._cameras.values():
             camera.enable(self._enabled)
+            if not self._enabled:
+                self._interaction.camera_stopped(camera)
         response.success = True
         response.message = "enabled" if self._enabled else "disabled"
         if not self._listening:
@@ -274,6 +281,7 @@ class BmpNode(ManagedNode):
         return response
 
     def _watch_cameras(self) -> None:
+        self._interaction.tidy()
         if not self._listening:
             return
         timeout = self.parameters.run().image_timeout

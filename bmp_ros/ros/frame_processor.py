@@ -19,7 +19,6 @@ from std_msgs.msg import Header
 
 from bmp_ros.camera_tracking import Tracked
 from bmp_ros.depth.calibration import CalibrationError
-from bmp_ros.interaction.zones import parse_zones
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.loop.protocols import Detections
@@ -29,20 +28,15 @@ from bmp_ros.ros.camera import Camera, CameraInputs, ReceivedMessage
 from bmp_ros.ros.depth_input import NoDepthError
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
-from bmp_ros.ros.following import Space, followed_person
+from bmp_ros.ros.following import Space
 from bmp_ros.ros.image_messages import ImageError, bgr_image, decode_image, read_image, stamp_ns
+from bmp_ros.ros.interaction import Demand, Interaction
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
-from bmp_ros.ros.settings import InteractionSettings
 from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.transforms import NoTransformError
-from bmp_ros.ros.zone_states import (
-    NoZonesError,
-    OccupiedZones,
-    who_is_inside,
-    zone_states,
-)
+from bmp_ros.ros.zone_states import OccupiedZones
 
 _REPEAT_S = 5.0
 _AGAIN_S = 60.0  # what comes and goes is said again after so long
@@ -72,11 +66,18 @@ class _Skipped(Exception):  # noqa: N818
 class FrameProcessor:
     """Runs the loop on images; its methods never raise for what an image or a network does."""
 
-    def __init__(self, node: LifecycleNode, parameters: NodeParameters, loop: BMPLoop) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        parameters: NodeParameters,
+        loop: BMPLoop,
+        interaction: Interaction,
+    ) -> None:
         self._node = node
         self._log = node.get_logger()
         self._parameters = parameters
         self._loop = loop
+        self._interaction = interaction
         self._throttle = Throttle()
         self._missing: dict[tuple[str, str], str] = {}
 
@@ -195,15 +196,18 @@ class FrameProcessor:
         stages = {**report.stage_ms, "track": tracked.milliseconds}
         overhead_ms = elapsed_ms - report.stage_ms.get("total", 0.0) - tracked.milliseconds
         stages["node overhead"] = overhead_ms
-        smooth = self._smooth(camera, header, tracked)
-        settings = self._parameters.interaction(camera.key)
+        demand = self._interaction.demand(
+            camera, self._parameters.run(), self._parameters.interaction(camera.key), self._tell
+        )
+        smooth = self._smooth(camera, header, tracked, demand)
         space = None
-        lifted = self._lift(camera, inputs, header, tracked, settings)
+        lifted = self._lift(camera, inputs, header, tracked, demand)
         if lifted is not None:
-            space = self._publish_lifted(camera, tracked, lifted)
+            space = self._publish_lifted(camera, tracked, lifted, demand)
             stages["depth"] = lifted.milliseconds
-        self._follow(camera, header, tracked, space, arrival_s, settings.follow_settle)
-        occupied = self._watch_zones(camera, inputs, header, tracked, space, settings)
+        occupied = self._interact(
+            camera, inputs, header, image, tracked, smooth, space, arrival_s, demand, stages
+        )
         camera.statistics.add(age_s, stages, len(people), report.not_finite)
         no_markers = camera.publishers.publish_wanted(
             header,
@@ -281,14 +285,41 @@ class FrameProcessor:
             self._log.info(f"{camera.name}: the camera's turns are known, in frame {ego.frame!r}")
         return found
 
-    def _smooth(self, camera: Camera, header: Header, tracked: Tracked) -> People | None:
+    def _smooth(
+        self, camera: Camera, header: Header, tracked: Tracked, demand: Demand
+    ) -> People | None:
         """Publish smoothed joints; None, and nothing is remembered, while nobody wants them."""
-        if not camera.publishers.wants_smooth:
+        if not (camera.publishers.wants_smooth or demand.smooth):
             camera.tracking.stop_smoothing()
             return None
         people = camera.tracking.smooth(tracked, self._parameters.smoothing())
         camera.publishers.publish_smooth(header, people, tracked.ages)
         return people
+
+    def _interact(
+        self,
+        camera: Camera,
+        inputs: CameraInputs,
+        header: Header,
+        image: np.ndarray,
+        tracked: Tracked,
+        smooth: People | None,
+        space: Space | None,
+        arrival_s: float,
+        demand: Demand,
+        stages: dict[str, float],
+    ) -> OccupiedZones | None:
+        """Publish for the robot's other parts; an error in it costs nothing else of the image."""
+        try:
+            occupied, stages["interaction"] = self._interaction.publish(
+                camera, inputs, header, image, tracked, smooth, space, arrival_s, demand,
+                self._tell,
+            )  # fmt: skip
+        except Exception as error:
+            if self._throttle.due(f"{camera.name} {type(error)} in interaction", _REPEAT_S):
+                self._log.error(f"{camera.name}: interaction: {traceback.format_exc()}")
+            return None
+        return occupied
 
     def _lift(
         self,
@@ -296,14 +327,10 @@ class FrameProcessor:
         inputs: CameraInputs,
         header: Header,
         tracked: Tracked,
-        settings: InteractionSettings,
+        demand: Demand,
     ) -> Lifted | None:
         """The people in space, if there is depth and a subscriber."""
-        publishers = camera.publishers
-        wanted = publishers.wants_depth or publishers.wants_followed
-        if not wanted and publishers.wants_zones:
-            wanted = any(zone.on_ground for zone in parse_zones(settings.zones))
-        if inputs.depth is None or not wanted:
+        if inputs.depth is None or not (camera.publishers.wants_depth or demand.depth):
             camera.tracking.stop_smoothing_in_space()
             self._tell(camera, "depth")
             return None
@@ -318,76 +345,21 @@ class FrameProcessor:
         self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
         return lifted
 
-    def _publish_lifted(self, camera: Camera, tracked: Tracked, lifted: Lifted) -> Space:
+    def _publish_lifted(
+        self, camera: Camera, tracked: Tracked, lifted: Lifted, demand: Demand
+    ) -> Space:
         """Publish people in space; returns what else is made of them."""
         publishers, tracking = camera.publishers, camera.tracking
         smoothing = self._parameters.smoothing()
         placed, velocities = tracking.locate(tracked, lifted.people, smoothing)
         smooth = None
-        if publishers.wants_smooth_in_space:
+        if publishers.wants_smooth_in_space or demand.smooth_in_space:
             smooth = tracking.smooth_in_space(tracked, placed, smoothing)
         else:
             tracking.stop_smoothing_in_space()
         publishers.publish_lifted(tracked, lifted, velocities, smooth, self._parameters.run())
         optical = lifted.optical(placed)
         return Space(lifted.header, lifted.people, placed, velocities, smooth, optical)
-
-    def _follow(
-        self,
-        camera: Camera,
-        header: Header,
-        tracked: Tracked,
-        space: Space | None,
-        arrival_s: float,
-        settle_s: float,
-    ) -> None:
-        """Look where the followed person is, also without subscribers: they may be lost."""
-        row = camera.following.look(
-            tracked,
-            space,
-            swaps=camera.tracking.counts["swaps"],
-            arrival_s=arrival_s,
-            stamped=stamp_ns(header.stamp) != 0,
-            settle_s=settle_s,
-        )
-        news = camera.following.news
-        if news and self._throttle.due(f"{camera.name} {news}", _REPEAT_S):
-            self._log.info(f"{camera.name}: {camera.words(news)}")
-        if camera.publishers.wants_followed:
-            camera.publishers.publish_followed(
-                followed_person(header, tracked.people, tracked.ages, space, row)
-            )
-
-    def _watch_zones(
-        self,
-        camera: Camera,
-        inputs: CameraInputs,
-        header: Header,
-        tracked: Tracked,
-        space: Space | None,
-        settings: InteractionSettings,
-    ) -> OccupiedZones | None:
-        """Publish who is in which zone; None without zones, subscribers or a way to tell."""
-        zones = parse_zones(settings.zones)
-        if not zones or not camera.publishers.wants_zones:
-            camera.zones.forget()
-            self._tell(camera, "zones")
-            return None
-        people = tracked.people
-        try:
-            contained = who_is_inside(
-                zones, header, people, settings.zone_anchor, space, inputs.calibration,
-                inputs.transforms,
-            )  # fmt: skip
-        except NoZonesError as error:
-            self._tell(camera, "zones", error.kind, str(error))
-            return None
-        self._tell(camera, "zones")
-        found = camera.zones.update(
-            zones, contained, people.track_ids, tracked.stamp_s, settings.zone_leave
-        )
-        camera.publishers.publish_zones(zone_states(header, zones, found))
-        return OccupiedZones(zones, found)
 
     def _tell(self, camera: Camera, what: str, kind: str = "", reason: str = "") -> None:
         """Keep in the diagnostics why something is missing; log it when it begins to be.

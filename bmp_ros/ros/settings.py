@@ -162,6 +162,16 @@ class RunSettings:
     joint_inset: bool = bool_field(
         False, text="move the keypoints of poses_3d from the surface of the body into it"
     )
+    body_frames_rate: float = number_field(
+        0.0, low=0.0, high=1000.0, text="maximum rate in Hz of tf frames body_<id> of tracked "
+        "people and of their joints; needs depth and tf2_msgs; 0: none",
+    )  # fmt: skip
+    hri: bool = bool_field(
+        False, text="publish tracked people as ROS4HRI bodies below /humans/bodies; needs hri_msgs"
+    )
+    hri_remove_background: bool = bool_field(
+        False, text="make what is not the person black in /humans/bodies/<id>/cropped"
+    )
     people_margin: int = number_field(
         8, low=0, high=200, integer=True, text="margin in pixels around people when they are "
         "removed from depth_without_people",
