@@ -76,14 +76,17 @@ def cover(people: People, kind: str) -> np.ndarray:
 def between(before: Patch, after: Patch, share: float) -> list[Patch]:
     """What hides a person between two sightings: both patches, moved and scaled on the way.
 
-    share: of the time from ``before`` (0) to ``after`` (1).
+    share: of the time from ``before`` (0) to ``after`` (1); below 0 and above 1 the way goes on.
     """
     corners = [
         np.array([p.x, p.y, p.x + p.mask.shape[1], p.y + p.mask.shape[0]], float)
         for p in (before, after)
     ]
     x1, y1, x2, y2 = np.rint((1 - share) * corners[0] + share * corners[1]).astype(int).tolist()
-    size = (max(x2 - x1, 1), max(y2 - y1, 1))
+    most = [2 * max(p.mask.shape[axis] for p in (before, after)) for axis in (1, 0)]
+    size = (min(max(x2 - x1, 1), most[0]), min(max(y2 - y1, 1), most[1]))
+    if not before.mask.size or not after.mask.size:
+        return []
     return [
         Patch(x1, y1, cv2.resize(p.mask.view(np.uint8), size, interpolation=0).astype(np.bool_))
         for p in (before, after)
@@ -157,7 +160,9 @@ class _Canvas:
         self._most = 4 * max(height, width)
 
     def patch(self) -> Patch:
-        return Patch(self.x, self.y, self.pixels.view(np.bool_))
+        x, y, width, height = cv2.boundingRect(self.pixels) if self.pixels.size else (0, 0, 0, 0)
+        pixels = self.pixels[y : y + height, x : x + width]
+        return Patch(self.x + x, self.y + y, np.ascontiguousarray(pixels).view(np.bool_))
 
     def circle(self, point: np.ndarray, radius: float) -> None:
         cv2.circle(self.pixels, self._at(*point.tolist()), max(1, round(radius)), 1, -1)

@@ -3,7 +3,8 @@
 
 A detector misses people in single frames. So a frame is covered wherever people were found a short
 time before it or will be found a short time after it, and a person with one id before and after a
-gap is covered on the way between: frames wait for the ones that follow. Cuts change nothing: what
+gap is covered on the way between, and a short time before the first and after the last image with
+the id, as far as they walk in it: frames wait for the ones that follow. Cuts change nothing: what
 is found before and after one covers both sides of it for that short time, rather too much than too
 little, and the tracker gives nobody the id of somebody before a cut.
 """
@@ -77,7 +78,8 @@ class WaitingFrames(Generic[Item]):
         self._past: deque[_Cover] = deque()  # of frames given out, near to those that wait
         self._waiting: deque[_Cover] = deque()
         self._items: deque[Item] = deque()
-        self._seen: dict[int, _Sighting] = {}
+        self._seen: dict[int, deque[_Sighting]] = {}  # by id, of the last window; at least one
+        self._begun: dict[int, _Sighting] = {}  # the first of an id whose speed is not known yet
         self._number = -1
 
     def add(
@@ -101,7 +103,14 @@ class WaitingFrames(Generic[Item]):
         for patch, person in zip(patches, ids, strict=True):
             if person >= 0:
                 self._sight(person, _Sighting(at_ns, self._number, size, patch))
-        self._seen = {i: s for i, s in self._seen.items() if at_ns - s.at_ns <= self._gap_ns}
+        for person, seen in list(self._seen.items()):
+            if at_ns - seen[-1].at_ns > self._gap_ns:
+                del self._seen[person]
+                self._begun.pop(person, None)
+            elif seen[-1].number < self._number and at_ns - seen[-1].at_ns <= self._window_ns:
+                # Two sightings that are next to each other tell no speed.
+                if seen[-1].at_ns - seen[0].at_ns >= self._window_ns // 3:
+                    self._fill(seen[0], seen[-1], self._waiting[-1])
         while self._waiting and self._waiting[0].at_ns < at_ns - self._gap_ns:
             yield self._next()
 
@@ -111,18 +120,35 @@ class WaitingFrames(Generic[Item]):
             yield self._next()
 
     def _sight(self, person: int, now: _Sighting) -> None:
-        """A person with an id: cover the way here in the frames since the last sighting."""
-        before = self._seen.get(person)
-        self._seen[person] = now
-        if before is None or before.size != now.size or now.at_ns - before.at_ns > self._gap_ns:
-            return
-        first = self._number - len(self._waiting) + 1  # number of the frame that waits longest
-        for number in range(max(before.number + 1, first), now.number):
-            frame = self._waiting[number - first]
-            if frame.size == now.size:
-                share = (frame.at_ns - before.at_ns) / max(now.at_ns - before.at_ns, 1)
-                way = between(before.patch, now.patch, share)
-                frame.filled |= np.packbits(union(way, frame.size))
+        """A person with an id: cover the way here in the frames since the last sighting, and, when
+        their speed is known, the way to the first one."""
+        seen = self._seen.setdefault(person, deque())
+        if seen and now.at_ns - seen[-1].at_ns <= self._gap_ns:
+            for frame in self._frames(seen[-1].number + 1, now.number):
+                self._fill(seen[-1], now, frame)
+        elif not seen:
+            self._begun[person] = now
+        seen.append(now)
+        while now.at_ns - seen[0].at_ns > self._window_ns:
+            seen.popleft()
+        first = self._begun.get(person)
+        if first is not None and now.at_ns - first.at_ns >= self._window_ns // 2:
+            del self._begun[person]
+            for frame in self._frames(0, first.number):
+                if first.at_ns - frame.at_ns <= self._window_ns:
+                    self._fill(first, now, frame)
+
+    def _frames(self, first: int, stop: int) -> Iterator[_Cover]:
+        """Those of the frames with these numbers that still wait."""
+        waits = self._number - len(self._waiting) + 1  # number of the frame that waits longest
+        for number in range(max(first, waits), stop):
+            yield self._waiting[number - waits]
+
+    def _fill(self, a: _Sighting, b: _Sighting, frame: _Cover) -> None:
+        """Cover a person of two sightings in a frame between them, before or after both."""
+        if a.size == b.size == frame.size and b.at_ns > a.at_ns:
+            share = (frame.at_ns - a.at_ns) / (b.at_ns - a.at_ns)
+            frame.filled |= np.packbits(union(between(a.patch, b.patch, share), frame.size))
 
     def _next(self) -> tuple[Item, np.ndarray]:
         frame = self._waiting.popleft()

@@ -16,7 +16,7 @@ from test_bag import SIZE, STORE, image, jpeg, loop, messages, pixels, write_bag
 from bmp_ros.bags.anonymise import GAP_S, WaitingFrames, shows_pictures
 from bmp_ros.bags.process import BagError, Selection, process_bag
 from bmp_ros.cli.main import main
-from bmp_ros.covering import WINDOW_S, Patch, cover, hidden, person_patches
+from bmp_ros.covering import WINDOW_S, Patch, between, cover, hidden, person_patches
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17
 
@@ -41,6 +41,7 @@ def people_of(masks: list[np.ndarray], score: float = 0.9) -> People:
     for row, mask in enumerate(stacked):
         y, x = np.nonzero(mask)
         boxes[row] = x.min(), y.min(), x.max() + 1, y.max() + 1
+        keypoints[row, 5:] = x.mean(), y.mean()
         keypoints[row, :5] = (x.mean(), y.min() + 12) + np.array(
             [[0, 0], [3, -2], [-3, -2], [8, 0], [-8, 0]]
         )
@@ -188,6 +189,10 @@ def test_who_is_missed_for_longer_is_covered_on_the_way() -> None:
     gap = range(12, 25)
     assert max(runner(gap, ids=False)) > 0.5
     assert max(runner(gap, ids=True)) < 0.01
+    # The first image that knows them tells how they came, and the last how they went on.
+    for missing in (range(4), range(36, 40)):
+        assert max(runner(missing, ids=False)) > 0.1
+        assert max(runner(missing, ids=True)) < 0.01
     too_long = range(10, 10 + int(GAP_S * RATE) + 1)
     assert max(runner(too_long, ids=True)) > 0.5, "nobody knows where they were"
 
@@ -276,6 +281,14 @@ def test_limbs_that_the_mask_lacks_are_covered() -> None:
     assert left.sum() <= 0.01 * limbs.sum()
     people.keypoint_scores[:] = 0
     assert (limbs.astype(np.bool_) & ~cover(people, "bodies")).sum() > 0.4 * limbs.sum()
+
+
+def test_the_way_between_two_patches() -> None:
+    a, b = patch_at(0, 0, 4), patch_at(10, 20, 8)
+    assert [(p.x, p.y, p.mask.shape) for p in between(a, b, 0.5)] == [(5, 10, (6, 6))] * 2
+    assert [(p.x, p.y) for p in between(a, b, -1)] == [(-10, -20)] * 2
+    assert max(p.mask.size for p in between(a, b, 1e6)) <= 16 * 16
+    assert between(Patch(0, 0, np.zeros((0, 3), np.bool_)), b, 0.5) == []
 
 
 def test_points_far_outside_and_people_at_the_edge() -> None:
