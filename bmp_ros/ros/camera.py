@@ -24,6 +24,7 @@ from bmp_ros.ros.image_subscription import ImageSubscription, camera_subscriptio
 from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings, named_for
 from bmp_ros.ros.target_frame import TargetFrame
+from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.transforms import Transforms
 from bmp_ros.ros.worker import Worker
 from bmp_ros.tracking import IdCounter
@@ -122,6 +123,7 @@ class Camera:
         self.inputs: CameraInputs | None = None
         self.message_type: type = Image
         self._said_skipped = False
+        self._throttle = Throttle()
         self._node = node
         self._worker = worker
 
@@ -236,10 +238,11 @@ class Camera:
         if self.following.becomes_stale(timeout_s):
             with self.publishing:
                 self.publishers.publish_nobody_followed()
-            self._node.get_logger().warning(
-                f"{self.name}: no result for {timeout_s:g} s (follow_timeout): followed_person is "
-                "empty until the next one"
-            )
+            if self._throttle.due("stale", 60.0):
+                self._node.get_logger().warning(
+                    f"{self.name}: no result for {timeout_s:g} s (follow_timeout): "
+                    "followed_person is empty until the next one"
+                )
 
     def reset(self) -> None:
         """Forget everything about images before; the next one is like the first."""

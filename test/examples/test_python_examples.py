@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 HOW_TO_RUN = "run it with `make test` or `scripts/with_ros python -m pytest test/examples`"
 rclpy = pytest.importorskip("rclpy", reason=f"rclpy is not there; {HOW_TO_RUN}")
@@ -17,7 +22,7 @@ interfaces = pytest.importorskip(
     "bmp_ros.ros.interfaces", reason=f"bmp_msgs is not there; {HOW_TO_RUN}", exc_type=ImportError
 )
 
-from geometry_msgs.msg import Point, Twist  # noqa: E402
+from geometry_msgs.msg import Point, PoseStamped, Twist, TwistStamped  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -60,7 +65,8 @@ def context() -> Iterator[Context]:
 
 
 def example(name: str, folder: Path, *arguments: str) -> ChildProcess:
-    return ChildProcess(name, [str(EXAMPLES / name), *arguments], folder / f"{name}.log")
+    log = folder / f"{Path(name).stem}.log"
+    return ChildProcess(name, [str(EXAMPLES / name), *arguments], log)
 
 
 def people_at(*places: tuple[float, float]) -> Any:
@@ -168,3 +174,133 @@ def test_prints_people(context: Context, tmp_path: Path) -> None:
             peer.publish(message)
         assert running.end() == 0, running.last_words()
         assert "Traceback" not in printed()
+
+
+FOLLOW = "follow_person/follow_person.py"
+
+
+def load_control() -> ModuleType:
+    path = EXAMPLES / "follow_person" / "control.py"
+    spec = importlib.util.spec_from_file_location("follow_person_control", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+control = load_control()
+metres = st.floats(-8, 8)
+LIMITS = control.Limits()
+
+
+@given(metres, metres)
+def test_no_command_is_beyond_the_limits_or_backwards(ahead: float, left: float) -> None:
+    command = control.drive(ahead, left, LIMITS)
+    assert 0 <= command.forward <= LIMITS.speed and abs(command.turn) <= LIMITS.turn
+    assert command.turn * left >= 0  # towards the person
+    if math.hypot(ahead, left) <= LIMITS.keep or ahead <= 0:
+        assert command.forward == pytest.approx(0, abs=1e-9)
+
+
+@given(metres, metres)
+def test_goals_are_on_the_way_and_keep_the_distance(ahead: float, left: float) -> None:
+    x, y, yaw = control.goal(ahead, left, LIMITS)
+    distance = math.hypot(ahead, left)
+    assert math.hypot(ahead - x, left - y) >= min(distance, LIMITS.keep) - 1e-9
+    assert math.hypot(x, y) == pytest.approx(max(0, distance - LIMITS.keep), abs=1e-9)
+    if distance > 1e-6:
+        assert (math.cos(yaw), math.sin(yaw)) == pytest.approx((ahead / distance, left / distance))
+
+
+def test_acceleration_is_limited_and_braking_is_not() -> None:
+    full, still = control.Command(0.4, 0.5), control.Command()
+    first = control.accelerate(still, full, 0.1, LIMITS)
+    assert first == control.Command(pytest.approx(0.04), 0.5)
+    assert control.accelerate(full, still, 0.05, LIMITS) == still
+
+
+def test_axes() -> None:
+    assert control.on_the_ground(1.0, 0.3, 4.0, "optical") == (4.0, -1.0)
+    assert control.on_the_ground(4.0, 1.0, 0.3, "base") == (4.0, 1.0)
+    assert control.on_the_ground(math.nan, 0.0, math.nan, "optical") is None
+
+
+def now(peer: Peer, message: Any, frame: str = "camera_optical_frame") -> Any:
+    message.header.stamp = peer.node.get_clock().now().to_msg()
+    message.header.frame_id = frame
+    return message
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+def test_velocities(context: Any, tmp_path: Path, stamped: bool) -> None:
+    peer = Peer(context, "/bmp/followed_person", interfaces.PersonArray3D)
+    kind = TwistStamped if stamped else Twist
+    commands: list[Any] = []
+    peer.node.create_subscription(kind, "/cmd_vel", commands.append, 50)
+    options = ["--ros-args", "-p", f"stamped:={str(stamped).lower()}", "-p", "patience:=1.0"]
+
+    def last() -> tuple[float, float]:
+        twist = commands[-1].twist if stamped else commands[-1]
+        return twist.linear.x, twist.angular.z
+
+    def told(message: Any, wanted: Any, what: str, *, old: bool = False) -> None:
+        def answered() -> bool:
+            peer.publish(message if old else now(peer, message))
+            return bool(commands) and wanted(*last())
+
+        peer.wait_for(answered, what)
+
+    with example(FOLLOW, tmp_path, *options) as running:
+        peer.wait_for(lambda: commands, "commands")
+        assert last() == (0, 0), "it stands until someone is followed"
+        told(people_at((-1.0, 4.0)), lambda go, turn: go > 0.2 and turn > 0, "speed")
+        told(people_at(), lambda go, turn: (go, turn) == (0, 0), "a stop for nobody")
+        told(people_at((1.0, 4.0)), lambda go, turn: 0 < go <= 0.4 and turn < 0, "speed again")
+        slow = [c.twist if stamped else c for c in commands]
+        assert max(b.linear.x - a.linear.x for a, b in zip(slow, slow[1:], strict=False)) < 0.03
+        past = now(peer, people_at((0.0, 4.0)))
+        past.header.stamp.sec -= 5
+        told(past, lambda go, turn: (go, turn) == (0, 0), "a stop for an old image", old=True)
+        told(people_at((0.0, 4.0)), lambda go, turn: go > 0, "speed again")
+        unknown = people_at((math.nan, math.nan))
+        told(unknown, lambda go, turn: (go, turn) == (0, 0), "a stop without depth")
+        told(people_at((0.0, 4.0)), lambda go, turn: go > 0, "speed again")
+        peer.wait_for(lambda: last() == (0, 0), "the watchdog")
+        told(people_at((0.0, 4.0)), lambda go, turn: go > 0.1, "speed at the end")
+        assert running.end() == 0, running.last_words()
+        peer.wait_for(lambda: last() == (0, 0), "a stop as the last command")
+        assert "following person 1" in running.log.read_text(encoding="utf-8")
+
+
+def test_goals_for_nav2(context: Any, tmp_path: Path) -> None:
+    peer = Peer(context, "/bmp/followed_person", interfaces.PersonArray3D)
+    goals: list[PoseStamped] = []
+    peer.node.create_subscription(PoseStamped, "/goal_pose", goals.append, 50)
+    options = ["--ros-args", "-p", "output:=nav2", "-p", "axes:=base", "-p", "patience:=1.0"]
+    with example(FOLLOW, tmp_path, *options) as running:
+        message = people_at((3.2, 0.0))  # x and z of the message: ahead in the base's axes
+        message.people[0].centroid.z = 1.0
+
+        def sent() -> bool:
+            peer.publish(now(peer, message, "base_link"))
+            return len(goals) >= 3 and goals[-1].pose.position.x > 0
+
+        peer.wait_for(sent, "goals")
+        assert goals[-1].header.frame_id == "base_link" and goals[-1].header.stamp.sec > 0
+        assert goals[-1].pose.position.x == pytest.approx(2.0)
+        assert goals[-1].pose.orientation.w == pytest.approx(1.0)
+        peer.wait_for(lambda: goals[-1].pose.position.x == 0, "the stop where the robot is")
+        assert goals[-1].header.stamp.sec == 0
+        count = len(goals)
+        peer.wait_for(sent, "goals again")
+        assert running.end() == 0, running.last_words()
+        peer.wait_for(lambda: goals[-1].pose.position.x == 0, "the stop at the end")
+        assert len(goals) > count
+
+
+def test_a_wrong_parameter_is_named(context: Any, tmp_path: Path) -> None:
+    with example(FOLLOW, tmp_path, "--ros-args", "-p", "output:=nav2") as running:
+        peer = Peer(context, "/unused", interfaces.PersonArray3D)
+        peer.wait_for(lambda: running.exit_code is not None, "the end")
+        assert "target_frame" in running.last_words()
