@@ -10,7 +10,7 @@ help:
 	@echo "make view             the same in a browser: image, skeletons, space, plots"
 	@echo "make test             run the tests on ROS 2 (ARGS='-k masks' are passed on to pytest)"
 	@echo "make test-fast        the quick ones among them, under three minutes, for who changes a line"
-	@echo "make test-view        what is looked at, in a headless browser"
+	@echo "make test-view        what is looked at, in a headless browser; Ray"
 	@echo "make test-openmmlab   compare with OpenMMLab (compiles mmcv once, 15 to 25 minutes)"
 	@echo "make lint             ruff and mypy;  make format  lets ruff change the files"
 	@echo "make setup            .venv, ROS 2 and the workspace only"
@@ -35,10 +35,10 @@ test-fast:
 	@$(SET_UP) base ros torch synthetic dev
 	@scripts/with_ros python -m pytest -n auto -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
 
-# What needs the optional viewers: left out by make test, which does not install them.
+# What needs the optional viewers or Ray: left out by make test, which does not install them.
 test-view:
-	@$(SET_UP) base ros dev view view-test
-	@scripts/with_ros python -m pytest test/viewing test/demo/test_view_node.py $(ARGS)
+	@$(SET_UP) base ros dev view view-test archives
+	@scripts/with_ros python -m pytest test/viewing test/archives/test_ray.py $(ARGS)
 
 test-openmmlab:
 	@$(SET_UP) base ros torch dev openmmlab

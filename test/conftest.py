@@ -29,7 +29,7 @@ SLOW = (
     "test_packaging", "benchmark/test_measure", "benchmark/test_gpu",
     "engines/test_published_presets", "engines/test_sam2_parity",
     "engines/test_yolov5.py::test_td_crowdhuman",
-    "training/test_trainer", "viewing/test_in_the_browser",
+    "archives/", "training/test_trainer", "viewing/test_in_the_browser",
     "training/test_published.py::test_each", "training/test_by_heart",
 )  # fmt: skip
 """Tests that start processes, nodes, renderers or pip, train, or run networks at full size: left

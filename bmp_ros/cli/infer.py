@@ -6,9 +6,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bmp_ros.cli.arguments import add_network_arguments, folder
+
+if TYPE_CHECKING:
+    from bmp_ros.offline.infer_files import Wanted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +82,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --track: write tracks as MOTChallenge's text, NAME.txt per video, images.txt of "
         "all images",
     )
+    archive = parser.add_argument_group(
+        "archives", "a folder and all below it, bags included, file by file (docs/archives.md)"
+    )
+    archive.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="so many processes, each with networks of its own; what is done is skipped on the "
+        "next start. With --ray so many actors (default: one per processor, or GPU)",
+    )
+    archive.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="workers on a Ray cluster instead: its address, or local for one on this machine",
+    )
+    archive.add_argument("--image", metavar="TOPIC", help="of bags: images to process")
+    archive.add_argument(
+        "--copy-bags", action="store_true", help="copy all of a bag, not the results alone"
+    )
+    archive.add_argument(
+        "--retry-failed", action="store_true", help="try again what failed in earlier starts"
+    )
     parser.add_argument("--no-draw", action="store_true", help="write no drawn images or videos")
     for part in ("boxes", "masks", "keypoints"):
         parser.add_argument(f"--no-{part}", action="store_true", help=f"draw no {part}")
@@ -113,8 +138,6 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--rate is {args.rate:g}, must be above 0 and at most 1000 hertz")
     if args.count is not None and args.count < 1:
         raise ValueError(f"--count is {args.count}, must be at least 1")
-    sources = open_source(args.source, _say)
-    boxes = None if args.boxes is None else BoxFile(args.boxes)
     preset: Any = args.preset or "tiny"
     changes: dict[str, Any] = {}
     if args.detector or args.pose:
@@ -122,16 +145,25 @@ def run(args: argparse.Namespace) -> int:
     if args.size is not None:
         size = {"input_size": detector_size(args.size)}
         changes["detector"] = {**changes.get("detector", {}), **size}
-    loop = build_loop(preset, args.device, precision=args.precision, **changes)
-    source = shown_name(without_password(args.source))
+    options = {"preset": preset, "precision": args.precision, **changes}
     names = {"detector": args.detector, "pose": args.pose}
     used = {part: value for part, value in names.items() if value}
     info = {
         "preset": preset if isinstance(preset, str) else None,
         **used,
-        "source": source,
+        "source": shown_name(without_password(args.source)),
         "bmp_ros": __version__,
     }
+    if args.workers is not None or args.ray is not None:
+        return _run_archive(args, wanted, options, info)
+    for option in ("image", "copy_bags", "retry_failed"):
+        if getattr(args, option):
+            raise ValueError(
+                f"--{option.replace('_', '-')} is for archives: give --workers or --ray as well"
+            )
+    sources = open_source(args.source, _say)
+    boxes = None if args.boxes is None else BoxFile(args.boxes)
+    loop = build_loop(device=args.device, **options)
     outcome = infer(
         loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
         tracker=PersonTracker() if args.track else None, rate=args.rate, boxes=boxes,
@@ -144,6 +176,64 @@ def run(args: argparse.Namespace) -> int:
         f"{shown_name(args.output)}"
     )
     return 1 if outcome.failures else 0
+
+
+def _run_archive(
+    args: argparse.Namespace, wanted: Wanted, options: dict[str, Any], info: dict[str, Any]
+) -> int:
+    from bmp_ros.archives.files import find_files
+    from bmp_ros.archives.pools import Pool, ProcessPool, RayPool, import_ray
+    from bmp_ros.archives.run import run_archive
+    from bmp_ros.archives.work import Orders
+    from bmp_ros.bags.messages import import_rosbags
+    from bmp_ros.image_files import shown_name
+
+    source = Path(args.source).expanduser()
+    if not source.is_dir():
+        raise ValueError(
+            f"--workers and --ray are for folders, and {args.source!r} is none; without them one "
+            "file is processed"
+        )
+    for option in ("count", "boxes", "rate"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} goes without --workers and --ray")
+    if args.workers is not None and not 1 <= args.workers <= 1000:
+        raise ValueError(f"--workers is {args.workers}, must be 1 to 1000")
+    if args.ray is not None:
+        import_ray()
+    files, left_out = find_files(source.resolve(), args.output)
+    if left_out:
+        _say(f"{shown_name(source)}: left out {left_out}")
+    if not files:
+        raise FileNotFoundError(f"no bag, video or image in {shown_name(source)} or below it")
+    if any(file.kind == "bag" for file in files):
+        import_rosbags("rosbag2")
+    orders = Orders(options, args.device, wanted, args.track, args.image, args.copy_bags, info)
+    output = args.output.resolve()
+
+    def make_pool(most: int) -> Pool:
+        size = None if args.workers is None else min(args.workers, most)
+        if args.ray is not None:
+            return RayPool(orders, output, size, args.ray)
+        return ProcessPool(orders, output, size or 1)
+
+    outcome = run_archive(
+        files, orders, output, make_pool, progress=True, retry_failed=args.retry_failed
+    )
+    for report in outcome.reports:
+        for line in [*report.failures, *report.notes]:
+            _say(f"{report.name}: {line}")
+    for name, reason in outcome.failed.items():
+        _say(f"{name} failed: {reason}")
+    images, people = (
+        sum(getattr(report, each) for report in outcome.reports) for each in ("images", "people")
+    )
+    print(
+        f"{len(outcome.reports)} of {len(files)} files ({outcome.skipped} were done before, "
+        f"{len(outcome.failed)} failed), {images} images, {people} people, "
+        f"{outcome.seconds:.1f} s: {shown_name(args.output)}"
+    )
+    return 1 if outcome.failed or any(report.failures for report in outcome.reports) else 0
 
 
 def _say(line: str) -> None:

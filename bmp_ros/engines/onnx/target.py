@@ -62,10 +62,12 @@ def onnx_device(device: str = "auto") -> str:
 
 
 def available_threads() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use, no more than OMP_NUM_THREADS says, as torch has it."""
+    there = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        there = len(os.sched_getaffinity(0))
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(wanted)) if wanted.isdecimal() and int(wanted) else there
 
 
 def session_options(target: Target) -> Any:
