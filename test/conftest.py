@@ -30,7 +30,7 @@ SLOW = (
     "engines/test_published_presets", "engines/test_sam2_parity",
     "engines/test_yolov5.py::test_td_crowdhuman",
     "archives/", "training/test_trainer", "viewing/test_in_the_browser",
-    "training/test_published.py::test_each", "training/test_by_heart",
+    "training/test_published.py::test_each", "training/test_processes.py::test_two",
 )  # fmt: skip
 """Tests that start processes, nodes, renderers or pip, train, or run networks at full size: left
 out by ``make test-fast``."""

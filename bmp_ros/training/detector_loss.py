@@ -20,8 +20,7 @@ OVERLAP_WEIGHT = 3.0
 SOFT_RADIUS = 3.0
 """Cells from a box's centre at which the assignment cost of a location is ten to the zero."""
 MASKS_PER_IMAGE = 6
-"""Locations of a batch, per image, whose masks are computed; enough for a gradient, few enough
-for memory."""
+"""Locations of an image whose masks are computed; enough for a gradient, few enough for memory."""
 CLASS, BOX, MASK = 1.0, 2.0, 2.0
 
 
@@ -99,10 +98,8 @@ def detector_loss(output: RTMDetInsOutput, priors: Tensor, truth: Truth) -> dict
     mask = (counts.cumsum(0) - counts)[image] + person
     known = truth.masked[mask]
     image, location, mask = image[known], location[known], mask[known]
-    most = MASKS_PER_IMAGE * len(logits)
-    if len(mask) > most:
-        some = torch.randperm(len(mask))[:most].to(mask.device)
-        image, location, mask = image[some], location[some], mask[some]
+    some = drawn(image, location, truth.boxes.sum(dim=(1, 2)), MASKS_PER_IMAGE)
+    image, location, mask = image[some], location[some], mask[some]
     mask_loss = logits.sum() * 0
     if len(mask):
         grid = mask_logits(
@@ -114,6 +111,20 @@ def detector_loss(output: RTMDetInsOutput, priors: Tensor, truth: Truth) -> dict
         mask_loss = dice_loss(fine.sigmoid(), truth.masks[mask]).sum()
     mask_loss = mask_loss / shared_weight(len(mask), logits)
     return {"class": CLASS * focal.sum() / total, "box": BOX * box, "mask": MASK * mask_loss}
+
+
+def drawn(image: Tensor, location: Tensor, salt: Tensor, most: int) -> Tensor:
+    """Rows of at most ``most`` locations per image, drawn by lot.
+
+    image, location: (n,), whose rows are drawn. salt: (B,), a number of each image. The lots are
+    made of these numbers alone, so that the same are drawn whichever process has the image.
+    """
+    lots = (location.double() * 12.9898 + salt.double()[image] * 78.233).sin() * 43758.5453
+    order = (image + lots.frac().abs() * 0.999).argsort()
+    counts = torch.bincount(image, minlength=len(salt))
+    first = (counts.cumsum(0) - counts)[image[order]]
+    place = torch.arange(len(order), device=order.device) - first
+    return order[place < most].sort().values
 
 
 def within(predicted: Tensor, centres: Tensor, regions: Tensor, there: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-OPTIMIZERS = ("adamw", "adam")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+MOMENTUM = 0.9
+"""Of sgd."""
 SHAPES = ("cosine", "drops", "flat_cosine")
 
 
@@ -102,6 +104,8 @@ def make_optimizer(
         for group in groups:
             group["weight_decay"] = 0.0  # of Adam it would be no decay but a part of the loss
         return torch.optim.Adam(groups, lr=schedule.learning_rate)
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=MOMENTUM)
     return torch.optim.AdamW(groups, lr=schedule.learning_rate)
 
 

@@ -33,6 +33,7 @@ from bmp_ros.training.detector_samples import (
 )
 from bmp_ros.training.mixture import Pictures, RenderedPictures
 from bmp_ros.training.optimisation import Schedule
+from bmp_ros.training.pose2seg import Pose2SegTask
 from bmp_ros.training.pose_loss import location_loss
 from bmp_ros.training.pose_samples import BACKGROUND_FACTOR, PoseSamples, pose_samples
 from bmp_ros.training.segmenter_loss import segmenter_loss
@@ -244,6 +245,10 @@ _PUBLISHED_DETECTOR = Schedule(
     save_every=5000,
 )  # fmt: skip
 
+_PUBLISHED_SEGMENTER = Schedule(
+    110_000, 16, 5e-6, weight_decay=0.1, layer_decay=0.6, clip=0.1, final=0.1, save_every=5000
+)
+
 KINDS: dict[str, Kind] = {
     "detector": Kind(DetectorTask, Schedule(6500, 8, 2e-3), {}),
     "pose": Kind(PoseTask, Schedule(20000, 4, 2e-3)),
@@ -255,6 +260,7 @@ KINDS: dict[str, Kind] = {
     "pmpose": Kind(PMPoseTask, _PUBLISHED_POSE, {}),
     "hrnet": Kind(HRNetTask, _PUBLISHED_HRNET, {}),
     "omnipose": Kind(OmniPoseTask, _PUBLISHED_HRNET, {}),
+    "pose2seg": Kind(Pose2SegTask, _PUBLISHED_SEGMENTER, {}),
 }
 
 
