@@ -23,7 +23,19 @@ from types import ModuleType
 
 from bmp_ros import __version__
 
-VERBS = ("infer", "models", "export", "bench", "evaluate", "train", "demo", "bag", "view")
+VERBS = (
+    "infer",
+    "models",
+    "export",
+    "bench",
+    "evaluate",
+    "train",
+    "convert",
+    "annotate",
+    "demo",
+    "bag",
+    "view",
+)
 TRACEBACK = "--traceback"
 
 

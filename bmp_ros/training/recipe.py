@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton
+from bmp_ros.training.check_data import check_data
 from bmp_ros.training.coco_pictures import LONGER_SIDE, CocoPictures
 from bmp_ros.training.cut_outs import CutOuts
 from bmp_ros.training.joint_maps import JointMap, category_joints, joint_map
@@ -178,6 +179,7 @@ def prepare(recipe: Recipe, root: Path, cache: Path) -> tuple[Task, list[int]]:
     cache: a folder for decoded pictures. Raises ValueError or FileNotFoundError for pictures,
     annotations or weights that cannot be used.
     """
+    check_data(recipe, root)
     folders, held_out = open_folders(recipe, root, cache)
     sources = [source for source in recipe.data if not source.validation]
     pasted = [folder for folder, source in zip(folders, sources, strict=True) if source.cut_outs]

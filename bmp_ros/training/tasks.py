@@ -229,6 +229,8 @@ class Kind:
     schedule: Schedule
     options: Mapping[str, Any] | None = None
     """None: the network has no options."""
+    needs_joints: bool = False
+    """Whether it learns from people with labelled joints only."""
 
 
 # The published schedules: RTMDet-Ins for 300 epochs of COCO at 16 pictures, the others for 210 of
@@ -256,10 +258,10 @@ KINDS: dict[str, Kind] = {
     "rtmdet_ins": Kind(
         partial(DetectorTask, size=(640, 640)), _PUBLISHED_DETECTOR, {"variant": "l"}
     ),
-    "vit_pose": Kind(TopDownTask, _PUBLISHED_POSE, {}),
-    "pmpose": Kind(PMPoseTask, _PUBLISHED_POSE, {}),
-    "hrnet": Kind(HRNetTask, _PUBLISHED_HRNET, {}),
-    "omnipose": Kind(OmniPoseTask, _PUBLISHED_HRNET, {}),
+    "vit_pose": Kind(TopDownTask, _PUBLISHED_POSE, {}, needs_joints=True),
+    "pmpose": Kind(PMPoseTask, _PUBLISHED_POSE, {}, needs_joints=True),
+    "hrnet": Kind(HRNetTask, _PUBLISHED_HRNET, {}, needs_joints=True),
+    "omnipose": Kind(OmniPoseTask, _PUBLISHED_HRNET, {}, needs_joints=True),
     "pose2seg": Kind(Pose2SegTask, _PUBLISHED_SEGMENTER, {}),
 }
 
