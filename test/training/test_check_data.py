@@ -52,14 +52,16 @@ def damage(file: Path) -> None:
          "segmentation": {"size": [3, 3], "counts": [9]}}
     )  # fmt: skip
     people.append(
-        {"id": 53, "image_id": 3, "category_id": 1, "bbox": [1, 1, 5, 2], "segmentation": [[1, 2, 3]]}
+        {"id": 53, "image_id": 3, "category_id": 1, "bbox": [1, 1, 5, 2],
+         "segmentation": [[1, 2, 3]]}
     )  # fmt: skip
     file.write_text(json.dumps(document))
 
 
 WORDS = (
     "image 1 is neither", "image id 3 is used 2 times", "image 77 has no width, height",
-    "annotation id 3 is used 2 times", "annotation 1 (image 1): bbox [-60.0, 10.0, 40.0, 40.0] lies",
+    "annotation id 3 is used 2 times",
+    "annotation 1 (image 1): bbox [-60.0, 10.0, 40.0, 40.0] lies outside",
     "annotation 2 (image 99): no such image", "50 values, need 51", "have the visibility 5",
     "annotation 50 (image 3): has neither", "annotation 51 (image 3): bbox is",
     "has a negative side", "annotation 52 (image 3): segmentation has the size [3, 3]",
