@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bmp_ros.cli.arguments import add_network_arguments
+from bmp_ros.cli.signals import ended_in_order
 
 if TYPE_CHECKING:
     from bmp_ros.bags.depth_of_bag import DepthSelection
@@ -140,34 +138,13 @@ def run(args: argparse.Namespace) -> int:
         args.image, args.start, args.duration, args.every, not args.results_only, args.anonymise,
         tuple(args.keep_pictures), args.blur, _depth_of(args), args.smooth, args.prefix,
     )  # fmt: skip
-    with _ended_in_order(), tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
+    with ended_in_order(), tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
         outcome = process_bag(
             loop, args.source, args.target, selection, track=not args.no_track, advance=bar.update
         )
     _print(outcome, args.target)
     no_depth = args.depth is not None and outcome.images == sum(outcome.without_depth.values())
     return 1 if outcome.failures or outcome.notes or (no_depth and outcome.images) else 0
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit, so that no unfinished bag stays behind."""
-
-    def end(number: int, _: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # the cleaning up is not to be interrupted
-        raise SystemExit(128 + number)
-
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    # Signals that are ignored already (nohup) stay so.
-    before = {each for each in signals if signal.getsignal(each) == signal.SIG_DFL}
-    for each in before:
-        signal.signal(each, end)
-    try:
-        yield
-    finally:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
 
 
 def _print(outcome: Outcome, target: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmp_ros.cli.arguments import add_network_arguments, folder
+from bmp_ros.cli.signals import ended_in_order
 
 if TYPE_CHECKING:
     from bmp_ros.offline.infer_files import Wanted
@@ -18,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Runs the loop over files and writes drawn images and videos into a folder, on request "
         "also results.json (COCO's style) and GIFs of every stage of every iteration. Files that "
-        "cannot be read are named and skipped, and the exit code is 1."
+        "cannot be read, or on which the networks fail, are named and skipped; the exit code is "
+        "1 then."
     )
     parser.add_argument(
         "--source",
@@ -164,11 +166,12 @@ def run(args: argparse.Namespace) -> int:
     sources = open_source(args.source, _say)
     boxes = None if args.boxes is None else BoxFile(args.boxes)
     loop = build_loop(device=args.device, **options)
-    outcome = infer(
-        loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
-        tracker=PersonTracker() if args.track else None, rate=args.rate, boxes=boxes,
-        boxes_missing=args.boxes_missing,
-    )  # fmt: skip
+    with ended_in_order():
+        outcome = infer(
+            loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
+            tracker=PersonTracker() if args.track else None, rate=args.rate, boxes=boxes,
+            boxes_missing=args.boxes_missing,
+        )  # fmt: skip
     for line in [*outcome.notes, *outcome.failures]:
         _say(line)
     print(

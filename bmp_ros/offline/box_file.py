@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,9 @@ import numpy as np
 from bmp_ros.image_files import shown_name
 from bmp_ros.loop.protocols import Detections
 from bmp_ros.offline.coco_format import PERSON, segmentation_mask
+
+LARGEST = 1e7
+"""Pixels beyond which no coordinate is believed."""
 
 
 class BoxFileError(ValueError):
@@ -176,7 +178,7 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BoxFileError(f"{shown_name(path)} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
         raise BoxFileError(f"{shown_name(path)} is not JSON: {error}") from error
 
 
@@ -193,7 +195,8 @@ def _are_numbers(values: Any, count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+        # Not by isfinite: JSON knows whole numbers that no float can hold.
+        and all(type(value) in (int, float) and abs(value) <= LARGEST for value in values)
     )
 
 

@@ -95,6 +95,8 @@ def segmentation_mask(segmentation: Any, height: int, width: int) -> np.ndarray 
             counts = expand_counts(counts)
         if not isinstance(counts, list) or not all(type(count) is int for count in counts):
             raise ValueError("its run lengths are no text or list of whole numbers")
+        if not all(0 <= count <= height * width for count in counts):
+            raise ValueError(f"its run lengths are not all from 0 to {height * width}, all pixels")
         return np.ascontiguousarray(decode_runs(np.array(counts), width, height))
     if not segmentation:
         return None
@@ -105,11 +107,11 @@ def _filled(polygons: Sequence[Any], height: int, width: int) -> np.ndarray:
     mask = np.zeros((height, width), np.uint8)
     try:
         corners = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("its polygons are no lists of x y in turn") from None
     if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < 1e6 for each in corners):
         raise ValueError("its polygons have corners that lie nowhere")
-    for each in corners:
+    for each in filter(len, corners):
         # COCO's coordinates are continuous, OpenCV's name pixel centres; 4 bits of fraction.
         fixed = np.round((each - 0.5) * 16).astype(np.int32)
         cv2.fillPoly(mask, [fixed], 1, shift=4)

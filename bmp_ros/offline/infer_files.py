@@ -59,6 +59,10 @@ class Wanted:
         return names + [f"{source.stem}.txt"] * (self.mot and video)
 
 
+class NetworksFailedError(RuntimeError):
+    """The networks fail on an image, such as one that is too large for their memory."""
+
+
 @dataclass
 class Outcome:
     """images, frames (of videos), people: processed and found. failures: one line per file that
@@ -95,7 +99,8 @@ def infer(
     boxes: take the detector's place, in one iteration (`BMPLoop`). boxes_missing: what an image
     that they say nothing of gets: the ``detector``, or ``skip``: nobody is found in it.
 
-    Files that cannot be read are told in the outcome and skipped. Raises ValueError before any
+    Files that cannot be read, or on which the networks fail, are told in the outcome and skipped;
+    of a video the frames on which they fail. Raises ValueError before any
     work when an output would overwrite an input or another output, when images are to be tracked
     and nothing says how fast they follow each other, and when no box belongs to any source.
     """
@@ -128,6 +133,7 @@ def infer(
                 work.image(source) if isinstance(source, ImageSource) else work.video(source)
             except (
                 UnreadableImageError, UnreadableVideoError, UnwritableImageError, BoxFileError,
+                NetworksFailedError,
             ) as error:  # fmt: skip
                 work.outcome.failures.append(str(error))
             except OSError as error:
@@ -167,7 +173,13 @@ class _Work:
         number = self.images_tracked  # a file that cannot be read has its time all the same
         self.images_tracked += 1
         image = read_image(source.path)
-        people, trace = self._run(image, number / (self.rate or 1.0), self._known(source, image))
+        known = self._known(source, image)
+        try:
+            people, trace = self._run(image, number / (self.rate or 1.0), known)
+        except NetworksFailedError as error:
+            raise NetworksFailedError(
+                f"{shown_name(source.path)}: the networks failed: {error}"
+            ) from error
         if self.wanted.draw:
             self._write(source, self._drawn(image, people))
         if trace is not None:
@@ -180,6 +192,7 @@ class _Work:
     def video(self, source: VideoSource) -> None:
         fullest: tuple[np.ndarray, Trace] | None = None
         broken: str | None = None
+        failed, failures = "", 0
         if self.tracker is not None:
             self.tracker.reset()
         with ExitStack() as stack:
@@ -192,7 +205,13 @@ class _Work:
             try:
                 for image in video:
                     known = self._known(source, image, video.read - 1)
-                    people, trace = self._run(image, video.seconds, known)
+                    try:
+                        people, trace = self._run(image, video.seconds, known)
+                    except NetworksFailedError as error:
+                        failed = failed or str(error)
+                        failures += 1
+                        self.advance()
+                        continue
                     if mot is not None:
                         mot.add(people, video.read - 1)
                     if self.wanted.draw:
@@ -217,6 +236,10 @@ class _Work:
                 broken = video.broken()
         if fullest is not None:
             write_gif(self.output / f"{source.stem}.gif", list(stage_pictures(*fullest)))
+        if failures:
+            self.outcome.failures.append(
+                f"{source.name}: {failures} frames have no result: the networks failed: {failed}"
+            )
         if broken is not None:
             raise UnreadableVideoError(broken)
 
@@ -273,8 +296,14 @@ class _Work:
     def _run(
         self, image: np.ndarray, seconds: float, known: Detections | None
     ) -> tuple[People, Trace | None]:
-        trace = self.loop.trace(image, known) if self.wanted.gif else None
-        people = self.loop(image, known) if trace is None else trace.people
+        try:
+            trace = self.loop.trace(image, known) if self.wanted.gif else None
+            people = self.loop(image, known) if trace is None else trace.people
+        except AssertionError:  # a fault of this program, not of the image
+            raise
+        except Exception as error:  # what networks raise depends on what runs them
+            first, _, _ = str(error).strip().partition("\n")
+            raise NetworksFailedError(f"{type(error).__name__}: {first[:300]}") from error
         if self.tracker is not None:
             people = self.tracker.update(people, seconds, image=image)
         return people, trace

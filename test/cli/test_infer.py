@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,3 +201,35 @@ def test_output_must_be_a_folder(image: Path, capsys: pytest.CaptureFixture[str]
         main(["infer", "--source", str(image), "--output", str(image)])
     assert end.value.code == 2
     assert f"'{image}' is a file, needs the path of a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_there_is_when_a_run_is_ended_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As after Ctrl+C: results of the images before, and no unfinished file."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        write_image(folder / name, numbered_image(120))
+    loop, calls = numbered_loop({120: [[Actor((10, 10, 60, 110))]]}), []
+    detect = loop.detector.detect
+
+    def ending(frame: Any, **options: Any) -> Any:
+        calls.append(frame)
+        if len(calls) == 3:  # two iterations of a.png
+            os.kill(os.getpid(), number)
+        return detect(frame, **options)
+
+    loop.detector.detect = ending  # type: ignore[method-assign]
+    monkeypatch.setattr(bmp_ros.engines, "build_loop", lambda *_, **__: loop)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["infer", "--source", str(folder), "--output", str(tmp_path / "out"), "--json"])
+        assert ended.value.code == 128 + number
+    finally:
+        signal.signal(number, before)
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [each["file_name"] for each in document["images"]] == ["a.png"]
+    assert not list((tmp_path / "out").glob("*.part"))

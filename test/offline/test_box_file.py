@@ -125,6 +125,10 @@ def test_our_own_results_can_be_read_back(tmp_path: Path) -> None:
         ([entry(1, bbox=[1, 2, 3])], r"entry 0 has the bbox \[1, 2, 3\]"),
         ([entry(1), entry(1, bbox=[1, 2, -3, 4])], "entry 1 has the bbox"),
         ([entry(1, bbox=[1, 2, "3", 4])], "entry 0 has the bbox"),
+        ([entry(1, bbox=[1, 2, 3, 10**400])], "entry 0 has the bbox"),
+        ([entry(1, bbox=[1, -1e300, 3, 4])], "entry 0 has the bbox"),
+        ("[" + "1" * 5000 + "]", "is not JSON"),
+        ("[" * 100000, "is not JSON"),
         ([entry(1, score=1.5)], "has the score 1.5"),
         ([entry(1, score=None)], "has the score None"),
         ([entry([1])], "neither an image_id nor a file_name"),
@@ -174,6 +178,8 @@ def test_masks_of_polygons() -> None:
     assert (found >= wanted.astype(bool)).all()
     grown = cv2.dilate(wanted, np.ones((3, 3), np.uint8)).astype(bool)
     assert (found <= grown).all()
+    hole = segmentation_mask([[], [0, 0, 3, 0, 3, 3]], 5, 5)
+    assert hole is not None and hole.any(), "an empty polygon is none"
     assert segmentation_mask([], 5, 5) is None and segmentation_mask(None, 5, 5) is None
 
 
@@ -184,6 +190,9 @@ def test_masks_of_polygons() -> None:
         ({"size": [4, 6], "counts": [3, 4]}, "sum to 7"),
         ({"size": [4, 6], "counts": [3, "4"]}, "no text or list"),
         ({"size": [4, 6]}, "no text or list"),
+        ({"size": [4, 6], "counts": [10**25]}, "not all from 0 to 24"),
+        ({"size": [4, 6], "counts": [-1, 25]}, "not all from 0 to 24"),
+        ([[1, 2, 3, 10**400]], "polygons are no lists of x y"),
         ([[1, 2, 3]], "polygons are no lists of x y"),
         ([["a", "b"]], "polygons are no lists of x y"),
         ([[1e9, 2, 3, 4]], "lie nowhere"),

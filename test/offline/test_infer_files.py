@@ -466,3 +466,39 @@ def test_images_without_a_rate_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="images have no times.*give --rate"):
         run(folder, tmp_path / "out", TRACKS, tracker=PersonTracker())
     assert not (tmp_path / "out").exists()
+
+
+def failing_on(number: int) -> BMPLoop:
+    """A loop whose detector runs out of memory in images of a number."""
+    loop = numbered_loop(SCRIPTS)
+    detect = loop.detector.detect
+
+    def limited(frame: Frame, **options: Any) -> Detections:
+        if abs(int(frame.image[0, 0, 0]) - number) < 20:
+            raise RuntimeError("CUDA out of memory\nof 3 GiB")
+        return detect(frame, **options)
+
+    loop.detector.detect = limited  # type: ignore[method-assign]
+    return loop
+
+
+def test_an_image_on_which_the_networks_fail_costs_itself_only(tmp_path: Path) -> None:
+    source = write_images(tmp_path / "in", {"a.png": 60, "b.png": 120, "c.png": 180})
+    outcome = run(source, tmp_path / "out", loop=failing_on(120))
+    assert outcome.images == 2 and len(outcome.failures) == 1
+    (failure,) = outcome.failures
+    assert "b.png: the networks failed: RuntimeError: CUDA out of memory" in failure
+    assert "3 GiB" not in failure
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [each["file_name"] for each in document["images"]] == ["a.png", "c.png"]
+
+
+def test_frames_on_which_the_networks_fail(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v.mp4", [60, 120, 180, 120, 180])
+    outcome = run(video, tmp_path / "out", loop=failing_on(120))
+    assert outcome.frames == 3
+    assert outcome.failures == [
+        "v.mp4: 2 frames have no result: the networks failed: RuntimeError: CUDA out of memory"
+    ]
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [each["frame"] for each in document["images"]] == [0, 2, 4]
