@@ -96,16 +96,18 @@ def process_bag(
     *,
     track: bool = True,
     advance: Callable[[int], object] = lambda count: None,
+    expect: Callable[[int], object] = lambda count: None,
 ) -> Outcome:
     """Write the bag ``target``: what is in ``source``, and the people of its images.
 
     source: a folder, a .mcap or a .db3. target: a folder, or a .mcap; it must not exist. It
     appears when it is complete: whatever ends the work before leaves nothing. advance: called with
-    the number of messages read since.
+    the number of messages read since. expect: called once, with how many there are if all of the
+    bag is used and whole.
     Raises BagError for bags that cannot be read, topics that are not there, and a target that is
     there already.
     """
-    _check(selection, target)
+    _check(selection, source, target)
     notes: list[str] = []
     if selection.anonymise is not None:
         loop = copy.copy(loop)  # the caller's settings stay as they are
@@ -121,12 +123,13 @@ def process_bag(
             writer.set_compression(rosbag2.CompressionMode.STORAGE, rosbag2.CompressionFormat.ZSTD)
         with writer:
             run = _Run(reader, writer, store, images, selection, outcome, str(source))
+            expect(run.expected)
             run.process(loop, track, advance)
         put_in_place(written, target)
     return outcome
 
 
-def _check(selection: Selection, target: Path) -> None:
+def _check(selection: Selection, source: Path, target: Path) -> None:
     if selection.anonymise is not None and (
         selection.anonymise not in KINDS or selection.every != 1 or not selection.copy
     ):
@@ -140,6 +143,13 @@ def _check(selection: Selection, target: Path) -> None:
         )
     if target.exists():
         raise BagError(f"{target} is there already: nothing is overwritten; choose another name")
+    if target.suffix in (".db3", ".bag"):
+        raise BagError(f"{target}: bags are written as MCAP; name a .mcap, or a folder")
+    if source.is_dir() and source.resolve() in target.resolve().parents:
+        raise BagError(
+            f"{target} is in the folder of the bag that is read, {source}, which would no longer "
+            "be one bag; choose another place"
+        )
 
 
 class _Run:
@@ -216,6 +226,11 @@ class _Run:
             outcome.added = self._results.written
         if first_ns is not None:
             outcome.bag_seconds = (last_ns - first_ns) / 1e9
+
+    @property
+    def expected(self) -> int:
+        """Messages to read, if all of the bag is used and whole."""
+        return sum(each.msgcount for each in self._chosen())
 
     def _chosen(self) -> list[Any]:
         needed = set(self._copies) | self._wanted

@@ -140,8 +140,9 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     with ended_in_order(), tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
         outcome = process_bag(
-            loop, args.source, args.target, selection, track=not args.no_track, advance=bar.update
-        )
+            loop, args.source, args.target, selection, track=not args.no_track,
+            advance=bar.update, expect=bar.reset,
+        )  # fmt: skip
     _print(outcome, args.target)
     no_depth = args.depth is not None and outcome.images == sum(outcome.without_depth.values())
     return 1 if outcome.failures or outcome.notes or (no_depth and outcome.images) else 0

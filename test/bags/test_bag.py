@@ -266,6 +266,8 @@ def test_what_is_refused(tmp_path, capsys) -> None:
         (mixed, tmp_path / "x", Selection(), "messages of several types"),
         (tmp_path / "done", tmp_path / "x", Selection(), "it was processed before"),
         (source, tmp_path / "x", Selection(prefix="bmp"), "must be a namespace"),
+        (source, source / "x.mcap", Selection(), "in the folder of the bag that is read"),
+        (source, tmp_path / "x.db3", Selection(), "written as MCAP"),
         (source, tmp_path / "x", Selection(depth=DepthSelection("/d")), "--depth: /d is not"),
     ):
         with pytest.raises(BagError, match=message):
@@ -461,6 +463,35 @@ def test_a_bag_with_people_of_version_0_1_0(tmp_path, plugin) -> None:
         with Reader(tmp_path / "bare") as reader:
             found = {each.topic: each for each in reader.connections}
         assert not found[POSES].msgdef.data and found[POSES].digest == "RIHS01_" + "0" * 64
+
+
+def test_topics_of_several_types_or_definitions_are_copied(tmp_path) -> None:
+    """Other topics than that of the images: whatever is on them."""
+    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        camera = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=STORE)
+        writer.write(camera, 1, image(1.0, pixels(0)))
+        for number, (kind, definition) in enumerate(
+            (("my/msg/A", "int8 a\n"), ("my/msg/B", "int8 b\n"), ("my/msg/B", "int8 c\n"))
+        ):
+            thing = writer.add_connection(
+                f"/thing{number}", kind, msgdef=definition, rihs01=f"RIHS01_{number:064}"
+            )
+            writer.write(thing, 2 + number, bytes([0, 1, 0, 0, number]))
+    (file,) = (tmp_path / "in").glob("*.mcap")
+    merged = file.read_bytes().replace(b"/thing1", b"/thing0").replace(b"/thing2", b"/thing0")
+    file.write_bytes(merged)
+    outcome = process_bag(loop(), file, tmp_path / "out", Selection())
+    assert messages(tmp_path / "out")["/thing0"] == messages(file)["/thing0"]
+    assert len(messages(file)["/thing0"]) == 3 and not outcome.notes
+
+
+def test_progress_knows_how_many_messages_there_are(tmp_path) -> None:
+    expected, read = [], []
+    process_bag(
+        loop(), write_bag(tmp_path / "in"), tmp_path / "out", Selection(), advance=read.append,
+        expect=expected.append,
+    )  # fmt: skip
+    assert expected == [10] and sum(read) == 10
 
 
 def test_a_compressed_bag_stays_compressed(tmp_path) -> None:
