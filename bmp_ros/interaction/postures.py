@@ -22,7 +22,7 @@ JOINT_SCORE = 0.3
 
 LYING_TRUNK, LYING_LEGS = 55.0, 50.0
 """Degrees from upright of the trunk, and of the way from hips to ankles, of who lies."""
-STANDING_THIGH, STANDING_LEG = 0.42, 1.1
+STANDING_THIGH, STANDING_LEG = 0.5, 1.1
 """How far the knees, and the ankles, lie below the hips of who stands."""
 CROUCHING_LEG = 0.9
 """How far at most the ankles lie below the hips of who crouches."""
@@ -31,14 +31,14 @@ RAISED = 0.0
 """How far a raised wrist lies above the head."""
 RAISED_ABOVE_SHOULDER = 0.5
 """The same above the shoulder, where no joint of the head is seen."""
-FACE = 0.55
+FACE = 0.65
 """Distance at most of a wrist from the middle of the face that it touches."""
-CROSSED = -0.25
+CROSSED = -0.3
 """How far at least the left wrist lies to the right of the right one, with crossed arms: wrists
 that meet count, hands reach farther."""
 CROSSED_HEIGHT = (0.0, 0.6)
 """Where crossed wrists lie, from the shoulders (0) down to the hips (1)."""
-FOREARMS = 0.65
+FOREARMS = 0.7
 """Distance at most of a wrist from the other arm's elbow, with crossed arms."""
 WAVE_S, WAVE_SWING, WAVE_TURNS = 1.5, 0.12, 2
 """A hand waves when it changed its direction at least so often within so many seconds, each time

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
@@ -19,6 +19,7 @@ from bmp_ros.ros.executor_tasks import ExecutorTasks
 from bmp_ros.ros.image_messages import stamp_ns
 
 _QOS = QoSProfile(depth=100)  # reliable, volatile: as tf2_ros broadcasts
+_NO_TURN = (0.0, 0.0, 0.0, 1.0)
 _EARLY = 0.1
 """Share of a period by which an image may come early: at 30 Hz a rate of 10 takes every third."""
 
@@ -36,6 +37,7 @@ class BodyTransforms:
         self._publisher: Any = None
         self._asked = False
         self._last_ns: dict[str, int] = {}
+        self._messages = TransformMessages()
 
     def wanted(self, rate: float) -> bool:
         """Whether frames are to be computed: with a rate (Hz, 0: none) and a subscriber.
@@ -74,7 +76,7 @@ class BodyTransforms:
         since = None if last is None else stamp - last
         if stamp == 0 or (since is not None and 0 <= since < (1 - _EARLY) * 1e9 / rate):
             return
-        message = transforms(header, names, frames)
+        message = self._messages.make(header, names, frames)
         self._last_ns[camera] = stamp
         with self._lock:
             if self._publisher is not None and message.transforms:
@@ -97,35 +99,44 @@ class BodyTransforms:
                 self._publisher = publisher
 
 
-def transforms(header: Header, names: Sequence[str | None], frames: BodyFrames) -> Any:
-    """TFMessage of the frames that are known: bodies in that of ``header``, links in bodies."""
-    from tf2_msgs.msg import TFMessage
+class TransformMessages:
+    """Makes TFMessages of objects that are used again: making them anew costs several times more.
 
-    found = []
-    turns = quaternions(frames.rotations).tolist()
-    origins = frames.origins.tolist()
-    links = {name: places.tolist() for name, places in frames.links.items()}
-    for row, name in enumerate(names):
-        if name is None or not frames.known[row]:
-            continue
-        body = f"body_{name}"
-        x, y, z, w = turns[row]
-        found.append(_stamped(header, body, origins[row], Quaternion(x=x, y=y, z=z, w=w)))
-        own = Header(stamp=header.stamp, frame_id=body)
-        found += [
-            _stamped(own, f"{link}_{name}", places[row], Quaternion(w=1.0))
-            for link, places in links.items()
-            if np.isfinite(places[row][0])
-        ]
-    return TFMessage(transforms=found)
+    A message is valid until the next one is made.
+    """
 
+    def __init__(self) -> None:
+        self._pool: list[TransformStamped] = []
 
-def _stamped(
-    header: Header, child: str, place: Sequence[float], turn: Quaternion
-) -> TransformStamped:
-    x, y, z = place
-    return TransformStamped(
-        header=header,
-        child_frame_id=child,
-        transform=Transform(translation=Vector3(x=x, y=y, z=z), rotation=turn),
-    )
+    def make(self, header: Header, names: Sequence[str | None], frames: BodyFrames) -> Any:
+        """TFMessage of known frames: bodies in the frame of ``header``, links in bodies."""
+        from tf2_msgs.msg import TFMessage
+
+        count = 0
+        turns = quaternions(frames.rotations).tolist()
+        origins = frames.origins.tolist()
+        links = {link: places.tolist() for link, places in frames.links.items()}
+        for row, name in enumerate(names):
+            if name is None or not frames.known[row]:
+                continue
+            body = f"body_{name}"
+            self._fill(count, header, body, origins[row], turns[row])
+            count += 1
+            own = Header(stamp=header.stamp, frame_id=body)
+            for link, places in links.items():
+                if math.isfinite(places[row][0]):
+                    self._fill(count, own, f"{link}_{name}", places[row], _NO_TURN)
+                    count += 1
+        return TFMessage(transforms=self._pool[:count])
+
+    def _fill(
+        self, number: int, header: Header, child: str, place: Sequence[float],
+        turn: Sequence[float],
+    ) -> None:  # fmt: skip
+        if number == len(self._pool):
+            self._pool.append(TransformStamped())
+        message = self._pool[number]
+        message.header, message.child_frame_id = header, child
+        shift, rotation = message.transform.translation, message.transform.rotation
+        shift.x, shift.y, shift.z = place
+        rotation.x, rotation.y, rotation.z, rotation.w = turn

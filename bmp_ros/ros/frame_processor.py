@@ -217,7 +217,7 @@ class FrameProcessor:
             in_space=None
             if lifted is None or space is None or space.smooth is None
             else lifted.optical(space.smooth),
-            run=self._parameters.run(),
+            run=demand.run,
             score_threshold=self._loop.settings.confidence_threshold,
             calibration=inputs.calibration,
             occupied=occupied,
@@ -337,7 +337,7 @@ class FrameProcessor:
         try:
             lifted = lift(
                 header, tracked.people, inputs.depth, inputs.calibration, inputs.target_frame,
-                self._parameters.run(),
+                demand.run,
             )  # fmt: skip
         except NoDepthError as error:
             self._tell(camera, "depth", error.kind, str(error))
@@ -357,7 +357,7 @@ class FrameProcessor:
             smooth = tracking.smooth_in_space(tracked, placed, smoothing)
         else:
             tracking.stop_smoothing_in_space()
-        publishers.publish_lifted(tracked, lifted, velocities, smooth, self._parameters.run())
+        publishers.publish_lifted(tracked, lifted, velocities, smooth, demand.run)
         optical = lifted.optical(placed)
         return Space(lifted.header, lifted.people, placed, velocities, smooth, optical)
 

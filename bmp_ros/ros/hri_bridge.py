@@ -22,6 +22,7 @@ from bmp_ros.camera_tracking import Tracked
 from bmp_ros.interaction.body_frames import BodyFrames
 from bmp_ros.interaction.postures import WaveWatch, gestures, postures
 from bmp_ros.interaction.ros4hri import (
+    SKELETON_2D,
     body_id,
     cropped,
     normalised_boxes,
@@ -268,6 +269,7 @@ def _makers(frame: HumanFrame, said: tuple[np.ndarray, np.ndarray] | None) -> di
     people, header = frame.tracked.people, frame.header
     boxes = normalised_boxes(people).tolist()
     skeletons: list[list[list[float]]] = []
+    drawn: list[Any] = []
 
     def roi(row: int, name: str) -> Any:
         x1, y1, x2, y2 = boxes[row]
@@ -287,8 +289,13 @@ def _makers(frame: HumanFrame, said: tuple[np.ndarray, np.ndarray] | None) -> di
                     people.keypoints, people.keypoint_scores, people.skeleton, people.image_size
                 ).tolist()
             )
-        points = [hri.NormalizedPointOfInterest2D(x=x, y=y, c=c) for x, y, c in skeletons[row]]
-        return hri.Skeleton2D(header=header, skeleton=points)
+        # One message for all, filled anew: making 18 points takes longer than sending them.
+        if not drawn:
+            points = [hri.NormalizedPointOfInterest2D() for _ in SKELETON_2D]
+            drawn.append(hri.Skeleton2D(header=header, skeleton=points))
+        for point, (x, y, c) in zip(drawn[0].skeleton, skeletons[row], strict=True):
+            point.x, point.y, point.c = x, y, c
+        return drawn[0]
 
     makers: dict[str, Maker] = {"roi": roi, "cropped": crop, "skeleton2d": skeleton}
     if said is not None:
