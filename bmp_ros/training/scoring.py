@@ -21,6 +21,7 @@ from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import coco_run_lengths
 from bmp_ros.loop.prompts import select_prompts
 from bmp_ros.loop.skeletons import COCO_17, Skeleton
+from bmp_ros.offline.coco_format import run_length_string
 from bmp_ros.training.pictures import Picture
 
 LEAST_SCORE = 0.05
@@ -159,7 +160,7 @@ def _segment(engine: Any, picture: Picture) -> Answers:
         labels = np.ones((1, len(points)), np.int32)
         found = engine.segment(frame, points[None], labels)
         masks.append(found.masks[0])
-        segmentation = coco_run_lengths(found.masks[0])
+        segmentation = run_length_string(found.masks[0])
         results.append({"segmentation": segmentation, "score": float(found.scores[0])})
     return Answers(results, masks=np.array(masks, bool)) if masks else Answers()
 

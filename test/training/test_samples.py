@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from discs import disc_picture
 from hypothesis import given, settings
@@ -133,3 +135,24 @@ def test_most_positive_prompts_lie_on_the_person() -> None:
             on += int((mask[cells[inside, 1], cells[inside, 0]] > 0).sum())
             total += len(cells)
     assert 0.8 < on / total < 1.0, "good prompts, and some wrong ones"
+
+
+def test_painted_people_are_neither_targets_nor_ignored() -> None:
+    """Mask-out: who is painted black is background, however the person was labelled."""
+    picture = disc_picture(4, 3, 128, 96)
+    masked = replace(picture, has_mask=np.array([True, True, True]), given_boxes=picture.boxes)
+    painted = 0
+    for seed in range(12):
+        sample = detector_sample(
+            np.random.default_rng(seed), masked, (128, 96), painted_share=1.0, mosaic_share=0.0
+        )
+        plain = detector_sample(
+            np.random.default_rng(seed), masked, (128, 96), painted_share=0.0, mosaic_share=0.0
+        )
+        gone = len(plain.boxes) - len(sample.boxes)
+        painted += gone
+        assert gone >= 1 and not len(sample.ignore), "at least one is painted, none is ignored"
+        assert (sample.canvas == 0).all(axis=2).any()
+        kept = {tuple(box) for box in plain.boxes.round(2)}
+        assert all(tuple(box) in kept for box in sample.boxes.round(2)), "the others are untouched"
+    assert painted > 12
