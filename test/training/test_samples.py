@@ -52,8 +52,9 @@ def test_painted_people_are_not_asked_for(seed: int) -> None:
     black = (sample.canvas == 0).all(axis=2)
     for mask in sample.masks:
         inside = np.kron(mask > 0.99, np.ones((4, 4), bool))
-        # A rough neighbour may be painted over the edge of a person, not over the person.
-        assert not inside.any() or black[inside].mean() < 0.6
+        # A rough neighbour may be painted over the edge of a person, and over most of one of
+        # whom hardly more than an edge is seen, not over the person.
+        assert inside.sum() < 64 or black[inside].mean() < 0.6
 
 
 def test_detector_masks_and_boxes_agree() -> None:
