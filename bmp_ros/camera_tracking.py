@@ -27,7 +27,8 @@ class Tracked:
     """People of one image with their ids. ages: (N,) float64 seconds since each track began, NaN
     without one. stamp_s: of the image, as the tracker was told. milliseconds: that it took.
     known: ids of everyone whom the tracker remembers, seen in this image or not. hidden: (M, 4)
-    boxes expected of those who were not seen in it, for a short time only."""
+    boxes expected of those who were not seen in it, for a short time only. colours: (N, BINS) of
+    clothes, see `tracking.appearance`; None where nobody is tracked."""
 
     people: People
     ages: np.ndarray
@@ -35,6 +36,7 @@ class Tracked:
     milliseconds: float = 0.0
     known: frozenset[int] = frozenset()
     hidden: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
+    colours: np.ndarray | None = None
 
 
 class CameraTracking:
@@ -99,7 +101,9 @@ class CameraTracking:
         milliseconds = (time.perf_counter() - start) * 1e3
         expected = (report.unseen > 0) & (report.unseen <= EXPECTED_S)
         hidden = report.boxes[expected & ~np.isin(report.ids, tracked.track_ids)]
-        return Tracked(tracked, known, stamp_s, milliseconds, frozenset(ages), hidden)
+        return Tracked(
+            tracked, known, stamp_s, milliseconds, frozenset(ages), hidden, self._tracker.colours
+        )
 
     def smooth(self, tracked: Tracked, settings: SmoothingSettings) -> People:
         """The people with smoothed keypoints; to be called for every image while it is wanted."""

@@ -34,6 +34,7 @@ _WORDS = {
     Doubt.CROWDED: "too close to another person in the image",
     Doubt.JUMPED: "moved farther than a person can: perhaps someone else",
     Doubt.SWAPPED: "the tracker exchanged ids: perhaps someone else",
+    Doubt.UNLIKE: "dressed in other colours than when they were chosen: perhaps someone else",
     Doubt.SETTLING: "seen again, for less than follow_settle",
     Doubt.ENDED: "the track has ended: call ~/follow again",
 }
@@ -94,6 +95,7 @@ class Following:
             raised=raised_hands(people),
             places=unknown if space is None else space.raw.centroids,
             distances=unknown[:, 0] if space is None else space.placed.distances,
+            colours=tracked.colours,
             hidden=tracked.hidden,
             image_size=people.image_size,
             known=tracked.known,

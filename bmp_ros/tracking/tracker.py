@@ -12,6 +12,7 @@ import numpy as np
 from bmp_ros.loop.frame import check_image
 from bmp_ros.loop.people import People
 from bmp_ros.tracking import life_cycle, motion
+from bmp_ros.tracking.appearance import BINS
 from bmp_ros.tracking.continuity import StampClock, Step, shows_another_place, thumbnail
 from bmp_ros.tracking.matching import Matches, look_at, match
 from bmp_ros.tracking.settings import TrackerSettings
@@ -77,6 +78,7 @@ class PersonTracker:
         self.settings = settings or TrackerSettings()
         self.counter = counter or IdCounter()
         self._state = self._empty(0)
+        self._colours = np.zeros((0, BINS))
 
     def update(
         self,
@@ -111,6 +113,7 @@ class PersonTracker:
             self._restart(people)
             state.thumbnail = None
         seen = look_at(people, image)
+        self._colours = seen.colours
         if homography is not None and len(state.tracks):
             state.tracks.move_with_camera(homography)
         life_cycle.predict(state.tracks, dt, settings)
@@ -158,6 +161,12 @@ class PersonTracker:
             tracks.ids.copy(), tracks.state.copy(), now - tracks.first_s, now - tracks.seen_s,
             motion.to_corners(tracks.centres), tracks.mean[:, :, 1].copy(),
         )  # fmt: skip
+
+    @property
+    def colours(self) -> np.ndarray:
+        """(N, BINS) colours of the people of the last image, see `appearance.colour_histograms`;
+        zero where unknown."""
+        return self._colours
 
     @property
     def counts(self) -> dict[str, int]:

@@ -22,6 +22,7 @@ from bmp_ros.interaction.follow import (
     raised_hands,
 )
 from bmp_ros.loop.people import People
+from bmp_ros.tracking.appearance import BINS
 
 LEFT, MIDDLE, RIGHT = [10, 50, 60, 200], [120, 80, 180, 180], [230, 20, 310, 230]
 
@@ -38,6 +39,7 @@ def scene(boxes: list[list[float]], ids: list[int] | None = None, **fields: Any)
         "raised": np.zeros(count, np.bool_),
         "places": places,
         "distances": distances,
+        "colours": None,
         "hidden": np.zeros((0, 4)),
         "image_size": (240, 320),
         "known": frozenset(n for n in numbers if n >= 0),
@@ -163,6 +165,45 @@ def test_ids_that_were_exchanged_are_doubted() -> None:
     assert run([people[0], away, *back]) == [
         (None, Doubt.UNSEEN), (None, Doubt.SETTLING), (0, Doubt.NONE),
     ]  # fmt: skip
+
+
+def clothes(*bins: int) -> np.ndarray:
+    """(1, BINS) histogram of a person in some colours, half of it above and half below."""
+    colours = np.zeros((1, BINS))
+    for half in (0, BINS // 2):
+        colours[0, [half + each for each in bins]] = 0.5 / len(bins)
+    return colours
+
+
+def test_other_clothes_are_those_of_another_person() -> None:
+    def dressed(stamp: float, *bins: int) -> Scene:
+        colours = clothes(*bins) if bins else np.zeros((1, BINS))
+        return scene([LEFT], [4], stamp_s=stamp, colours=colours)
+
+    red, blue = (1, 2), (15, 16)
+    start = dressed(0.0, *red)
+    assert run([start, dressed(0.1, *red), dressed(0.2, *blue), dressed(0.3, *blue)]) == [
+        (0, Doubt.NONE), (None, Doubt.UNLIKE), (None, Doubt.UNLIKE),
+    ]  # fmt: skip
+    back = [dressed(t, *red) for t in (0.3, 0.6, 0.9)]
+    assert [doubt for _, doubt in run([start, dressed(0.2, *blue), *back])] == [
+        Doubt.UNLIKE, Doubt.SETTLING, Doubt.SETTLING, Doubt.NONE,
+    ]  # fmt: skip
+    # For ever: who was chosen is not forgotten for somebody else who stays.
+    assert run([start, *[dressed(0.1 * t, *blue) for t in range(1, 200)]])[-1][1] is Doubt.UNLIKE
+    assert run([start, dressed(0.1), dressed(0.2, *red)]) == [(0, Doubt.NONE)] * 2  # unknown
+    late = run([dressed(0.0), dressed(0.1, *red), dressed(0.2, *blue)])
+    assert late == [(0, Doubt.NONE), (None, Doubt.UNLIKE)]
+
+
+def test_clothes_may_change_their_shade_slowly() -> None:
+    shades = [
+        scene(
+            [LEFT], [4], stamp_s=0.1 * t, colours=(1 - t / 150) * clothes(1) + t / 150 * clothes(3)
+        )
+        for t in range(150)
+    ]
+    assert {doubt for _, doubt in run(shades)} == {Doubt.NONE}
 
 
 def test_an_id_that_jumps_is_another_person() -> None:
