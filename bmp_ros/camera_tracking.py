@@ -9,10 +9,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bmp_ros.depth.people_3d import People3D
+from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
+from bmp_ros.loop.trace import RunReport
 from bmp_ros.tracking import (
     IdCounter,
     JointSmoother,
+    Keyframes,
+    KeyframeSettings,
     PersonTracker,
     SmoothingSettings,
     TrackerSettings,
@@ -47,6 +51,7 @@ class CameraTracking:
 
     def __init__(self, counter: IdCounter) -> None:
         self._tracker = PersonTracker(counter=counter)
+        self._keyframes = Keyframes()
         self._joints = JointSmoother()
         self._joints_in_space = JointSmoother()
         self._places = JointSmoother()
@@ -60,8 +65,25 @@ class CameraTracking:
 
     @property
     def counts(self) -> dict[str, int]:
-        """``resets`` and ``swaps`` since the node was configured."""
-        return self._tracker.counts
+        """``resets``, ``swaps`` and ``rests`` (of the detector) since the node was configured."""
+        return {**self._tracker.counts, "rests": self._keyframes.rests}
+
+    def find(
+        self,
+        loop: BMPLoop,
+        image: np.ndarray,
+        stamp_ns: int,
+        *,
+        arrival_s: float,
+        settings: KeyframeSettings,
+    ) -> tuple[People, RunReport]:
+        """The people in a BGR uint8 image (H, W, 3); `track` or `untracked` comes next."""
+        if self._stale:
+            self._keyframes.reset()
+        self._keyframes.settings = settings
+        return self._keyframes.find(
+            loop, self._tracker, image, self._seconds(stamp_ns), arrival_s=arrival_s
+        )
 
     def untracked(self, people: People, stamp_ns: int) -> Tracked:
         """The people as they are, without ids, while nobody is tracked."""
@@ -92,6 +114,7 @@ class CameraTracking:
         tracked = self._tracker.update(
             people, stamp_s, ego_motion, image=image, arrival_s=arrival_s
         )
+        self._keyframes.remember(tracked, image, stamp_s)
         if self._swaps != self._tracker.counts["swaps"]:  # ids now go with other bodies
             self._swaps = self._tracker.counts["swaps"]
             self._drop_filters()

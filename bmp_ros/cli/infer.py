@@ -106,6 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     archive.add_argument(
         "--retry-failed", action="store_true", help="try again what failed in earlier starts"
     )
+    parser.add_argument(
+        "--detection-interval",
+        type=int,
+        metavar="N",
+        help="of --track: run the detector on every Nth image only, and where somebody may be "
+        "new, lost or mistaken for another (docs/tracking.md)",
+    )
     parser.add_argument("--no-draw", action="store_true", help="write no drawn images or videos")
     for part in ("boxes", "masks", "keypoints"):
         parser.add_argument(f"--no-{part}", action="store_true", help=f"draw no {part}")
@@ -115,12 +122,13 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros import __version__
     from bmp_ros.engines import build_loop
     from bmp_ros.engines.pipeline import by_names, detector_size
+    from bmp_ros.fields import settings_from_mapping
     from bmp_ros.image_files import shown_name
     from bmp_ros.offline.box_file import BoxFile
     from bmp_ros.offline.infer_files import Wanted, infer
     from bmp_ros.offline.sources import open_source
     from bmp_ros.offline.video import without_password
-    from bmp_ros.tracking import PersonTracker
+    from bmp_ros.tracking import Keyframes, KeyframeSettings, PersonTracker
 
     wanted = Wanted(
         draw=not args.no_draw,
@@ -133,13 +141,22 @@ def run(args: argparse.Namespace) -> int:
     )
     if not (wanted.draw or wanted.json or wanted.gif or wanted.mot):
         raise ValueError("--no-draw without --json, --gif or --format would write nothing")
-    for option in ("rate", "format"):
+    for option in ("rate", "format", "detection_interval"):
         if getattr(args, option) is not None and not args.track:
-            raise ValueError(f"--{option} is for --track, which is missing")
+            raise ValueError(f"--{option.replace('_', '-')} is for --track, which is missing")
+    if args.detection_interval is not None and (args.gif or args.boxes):
+        raise ValueError(
+            "--detection-interval goes neither with --gif, which shows the detector's work on one "
+            "frame, nor with --boxes, which take the detector's place"
+        )
     if args.rate is not None and not 0 < args.rate <= 1000:
         raise ValueError(f"--rate is {args.rate:g}, must be above 0 and at most 1000 hertz")
     if args.count is not None and args.count < 1:
         raise ValueError(f"--count is {args.count}, must be at least 1")
+    keyframes = None
+    if args.detection_interval is not None:
+        chosen = {"detection_interval": args.detection_interval}
+        keyframes = Keyframes(settings_from_mapping(KeyframeSettings, chosen, "--track"))
     preset: Any = args.preset or "tiny"
     changes: dict[str, Any] = {}
     if args.detector or args.pose:
@@ -169,8 +186,8 @@ def run(args: argparse.Namespace) -> int:
     with ended_in_order():
         outcome = infer(
             loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
-            tracker=PersonTracker() if args.track else None, rate=args.rate, boxes=boxes,
-            boxes_missing=args.boxes_missing,
+            tracker=PersonTracker() if args.track else None, keyframes=keyframes,
+            rate=args.rate, boxes=boxes, boxes_missing=args.boxes_missing,
         )  # fmt: skip
     for line in [*outcome.notes, *outcome.failures]:
         _say(line)
@@ -197,9 +214,9 @@ def _run_archive(
             f"--workers and --ray are for folders, and {args.source!r} is none; without them one "
             "file is processed"
         )
-    for option in ("count", "boxes", "rate"):
+    for option in ("count", "boxes", "rate", "detection_interval"):
         if getattr(args, option) is not None:
-            raise ValueError(f"--{option} goes without --workers and --ray")
+            raise ValueError(f"--{option.replace('_', '-')} goes without --workers and --ray")
     if args.workers is not None and not 1 <= args.workers <= 1000:
         raise ValueError(f"--workers is {args.workers}, must be 1 to 1000")
     if args.ray is not None:

@@ -78,8 +78,10 @@ class ClockedLoop(BMPLoop):
 
     last_ms = 0.0
 
-    def run(self, image: np.ndarray, boxes: Boxes | None = None) -> tuple[People, RunReport]:
-        people, report = super().run(image, boxes)
+    def run(
+        self, image: np.ndarray, boxes: Boxes | None = None, *, refine: bool = True
+    ) -> tuple[People, RunReport]:
+        people, report = super().run(image, boxes, refine=refine)
         self.last_ms = report.stage_ms["total"]
         return people, report
 

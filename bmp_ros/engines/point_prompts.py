@@ -99,11 +99,13 @@ def torch_graphs(
     device: str,
     precision: str,
     compile: bool,
+    *,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Graphs of a network in PyTorch, under autocast below fp32; ``compile`` fuses the encoder.
 
     functions_of: network -> part -> (function of named tensors, names of its outputs); that of the
-    encoder takes pixels (h, w, 3) uint8 BGR, too.
+    encoder takes pixels (h, w, 3) uint8 BGR, too. most: people that pass the decoder at once.
     """
     from bmp_ros.engines.torch_graph import TorchGraph, holding_weights, torch_dtype
 
@@ -114,6 +116,7 @@ def torch_graphs(
             network, function, outputs, device, autocast=dtype,
             compile=compile and part == "encoder", whole=part == "encoder",
             people=() if part == "encoder" else ("points", "labels", "masks"),
+            most=None if part == "encoder" else most,
         )
         for part, (function, outputs) in functions_of(network).items()
     }  # fmt: skip

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from bmp_ros.loop.frame import Frame
     from bmp_ros.networks.sam2 import Sam2Network
 
+PROMPTS_ON_CPU = 3
+"""People that pass the decoder at once on a CPU, whose caches hold so many: ten at once took 1.5
+times as long per person. GPUs take all."""
 EMBEDDING = ("embedding", "fine_4", "fine_8")
 
 
@@ -84,7 +87,8 @@ class Sam2Segmenter(PromptedSegmenter):
             encoder, outputs = parts["encoder"]
             return {**parts, "encoder": (_of_pixels(encoder, network.image_size, device), outputs)}
 
-        graphs = torch_graphs(network, functions, device, precision, compile)
+        most = PROMPTS_ON_CPU if device == "cpu" else None
+        graphs = torch_graphs(network, functions, device, precision, compile, most=most)
         return cls(graphs, network.image_size, device, **areas)
 
     def image_input(self, frame: Frame) -> dict[str, np.ndarray]:

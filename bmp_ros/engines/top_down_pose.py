@@ -141,8 +141,9 @@ class TopDownPoseEstimator:
             people=("crops", "weights"),
         )
         estimator = cls(graph, network.input_size, skeleton, device, **settings)
-        if torch.device(device).type == "cuda":
-            estimator.max_batch = 64  # fewer launches; the graph takes less where memory is short
+        # On a GPU fewer launches (the graph takes less where memory is short). On a CPU eight
+        # crops fit the caches: ViT-b took 6 % longer per crop with 18.
+        estimator.max_batch = 64 if torch.device(device).type == "cuda" else 8
         return estimator
 
     @property

@@ -61,6 +61,7 @@ class TorchGraph:
         device: str = "cpu",
         *,
         people: Sequence[str] = (),
+        most: int | None = None,
         autocast: torch.dtype = torch.float32,
         compile: bool = False,
         whole: bool = False,
@@ -70,7 +71,8 @@ class TorchGraph:
         function: its arguments are the graph's inputs by name, it returns a tensor or a tuple.
         outputs: names of what it returns. people: inputs of one row per person (see
         `bmp_ros.engines.batches`); then all outputs have as many, or twice as many with mirror
-        images, and none can be kept. autocast: number format of products and convolutions.
+        images, and none can be kept. most: people that pass at once, None: all. autocast: number
+        format of products and convolutions.
         compile: fuse with ``torch.compile`` at the first run (minutes).
         """
         self.network = network
@@ -81,7 +83,7 @@ class TorchGraph:
         self._function = torch.compile(function) if compile else function
         self._outputs = tuple(outputs)
         self._people = tuple(people)
-        self._most: int | None = None
+        self._most = most
         self._autocast = autocast
         self._turn = threading.Lock()
         self._captured: OrderedDict[Any, _Captured | None] = OrderedDict()

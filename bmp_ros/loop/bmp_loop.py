@@ -94,9 +94,16 @@ class BMPLoop:
         """
         return self.run(image, boxes)[0]
 
-    def run(self, image: np.ndarray, boxes: Boxes | None = None) -> tuple[People, RunReport]:
-        """Do as ``loop(image)`` does; return stage timings and counts as well."""
+    def run(
+        self, image: np.ndarray, boxes: Boxes | None = None, *, refine: bool = True
+    ) -> tuple[People, RunReport]:
+        """Do as ``loop(image)`` does; return stage timings and counts as well.
+
+        refine: False leaves the segmenter out: masks are those of the detector, or of ``boxes``.
+        """
         run = self.begin(image)
+        if not refine:
+            run.segmenter = None
         return _finish(run, boxes), run.report
 
     def trace(self, image: np.ndarray, boxes: Boxes | None = None) -> Trace:

@@ -30,7 +30,7 @@ from bmp_ros.offline.results_file import ResultsFile
 from bmp_ros.offline.sources import ImageSource, Source, VideoSource
 from bmp_ros.offline.stages import stage_pictures
 from bmp_ros.offline.video import UnreadableVideoError, VideoFile, VideoFrames
-from bmp_ros.tracking import PersonTracker
+from bmp_ros.tracking import Keyframes, PersonTracker
 
 RESULTS_NAME = "results.json"
 IMAGES_MOT_NAME = "images.txt"
@@ -85,6 +85,7 @@ def infer(
     info: dict[str, Any] | None = None,
     progress: bool = False,
     tracker: PersonTracker | None = None,
+    keyframes: Keyframes | None = None,
     rate: float | None = None,
     boxes: BoxFile | None = None,
     boxes_missing: str = "detector",
@@ -95,7 +96,8 @@ def infer(
     (see `ResultsFile`; ``info`` is kept in it); ``NAME.gif`` shows the stages of an image, of a
     video those of the frame with the most people. count: stop after so many images and frames.
     progress: draw a bar on stderr. tracker: gives ids, anew in every video; images are one
-    sequence of ``rate`` hertz, in the order of their names.
+    sequence of ``rate`` hertz, in the order of their names. keyframes: on which of the tracked
+    images the detector runs; on all without it, with ``boxes`` and with ``wanted.gif``.
     boxes: take the detector's place, in one iteration (`BMPLoop`). boxes_missing: what an image
     that they say nothing of gets: the ``detector``, or ``skip``: nobody is found in it.
 
@@ -124,7 +126,7 @@ def infer(
             images_mot = stack.enter_context(MotFile(output / IMAGES_MOT_NAME))
         work = _Work(
             loop, output, wanted, results, count, advance, inputs, names, tracker, rate,
-            images_mot, boxes=boxes, boxes_missing=boxes_missing,
+            images_mot, keyframes=keyframes, boxes=boxes, boxes_missing=boxes_missing,
         )  # fmt: skip
         for source in sources:
             if work.done:
@@ -158,6 +160,7 @@ class _Work:
     tracker: PersonTracker | None = None
     rate: float | None = None
     images_mot: MotFile | None = None
+    keyframes: Keyframes | None = None
     boxes: BoxFile | None = None
     boxes_missing: str = "detector"
     without_boxes: list[str] = field(default_factory=list)
@@ -195,6 +198,8 @@ class _Work:
         failed, failures = "", 0
         if self.tracker is not None:
             self.tracker.reset()
+            if self.keyframes is not None:
+                self.keyframes.reset()
         with ExitStack() as stack:
             video = stack.enter_context(VideoFrames(source.path))
             stack.enter_context(_interruptible(source))
@@ -296,16 +301,24 @@ class _Work:
     def _run(
         self, image: np.ndarray, seconds: float, known: Detections | None
     ) -> tuple[People, Trace | None]:
+        tracker, keyframes = self.tracker, self.keyframes
         try:
             trace = self.loop.trace(image, known) if self.wanted.gif else None
-            people = self.loop(image, known) if trace is None else trace.people
+            if trace is not None:
+                people = trace.people
+            elif tracker is None or keyframes is None or self.boxes is not None:
+                people = self.loop(image, known)
+            else:
+                people, _ = keyframes.find(self.loop, tracker, image, seconds)
         except AssertionError:  # a fault of this program, not of the image
             raise
         except Exception as error:  # what networks raise depends on what runs them
             first, _, _ = str(error).strip().partition("\n")
             raise NetworksFailedError(f"{type(error).__name__}: {first[:300]}") from error
-        if self.tracker is not None:
-            people = self.tracker.update(people, seconds, image=image)
+        if tracker is not None:
+            people = tracker.update(people, seconds, image=image)
+            if keyframes is not None:
+                keyframes.remember(people, image, seconds)
         return people, trace
 
     def _drawn(self, image: np.ndarray, people: People) -> np.ndarray:

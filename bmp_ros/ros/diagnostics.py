@@ -127,6 +127,7 @@ class CameraStatistics:
                     "people dropped for NaN": self._not_finite,
                     "frames not tracked for an error": self.tracking_failed,
                     "frames with ego motion": self.ego_motions,
+                    "frames without detection": self._tracks.get("rests", 0),
                     "tracker resets": self._tracks.get("resets", 0),
                     "track ids exchanged": self._tracks.get("swaps", 0),
                 },

@@ -93,7 +93,7 @@ class FrameProcessor:
             message = _read(received.serialised, camera.message_type)
             self._notice_time_jump(camera, message.header)
             image = self._decode(camera, message)
-            people, report = self._run(image, self._known(camera, received.boxes, image))
+            people, report = self._find(camera, received, message.header, image)
             with camera.publishing:
                 # Nothing is taken down while the lock is held, and all of it at once.
                 inputs = camera.inputs
@@ -171,11 +171,29 @@ class FrameProcessor:
         self._tell(camera, "boxes", "missing" if missing else "", missing)
         return known
 
+    def _find(
+        self, camera: Camera, received: ReceivedMessage, header: Header, image: np.ndarray
+    ) -> tuple[People, RunReport]:
+        """The people in an image of a camera, by the detector or whoever else knows them."""
+        known = self._known(camera, received.boxes, image)
+        keyframes = self._parameters.keyframes()
+        tracking = self._parameters.run().tracking
+        if known is not None or not tracking or keyframes.detection_interval == 1:
+            return self._run(image, known)
+        self._take_settings()
+        return camera.tracking.find(
+            self._loop, image, stamp_ns(header.stamp), arrival_s=received.arrival_s,
+            settings=keyframes,
+        )  # fmt: skip
+
     def _run(self, image: np.ndarray, known: Detections | None = None) -> tuple[People, RunReport]:
+        self._take_settings()
+        return self._loop.run(image, known)
+
+    def _take_settings(self) -> None:
         settings = self._parameters.loop()
         if settings != self._loop.settings:
             self._loop.settings = settings
-        return self._loop.run(image, known)
 
     def _publish(
         self,

@@ -19,6 +19,7 @@ from bmp_ros.ros.settings import (
     ENGINE,
     GROUPS,
     INTERACTION,
+    KEYFRAMES,
     LOOP,
     RUN,
     SMOOTHING,
@@ -43,6 +44,7 @@ _TITLES = {
     id(TRACKER): "The tracker: may change at any time",
     id(SMOOTHING): "Smoothing in poses_smooth, poses_3d_smooth, markers and of velocities: may "
     "change at any time",
+    id(KEYFRAMES): "When the detector rests: may change at any time",
     id(LOOP): "The loop: may change at any time. Without a value here, the preset's counts",
 }
 _HEAD = """\

@@ -33,6 +33,7 @@ from bmp_ros.ros.settings import (
     ENGINE,
     GROUPS,
     INTERACTION,
+    KEYFRAMES,
     LOOP,
     NULL,
     PER_CAMERA,
@@ -52,7 +53,7 @@ from bmp_ros.ros.settings import (
     text_of,
     to_parameter,
 )
-from bmp_ros.tracking import SmoothingSettings, TrackerSettings
+from bmp_ros.tracking import KeyframeSettings, SmoothingSettings, TrackerSettings
 
 Settings = TypeVar("Settings")
 
@@ -133,6 +134,9 @@ class NodeParameters:
 
     def smoothing(self) -> SmoothingSettings:
         return self._read(SmoothingSettings, SMOOTHING)
+
+    def keyframes(self) -> KeyframeSettings:
+        return self._read(KeyframeSettings, KEYFRAMES)
 
     def loop(self) -> LoopSettings:
         return self._read(LoopSettings, LOOP)

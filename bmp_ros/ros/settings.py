@@ -23,7 +23,7 @@ from bmp_ros.fields import (
 )
 from bmp_ros.interaction.zones import parse_zones
 from bmp_ros.loop.settings import LoopSettings
-from bmp_ros.tracking import SmoothingSettings, TrackerSettings
+from bmp_ros.tracking import KeyframeSettings, SmoothingSettings, TrackerSettings
 from bmp_ros.weights.zoo import LICENCES, PERMISSIVE
 
 
@@ -253,8 +253,9 @@ RUN = Group(RunSettings, "always")
 INTERACTION = Group(InteractionSettings, "always")
 TRACKER = Group(TrackerSettings, "always", prefix="tracker.")
 SMOOTHING = Group(SmoothingSettings, "always", prefix="smoothing.")
+KEYFRAMES = Group(KeyframeSettings, "always")
 LOOP = Group(LoopSettings, "always")
-GROUPS = (START, ENGINE, CAMERA, RUN, INTERACTION, TRACKER, SMOOTHING, LOOP)
+GROUPS = (START, ENGINE, CAMERA, RUN, INTERACTION, TRACKER, SMOOTHING, KEYFRAMES, LOOP)
 PER_CAMERA = (CAMERA, INTERACTION)
 """Groups that every one of several cameras has, under its name."""
 

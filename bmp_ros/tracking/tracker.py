@@ -17,7 +17,7 @@ from bmp_ros.tracking.continuity import StampClock, Step, shows_another_place, t
 from bmp_ros.tracking.matching import Matches, look_at, match
 from bmp_ros.tracking.settings import TrackerSettings
 from bmp_ros.tracking.swap_guard import Encounter, exchange
-from bmp_ros.tracking.tracks import IdCounter, Tracks
+from bmp_ros.tracking.tracks import IdCounter, State, Tracks
 
 SHORT_GAP = 1.0
 """Seconds between two images up to which motion says where people are. (With 0.5 s, three times as
@@ -155,8 +155,11 @@ class PersonTracker:
 
     def report(self) -> TrackReport:
         """Everybody with an id, also those who were not seen in the last image."""
-        tracks, now = self._state.tracks, self._state.clock.now
-        tracks = tracks.keep(tracks.ids >= 0)
+        tracks = self._state.tracks
+        return self._report(tracks.keep(tracks.ids >= 0), self._state.clock.now)
+
+    @staticmethod
+    def _report(tracks: Tracks, now: float) -> TrackReport:
         return TrackReport(
             tracks.ids.copy(), tracks.state.copy(), now - tracks.first_s, now - tracks.seen_s,
             motion.to_corners(tracks.centres), tracks.mean[:, :, 1].copy(),
@@ -172,6 +175,26 @@ class PersonTracker:
     def counts(self) -> dict[str, int]:
         """Since the tracker was made: ``resets`` for gaps, steps back and cuts, and ``swaps``."""
         return {"resets": self._state.resets, "swaps": self._state.swaps}
+
+    @property
+    def has_newcomers(self) -> bool:
+        """Whether there is somebody who waits for an id."""
+        return bool((self._state.tracks.state == State.TENTATIVE).any())
+
+    def expect(self, stamp_s: float, arrival_s: float | None = None) -> TrackReport | None:
+        """Where everybody with an id should be in an image of the time ``stamp_s``.
+
+        Nothing is changed; `update` with that image comes next. None where the tracker would begin
+        anew, or nobody knows how people moved: after a gap, or a step back. ``state`` and
+        ``velocities`` are those of the last image.
+        """
+        step, dt = copy.copy(self._state.clock).step(stamp_s, arrival_s)
+        if step not in (Step.NORMAL, Step.SAME):
+            return None
+        known = self._state.tracks
+        tracks = replace(known.keep(known.ids >= 0))  # `predict` puts other arrays into it
+        life_cycle.predict(tracks, dt, self.settings)
+        return self._report(tracks, self._state.clock.now + dt)
 
     def save(self) -> dict[str, Any]:
         """A copy of all that the tracker knows, for `restore`; can be pickled."""

@@ -75,6 +75,21 @@ def test_people_who_move_keep_their_ids(lab: Lab) -> None:
     assert values["frames not tracked for an error"] == "0"
 
 
+def test_the_detector_rests_between_keyframes(lab: Lab) -> None:
+    scene = started(lab, detection_interval=3, iterations=1)
+    for _ in range(9):
+        assert ids(scene.shoot()) == [1, 2]
+    detections = len(lab.networks.images)
+    assert detections < 9
+    status = lab.diagnosis(": camera", lambda s: s.level == b"\0", "OK")
+    values = {pair.key: pair.value for pair in status.values}
+    assert int(values["frames without detection"]) == 9 - detections
+    assert lab.set(detection_interval=1)[0].successful
+    for _ in range(4):
+        assert ids(scene.shoot()) == [1, 2]
+    assert len(lab.networks.images) == detections + 4
+
+
 def test_somebody_new_has_no_id_in_the_first_image(lab: Lab) -> None:
     scene = started(lab, TWO[:1])
     assert ids(scene.shoot()) == [1]
