@@ -48,7 +48,9 @@ def by_names(
             if not (name.startswith("tiny/") and base in ("tiny", _TINY)):
                 loop |= thresholds
     if base is not None and detector is not None and not detector.startswith("tiny/"):
-        loop.setdefault("later_threshold", None)  # the preset's suits its own detector's scores
+        # The preset's suit its own detector's scores.
+        loop.setdefault("later_threshold", None)
+        loop.setdefault("look_again_score", None)
     if preset is not None or len(sections) < 2:
         return preset or "tiny", sections | loop
     whole = {

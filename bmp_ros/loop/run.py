@@ -16,7 +16,7 @@ from bmp_ros.loop.answers import (
     checked_segments,
     detected_masks,
 )
-from bmp_ros.loop.box_nms import box_nms
+from bmp_ros.loop.box_nms import box_iou, box_nms
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.masks import exclusive_masks, mask_rectangles, paint_out
 from bmp_ros.loop.people import People
@@ -26,6 +26,9 @@ from bmp_ros.loop.protocols import Detections, Detector, PoseEstimator, Segmente
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.trace import DISCARDED, IterationTrace, RunReport
 
+BESIDE = (0.02, 0.75)
+"""IoU with the nearest person's box of a box that may be somebody else's, whom that one hides."""
+
 
 @dataclass
 class Run:
@@ -33,7 +36,8 @@ class Run:
 
     Every call of the loop makes its own, so several threads may share a loop. The stages are
     methods; `bmp_ros.loop.bmp_loop.find_people` puts them in order. steps: what the stages of each
-    iteration saw and said; None (the default): not kept.
+    iteration saw and said; None (the default): not kept. boxes_seen, scores_seen: of the last
+    detection, before suppression.
     """
 
     frame: Frame
@@ -44,6 +48,8 @@ class Run:
     report: RunReport = field(default_factory=RunReport)
     steps: list[IterationTrace] | None = None
     step: IterationTrace = DISCARDED
+    boxes_seen: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    scores_seen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -73,7 +79,22 @@ class Run:
         Without people to paint out, the detector would see the same image and say the same again.
         """
         nothing_to_paint = not any(mask.any() for mask in people.masks)
-        return nothing_to_paint or len(people) >= self.settings.max_people
+        full = len(people) >= self.settings.max_people
+        return nothing_to_paint or full or not self.somebody_may_be_hidden(people)
+
+    def somebody_may_be_hidden(self, people: People) -> bool:
+        """Whether the last detection saw a box that may be of somebody whom a person hides.
+
+        It overlaps one of ``people``, but is not theirs, and its score is at least
+        ``look_again_score``, below the threshold perhaps: painting out the person in front raises
+        it. Always, where that setting is None.
+        """
+        least = self.settings.look_again_score
+        if least is None:
+            return True
+        boxes = self.boxes_seen[self.scores_seen >= least]
+        nearest = box_iou(boxes, people.boxes).max(axis=1, initial=0.0)
+        return bool(((nearest > BESIDE[0]) & (nearest < BESIDE[1])).any())
 
     def detect(self, people: People) -> People:
         """Find people in the frame without those who were found already; best first."""
@@ -81,7 +102,8 @@ class Run:
         if len(people):
             with self.timed("paint_out"):
                 frame = Frame(paint_out(frame.image, people.masks))
-        threshold = self.threshold()
+        least = settings.look_again_score
+        threshold = self.threshold() if least is None else min(least, self.threshold())
         with self.timed("detect"):
             detections = self.detector.detect(frame, score_threshold=threshold)
         with self.timed("box_nms"):
@@ -98,12 +120,9 @@ class Run:
         boxes, scores = boxes_and_scores(detections, self.detector)
         finite = self._finite(boxes, scores)
         boxes = np.clip(boxes, 0, np.tile([frame.width, frame.height], 2))
-        solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return (
-            boxes,
-            scores,
-            np.flatnonzero(finite & solid & (scores > self.threshold())),
-        )
+        solid = finite & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        self.boxes_seen, self.scores_seen = boxes[solid], scores[solid]
+        return boxes, scores, np.flatnonzero(solid & (scores > self.threshold()))
 
     def threshold(self) -> float:
         """Detector score that a person must exceed in this iteration."""

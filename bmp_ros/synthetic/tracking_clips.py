@@ -36,7 +36,7 @@ CODE = 57
 """Keeps the random numbers of these clips apart from those of the splits and other clips."""
 FIRST_SEED = {"tuning": 0, "test": 1000}
 ASSETS = {"tuning": "train", "test": "test"}
-SCENARIOS = ("crossing", "hugging", "leaving", "uniform", "turning")
+SCENARIOS = ("crossing", "hugging", "leaving", "uniform", "turning", "street")
 HALF_VIEW = np.tan(np.radians(75 / 2))
 """Of the camera: half its width at a distance of 1."""
 
@@ -58,7 +58,8 @@ def render_scenario(
     crossing: five people walk past each other at other distances. hugging: two meet, others pass.
     leaving: people go out of the view, for 0.3 to 3 seconds, and come back. uniform: as crossing,
     all in the same clothes. turning: as crossing, the camera turns to and fro by 40 degrees, up to
-    30 degrees per second, and moves 0.6 m sideways. assets: "train" or "test".
+    30 degrees per second, and moves 0.6 m sideways. street: ten walk past, each once; who is gone
+    does not come back, who comes is somebody new. assets: "train" or "test".
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"scenario {scenario!r} is unknown; there are {', '.join(SCENARIOS)}")
@@ -80,11 +81,13 @@ def _cast(scenario: str, random: np.random.Generator, assets: str, seconds: floa
         return actors, [meeting]
     look = sample_look(random, assets, False, 30.0) if scenario == "uniform" else None
     actors = []
-    for number in range(5):
+    for number in range(10 if scenario == "street" else 5):
         ages = (16.0, 70.0) if scenario == "uniform" else (5.0, 90.0)
         person = make_person(number + 1, random, assets, ages, look)
         if scenario == "leaving" and number < 4:
             track = _leaving(random, seconds, (0.3, 0.8) if number % 2 else (1.2, 3.0))
+        elif scenario == "street":
+            track = _passing(random, seconds * (number / 9 - 0.25), seconds)
         else:
             track = crossing_track(random, number, seconds)
         actors.append(Actor(person, track, (Pose(),), 3.0))
@@ -106,6 +109,20 @@ def _leaving(random: np.random.Generator, seconds: float, away: tuple[float, flo
     times.append(times[-1] + float(np.linalg.norm(back - [edge, distance])) / speed)
     points = [[inside, distance], [edge, distance], [turn, distance], [edge, distance], back]
     return Track(np.array(times), np.array(points, float))
+
+
+def _passing(random: np.random.Generator, start: float, seconds: float) -> Track:
+    """Across the whole view, from about ``start`` on; out of it before and after."""
+    speed, distance = random.uniform(0.9, 1.4), random.uniform(2.0, 5.0)
+    side = float(random.choice([-1.0, 1.0]))
+    edge = HALF_VIEW * distance + 0.4
+    ends = np.array([[side * edge, distance], [-side * edge, distance * random.uniform(0.9, 1.1)]])
+    first = start + random.uniform(-0.3, 0.3)
+    last = first + float(np.linalg.norm(ends[1] - ends[0])) / speed
+    # The way goes on to where nobody sees it.
+    beyond = ends + (ends - ends[::-1]) * 0.5
+    times = [first - (last - first) / 2, first, last, last + (last - first) / 2]
+    return Track(np.array(times), np.array([beyond[0], *ends, beyond[1]]))
 
 
 def _turning_camera(width: int, height: int, time: float) -> Camera:

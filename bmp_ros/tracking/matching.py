@@ -24,6 +24,8 @@ from bmp_ros.tracking.association import (
 from bmp_ros.tracking.settings import TrackerSettings
 from bmp_ros.tracking.tracks import State, Tracks
 
+DISTINCT = 0.05
+"""How much more alike than anybody in sight somebody must be who is recognised by colours."""
 SHORT = 0.15
 UNSEEN_FACTOR = 0.67
 REACH = 1.5
@@ -128,7 +130,7 @@ def match(
         take(sure & recent, high, similarity, least)
         take(sure & recent & free, left & ~high, similarity, settings.low_match_threshold)
     if (sure & free).any() and left.any():
-        again = recognition(tracks, seen, settings, unseen, looks, gap)
+        again = recognition(tracks, seen, settings, unseen, looks, gap, in_sight=sure & ~free)
         take(sure & free, left, again, 1e-6)
     if not gap:
         take(~sure, left, similarity, least)
@@ -181,11 +183,14 @@ def recognition(
     unseen: np.ndarray,
     looks: np.ndarray,
     gap: float,
+    in_sight: np.ndarray,
 ) -> np.ndarray:
     """(T, N) > 0 where somebody out of sight may have come back: near enough, alike enough.
 
     unseen: (T,) seconds. looks: (T, N) likeness of colours. Without colours only for ``lost_s``,
-    not counting a ``gap``. Places are those last seen: nobody knows the motion.
+    not counting a ``gap``. Places are those last seen: nobody knows the motion. in_sight: (T,)
+    bool, who is somebody else in this image for sure. Where one of them is as much alike, clothes
+    do not tell people apart, and nobody is recognised by them.
     """
     last = motion.to_centre(tracks.boxes)
     reach = np.maximum(last[:, 3], 1.0)[:, None] * (0.3 + REACH * unseen[:, None])
@@ -198,7 +203,10 @@ def recognition(
     ratio[cut] = 0.0
     near = (distance < reach) & (ratio < 0.5 + unseen[:, None])
     known = np.isfinite(looks)
-    alike = np.where(known, looks, 0.0) >= settings.appearance_threshold + 0.1 * (gap > 0)
+    likeness = np.where(known, looks, 0.0)
+    alike = likeness >= settings.appearance_threshold + 0.1 * (gap > 0)
+    others = np.where(in_sight[:, None], likeness, 0.0).max(axis=0, initial=0.0)
+    alike &= likeness > others + DISTINCT
     blind = ~known & (unseen <= settings.lost_s + gap)[:, None]
     value = np.where(known, looks, 0.3) - 0.3 * distance / np.maximum(reach, 1)
     allowed = near & (alike | blind) & (unseen <= settings.memory_s)[:, None]

@@ -77,8 +77,10 @@ class ScriptedDetector:
     has_masks: bool = True
     frames: list[Frame] = attribute(default_factory=list)
     decoded: list[list[int]] = attribute(default_factory=list)
+    thresholds: list[float] = attribute(default_factory=list)
 
     def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+        self.thresholds.append(score_threshold)
         act = self.acts[len(self.frames)] if len(self.frames) < len(self.acts) else ()
         self.frames.append(frame)
 

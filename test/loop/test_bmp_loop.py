@@ -54,6 +54,28 @@ def test_one_person() -> None:
     assert np.isnan(people.visibility).all() and np.isnan(people.presence).all()
 
 
+@pytest.mark.parametrize(
+    ("box", "score", "looks"),
+    [
+        ((40, 10, 90, 110), 0.26, 2),  # hidden in part, perhaps
+        ((40, 10, 90, 110), 0.24, 1),  # too unsure
+        ((120, 10, 180, 110), 0.26, 1),  # far from everybody
+        ((11, 10, 60, 110), 0.26, 1),  # the same person again
+    ],
+)
+def test_another_look_only_where_somebody_may_be_hidden(
+    box: tuple[int, int, int, int], score: float, looks: int
+) -> None:
+    act = [LEFT, Actor(box, score=score)]
+    play = stage(act, look_again_score=0.25)
+    assert len(play.loop(IMAGE)) == 1
+    assert len(play.detector.frames) == looks
+    assert play.detector.thresholds[0] == 0.25
+    always = stage(act)
+    always.loop(IMAGE)
+    assert len(always.detector.frames) == 2
+
+
 def test_two_overlapping_people_share_no_pixel_and_lose_none() -> None:
     front = Actor((20, 10, 80, 110), score=0.8, mask_score=0.95)
     behind = Actor((65, 10, 130, 110), score=0.9, mask_score=0.7)
