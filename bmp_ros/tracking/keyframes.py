@@ -21,14 +21,17 @@ from bmp_ros.loop.protocols import Detections
 from bmp_ros.loop.trace import RunReport
 from bmp_ros.tracking.association import JOINT_SCORE
 from bmp_ros.tracking.continuity import thumbnail
+from bmp_ros.tracking.matching import is_cut_off
 from bmp_ros.tracking.motion import displacement
-from bmp_ros.tracking.tracker import PersonTracker
+from bmp_ros.tracking.tracker import PersonTracker, TrackReport
 from bmp_ros.tracking.tracks import State
 
 LONGEST_S = 0.6
 """Seconds after which the detector looks again, however slow the images come."""
+NEW_S = 0.3
+"""Seconds for which the detector looks again at somebody who has no id yet."""
 LOST_S = 0.5
-"""Seconds for which the detector looks for somebody who was lost."""
+"""Seconds for which the detector looks for somebody who was lost, and did not leave the image."""
 MEETING_IOU = 0.35
 """IoU of the boxes of two people whom the pose network could take for one another."""
 POSE_FALL, MASK_FALL = 0.75, 0.75
@@ -145,10 +148,10 @@ class Keyframes:
         late = stamp_s - last.detected_s > LONGEST_S or stamp_s < last.stamp_s
         if last.since + 1 >= settings.detection_interval or late:
             return None
-        if last.people.image_size != image.shape[:2] or tracker.has_newcomers:
+        if last.people.image_size != image.shape[:2] or tracker.has_newcomers(NEW_S):
             return None
         report = tracker.expect(stamp_s, arrival_s)
-        if report is None or ((report.state == State.LOST) & (report.unseen < LOST_S)).any():
+        if report is None or _somebody_is_lost(report, image.shape[1]):
             return None
         people = _moved(last.people, report.ids, report.boxes)
         if not len(people) or _meet(people.boxes) or _somebody_enters(last, image, people.boxes):
@@ -225,6 +228,11 @@ def _steps(people: People, expected: People) -> np.ndarray:
         np.stack([expected.boxes, expected.boxes]),
         JOINT_SCORE, LEAST_JOINTS,
     )  # fmt: skip
+
+
+def _somebody_is_lost(report: TrackReport, width: int) -> bool:
+    lost = (report.state == State.LOST) & (report.unseen < LOST_S)
+    return bool((lost & ~is_cut_off(report.boxes, width)).any())
 
 
 def _meet(boxes: np.ndarray) -> bool:

@@ -176,10 +176,11 @@ class PersonTracker:
         """Since the tracker was made: ``resets`` for gaps, steps back and cuts, and ``swaps``."""
         return {"resets": self._state.resets, "swaps": self._state.swaps}
 
-    @property
-    def has_newcomers(self) -> bool:
-        """Whether there is somebody who waits for an id."""
-        return bool((self._state.tracks.state == State.TENTATIVE).any())
+    def has_newcomers(self, within_s: float) -> bool:
+        """Whether somebody waits for an id who was first seen at most ``within_s`` seconds ago."""
+        tracks = self._state.tracks
+        young = self._state.clock.now - tracks.first_s <= within_s
+        return bool((young & (tracks.state == State.TENTATIVE)).any())
 
     def expect(self, stamp_s: float, arrival_s: float | None = None) -> TrackReport | None:
         """Where everybody with an id should be in an image of the time ``stamp_s``.
