@@ -35,10 +35,10 @@ test-fast:
 	@$(SET_UP) base ros torch synthetic dev
 	@scripts/with_ros python -m pytest -n auto -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
 
-# What needs the optional viewers or Ray: left out by make test, which does not install them.
+# What needs the viewer, a browser, plotly or Ray: left out by make test, which does not install them.
 test-view:
-	@$(SET_UP) base ros dev view view-test archives
-	@scripts/with_ros python -m pytest test/viewing test/archives/test_ray.py $(ARGS)
+	@$(SET_UP) base ros dev evaluate view view-test report archives
+	@scripts/with_ros python -m pytest test/viewing test/reporting test/archives/test_ray.py $(ARGS)
 
 test-openmmlab:
 	@$(SET_UP) base ros torch dev openmmlab

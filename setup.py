@@ -60,6 +60,7 @@ setup(
         "onnx": ["onnxruntime", "tqdm"],
         "bags": ["rosbags", "tqdm"],
         "view": ["rerun-sdk", "pyarrow<19", "rosbags"],
+        "report": ["plotly"],
         "archives": ["ray", "rosbags", "tqdm"],
         "export": ["onnx", "onnxruntime", "torch"],
         "torch": ["torch", "torchvision", "tqdm"],

@@ -31,6 +31,7 @@ SLOW = (
     "engines/test_yolov5.py::test_td_crowdhuman",
     "archives/", "training/test_trainer", "viewing/test_in_the_browser",
     "training/test_published.py::test_each", "training/test_processes.py::test_two",
+    "reporting/test_reports.py::test_pages_of_the_commands",
 )  # fmt: skip
 """Tests that start processes, nodes, renderers or pip, train, or run networks at full size: left
 out by ``make test-fast``."""

@@ -59,7 +59,8 @@ def run_archive(
 
     A file is done when its folder is there, written for the same orders, and the file has not been
     changed since. A worker that dies costs the present attempt at its file; after `ATTEMPTS` of
-    them the file is recorded as failed, in this start and the next ones, unless ``retry_failed``.
+    them the file is recorded as failed, in this start and the next ones. retry_failed: try these
+    again, and files that could not be read to their end.
     make_pool: makes the workers, at most as many as its argument says there are files.
     Raises ArchiveError when no worker can build its loop, when ``output`` has results of other
     orders, and when another process writes there.
@@ -70,7 +71,7 @@ def run_archive(
     with _only_one(output):
         shutil.rmtree(output / STAGE_NAME, ignore_errors=True)
         journal = _Journal(output / JOURNAL_NAME, orders.fingerprint(), forget=retry_failed)
-        waiting = _waiting(files, orders, output, journal, outcome)
+        waiting = _waiting(files, orders, output, journal, outcome, retry_failed)
         if waiting:
             pool = make_pool(len(waiting))
             try:
@@ -89,6 +90,7 @@ def _waiting(
     output: Path,
     journal: _Journal,
     outcome: ArchiveOutcome,
+    retry_failed: bool,
 ) -> list[ArchiveFile]:
     """What is to be done; what is done or has failed before goes to the outcome."""
     waiting = []
@@ -102,7 +104,8 @@ def _waiting(
         same = report is not None and (
             (report.source_bytes, report.source_changed_ns) == (file.bytes, file.changed_ns)
         )
-        if same and report is not None:
+        again = retry_failed and report is not None and report.failures
+        if same and report is not None and not again:
             outcome.reports.append(report)
             outcome.skipped += 1
         elif (reason := journal.verdict(file)) is not None:

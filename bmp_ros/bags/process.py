@@ -11,10 +11,12 @@ import copy
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bmp_ros.bags.anonymise import shows_pictures
 from bmp_ros.bags.depth_of_bag import DepthOfBag, DepthSelection, Lookahead
@@ -29,13 +31,18 @@ from bmp_ros.bags.files import (
 from bmp_ros.bags.messages import COMPRESSED, IMAGE, BagError, import_rosbags, type_store
 from bmp_ros.bags.results import Covering, Results
 from bmp_ros.covering import KINDS
-from bmp_ros.loop import BMPLoop
+from bmp_ros.loop import BMPLoop, People
 from bmp_ros.pixels import ImageError
 
 POSES = "/bmp/poses"
 MOST_REASONS = 20
 """Different reasons that are told apart; more are counted together."""
 _NAMESPACE = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+\Z")
+
+
+Watch = Callable[[np.ndarray, People, float, Mapping[str, float]], object]
+"""Is told of each image: the image as it was, its people, seconds since the start of the bag, and
+milliseconds by stage."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +104,14 @@ def process_bag(
     track: bool = True,
     advance: Callable[[int], object] = lambda count: None,
     expect: Callable[[int], object] = lambda count: None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Write the bag ``target``: what is in ``source``, and the people of its images.
 
     source: a folder, a .mcap or a .db3. target: a folder, or a .mcap; it must not exist. It
     appears when it is complete: whatever ends the work before leaves nothing. advance: called with
     the number of messages read since. expect: called once, with how many there are if all of the
-    bag is used and whole.
+    bag is used and whole. watch: see `Watch`.
     Raises BagError for bags that cannot be read, topics that are not there, and a target that is
     there already.
     """
@@ -122,7 +130,7 @@ def process_bag(
         if is_compressed(reader):
             writer.set_compression(rosbag2.CompressionMode.STORAGE, rosbag2.CompressionFormat.ZSTD)
         with writer:
-            run = _Run(reader, writer, store, images, selection, outcome, str(source))
+            run = _Run(reader, writer, store, images, selection, outcome, str(source), watch)
             expect(run.expected)
             run.process(loop, track, advance)
         put_in_place(written, target)
@@ -164,7 +172,9 @@ class _Run:
         selection: Selection,
         outcome: Outcome,
         source: str,
+        watch: Watch | None,
     ) -> None:
+        self._watch = watch
         self._reader, self._writer, self._store = reader, writer, store
         self._selection, self._outcome = selection, outcome
         self._wanted = {each.id for each in images}
@@ -256,6 +266,9 @@ class _Run:
             self._covering.add(connection, log_ns, image, found, cover)
         outcome.images += 1
         outcome.people += len(found.people)
+        if self._watch is not None:
+            seconds = (log_ns - self._reader.start_time) / 1e9
+            self._watch(image.image, found.people, seconds, results.times_ms)
 
 
 def _count(reasons: dict[str, int], reason: str) -> None:

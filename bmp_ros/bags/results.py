@@ -36,7 +36,7 @@ _JUMP_NS = 10**9
 class Results:
     """The topics of results in a bag, below ``prefix``; one image after the other.
 
-    written: messages by topic and type so far.
+    written: messages by topic and type so far. times_ms: of the last image, by stage.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class Results:
 
     def find(self, image: BagImage, log_ns: int) -> Tracked:
         """The people of an image, with ids, whatever is written of them."""
-        people, _ = self._loop.run(image.image)
+        people, report = self._loop.run(image.image)
+        self.times_ms = report.stage_ms
         return self._tracking.track(
             people,
             image.stamp_ns,

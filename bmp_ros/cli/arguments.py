@@ -29,6 +29,30 @@ def add_network_arguments(
         )
 
 
+def add_report_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--report``."""
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a report as one HTML file, which opens offline (docs/viewing.md)",
+    )
+
+
+def check_report(path: Path | None) -> None:
+    """Find out before the work whether a report can be written. Raises ValueError or OSError."""
+    if path is None:
+        return
+    from bmp_ros.reporting.figures import import_plotly
+
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--report is {str(path)!r}, needs a name that ends with .html")
+    if path.is_dir():
+        raise ValueError(f"--report is {str(path)!r}, which is a folder")
+    import_plotly()
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def folder(text: str) -> Path:
     """The path of a folder, which may be there already or be made; no file may have its name."""
     path = Path(text).expanduser()

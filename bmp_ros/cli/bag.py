@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmp_ros.cli.arguments import add_network_arguments
+from bmp_ros.cli.arguments import add_network_arguments, add_report_argument, check_report
 from bmp_ros.cli.signals import ended_in_order
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOPIC",
         help="of --anonymise: a topic of pictures that is copied as it is; may be given again",
     )
+    add_report_argument(parser)
     parser.add_argument("--no-track", action="store_true", help="give people no ids")
 
 
@@ -116,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.bags.messages import import_rosbags
     from bmp_ros.bags.process import Selection, process_bag
     from bmp_ros.engines import build_loop
+    from bmp_ros.reporting.people_log import PeopleLog
 
     if args.every < 1:
         raise ValueError(f"--every is {args.every}, must be at least 1")
@@ -132,17 +134,28 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--blur is for --anonymise")
     if args.anonymise and (args.every != 1 or args.results_only):
         raise ValueError("--anonymise goes without --every and --results-only")
+    check_report(args.report)
     import_rosbags("rosbag2")  # found out now rather than after the networks are loaded
     loop = build_loop(args.preset, args.device, precision=args.precision)
     selection = Selection(
         args.image, args.start, args.duration, args.every, not args.results_only, args.anonymise,
         tuple(args.keep_pictures), args.blur, _depth_of(args), args.smooth, args.prefix,
     )  # fmt: skip
+    log = None
+    if args.report is not None:  # no faces in it where they are covered in the bag
+        pictures = 0 if args.anonymise else PeopleLog.pictures
+        log = PeopleLog(pictures, tracked=not args.no_track)
     with ended_in_order(), tqdm(unit=" messages", disable=not sys.stderr.isatty()) as bar:
         outcome = process_bag(
             loop, args.source, args.target, selection, track=not args.no_track,
-            advance=bar.update, expect=bar.reset,
+            advance=bar.update, expect=bar.reset, watch=None if log is None else log.add,
         )  # fmt: skip
+    if log is not None:
+        from bmp_ros.reporting.page import people_sections, write_page
+
+        facts = [("bag", str(args.source)), ("images", str(outcome.image_topic)),
+                 ("preset", str(args.preset))]  # fmt: skip
+        write_page(args.report, f"People in {args.source.name}", facts, people_sections(log))
     _print(outcome, args.target)
     no_depth = args.depth is not None and outcome.images == sum(outcome.without_depth.values())
     return 1 if outcome.failures or outcome.notes or (no_depth and outcome.images) else 0

@@ -10,7 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from bmp_ros.cli.arguments import add_network_arguments, folder
+from bmp_ros.cli.arguments import (
+    add_network_arguments,
+    add_report_argument,
+    check_report,
+    folder,
+)
 
 Number = TypeVar("Number", int, float)
 
@@ -91,9 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --tracks: do not tell the tracker how the camera of rendered clips turned",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    add_report_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.report is not None and args.dataset is None:
+        raise ValueError("--report is for --dataset, not for --tracks and --mpii")
+    check_report(args.report)
     if args.mpii is not None:
         return _run_mpii(args)
     if args.head_boxes is not None:
@@ -193,8 +202,9 @@ def _run_dataset(args: argparse.Namespace) -> int:
     from bmp_ros.evaluation.datasets import open_dataset
     from bmp_ros.evaluation.evaluate_loop import evaluate
     from bmp_ros.evaluation.report import report_lines
-    from bmp_ros.evaluation.scores import import_pycocotools
+    from bmp_ros.evaluation.scores import ScoreDetails, import_pycocotools
     from bmp_ros.machine import machine_line
+    from bmp_ros.reporting.evaluation_page import EvaluationLog, write_evaluation_page
 
     iterations = _numbers(args.iterations, "--iterations", int)
     box_nms = _numbers(args.box_nms, "--box-nms", float)
@@ -215,10 +225,21 @@ def _run_dataset(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if left_out := getattr(dataset, "left_out", 0):
         print(f"{left_out} pictures left out: the networks were trained on them")
+    details: list[ScoreDetails] = []
+    log = None
+    if args.report is not None:
+        own = loop.settings.detection_threshold
+        log = EvaluationLog(max(own, args.detection_threshold or 0.0))
     evaluation = evaluate(
         loop, dataset, iterations=iterations, box_nms_iou=box_nms,
-        detection_threshold=args.detection_threshold, progress=True,
+        detection_threshold=args.detection_threshold, progress=True, details=details,
+        watch=None if log is None else log.add,
     )  # fmt: skip
+    if log is not None:
+        facts = [("preset", args.preset), ("device", args.device), ("precision", args.precision),
+                 ("pictures", str(evaluation.images))]  # fmt: skip
+        title = f"{evaluation.dataset}, preset {args.preset}"
+        write_evaluation_page(args.report, title, facts, evaluation, details, log)
     print(f"preset {args.preset}, device {args.device}, {args.precision}; {machine_line()}")
     print("\n".join(report_lines(evaluation)))
     if args.json:

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmp_ros.cli.arguments import add_network_arguments, folder
+from bmp_ros.cli.arguments import (
+    add_network_arguments,
+    add_report_argument,
+    check_report,
+    folder,
+)
 from bmp_ros.cli.signals import ended_in_order
 
 if TYPE_CHECKING:
     from bmp_ros.offline.infer_files import Wanted
+    from bmp_ros.offline.sources import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --track: write tracks as MOTChallenge's text, NAME.txt per video, images.txt of "
         "all images",
     )
+    add_report_argument(parser)
     archive = parser.add_argument_group(
         "archives", "a folder and all below it, bags included, file by file (docs/archives.md)"
     )
@@ -104,7 +112,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--copy-bags", action="store_true", help="copy all of a bag, not the results alone"
     )
     archive.add_argument(
-        "--retry-failed", action="store_true", help="try again what failed in earlier starts"
+        "--retry-failed",
+        action="store_true",
+        help="try again what failed, or could not be read to its end, before",
     )
     parser.add_argument(
         "--detection-interval",
@@ -128,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.offline.infer_files import Wanted, infer
     from bmp_ros.offline.sources import open_source
     from bmp_ros.offline.video import without_password
+    from bmp_ros.reporting.people_log import PeopleLog
     from bmp_ros.tracking import Keyframes, KeyframeSettings, PersonTracker
 
     wanted = Wanted(
@@ -139,8 +150,11 @@ def run(args: argparse.Namespace) -> int:
         gif=args.gif,
         mot=args.format == "mot",
     )
-    if not (wanted.draw or wanted.json or wanted.gif or wanted.mot):
-        raise ValueError("--no-draw without --json, --gif or --format would write nothing")
+    if not (wanted.draw or wanted.json or wanted.gif or wanted.mot or args.report):
+        raise ValueError(
+            "--no-draw without --json, --gif, --format or --report would write nothing"
+        )
+    check_report(args.report)
     for option in ("rate", "format", "detection_interval"):
         if getattr(args, option) is not None and not args.track:
             raise ValueError(f"--{option.replace('_', '-')} is for --track, which is missing")
@@ -183,12 +197,19 @@ def run(args: argparse.Namespace) -> int:
     sources = open_source(args.source, _say)
     boxes = None if args.boxes is None else BoxFile(args.boxes)
     loop = build_loop(device=args.device, **options)
+    log = None if args.report is None else PeopleLog(tracked=args.track, axis=_axis(args, sources))
     with ended_in_order():
         outcome = infer(
             loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
             tracker=PersonTracker() if args.track else None, keyframes=keyframes,
             rate=args.rate, boxes=boxes, boxes_missing=args.boxes_missing,
+            watch=None if log is None else log.add,
         )  # fmt: skip
+    if log is not None:
+        from bmp_ros.reporting.page import people_sections, write_page
+
+        facts = [(name, str(value)) for name, value in info.items() if value is not None]
+        write_page(args.report, f"People in {info['source']}", facts, people_sections(log))
     for line in [*outcome.notes, *outcome.failures]:
         _say(line)
     print(
@@ -196,6 +217,16 @@ def run(args: argparse.Namespace) -> int:
         f"{shown_name(args.output)}"
     )
     return 1 if outcome.failures else 0
+
+
+def _axis(args: argparse.Namespace, sources: Sequence[Source]) -> str:
+    """What a report's axis of time is: images without a rate have their number only."""
+    from bmp_ros.offline.sources import ImageSource
+
+    kinds = {isinstance(source, ImageSource) for source in sources}
+    if kinds == {False} or args.rate is not None:
+        return "seconds"
+    return "number of the image" if kinds == {True} else "seconds; of images their number"
 
 
 def _run_archive(
@@ -214,7 +245,7 @@ def _run_archive(
             f"--workers and --ray are for folders, and {args.source!r} is none; without them one "
             "file is processed"
         )
-    for option in ("count", "boxes", "rate", "detection_interval"):
+    for option in ("count", "boxes", "rate", "detection_interval", "report"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option.replace('_', '-')} goes without --workers and --ray")
     if args.workers is not None and not 1 <= args.workers <= 1000:
@@ -237,9 +268,10 @@ def _run_archive(
             return RayPool(orders, output, size, args.ray)
         return ProcessPool(orders, output, size or 1)
 
-    outcome = run_archive(
-        files, orders, output, make_pool, progress=True, retry_failed=args.retry_failed
-    )
+    with ended_in_order():
+        outcome = run_archive(
+            files, orders, output, make_pool, progress=True, retry_failed=args.retry_failed
+        )
     for report in outcome.reports:
         for line in [*report.failures, *report.notes]:
             _say(f"{report.name}: {line}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,11 +14,21 @@ import numpy as np
 from bmp_ros.evaluation.coco_results import CollectedResults, mask_result
 from bmp_ros.evaluation.datasets import Dataset, LabelledImage
 from bmp_ros.evaluation.ground_truth import people_of
-from bmp_ros.evaluation.scores import ResultScores, Score, import_pycocotools, score_results
+from bmp_ros.evaluation.scores import (
+    ResultScores,
+    Score,
+    ScoreDetails,
+    import_pycocotools,
+    score_results,
+)
 from bmp_ros.fields import settings_from_mapping
-from bmp_ros.loop import BMPLoop, LoopSettings
+from bmp_ros.loop import BMPLoop, LoopSettings, People
 from bmp_ros.loop.trace import detector_masks
 from bmp_ros.machine import machine
+
+Watch = Callable[[int, LabelledImage, People, Mapping[str, float]], object]
+"""Is told of each picture and combination of settings: the combination's number, the picture, its
+people, milliseconds by stage."""
 
 
 @dataclass
@@ -84,13 +94,15 @@ def evaluate(
     box_nms_iou: Sequence[float] | None = None,
     detection_threshold: float | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
+    details: list[ScoreDetails] | None = None,
 ) -> Evaluation:
     """Score ``loop`` on ``dataset``, every combination of the given settings on every picture.
 
     iterations, box_nms_iou: values to try, by default the loop's own. detection_threshold: of the
     detector in all runs; a low one (0.05) gives COCO's precision-recall curve its tail. False
     positives are counted above the loop's own threshold, or this one where it is higher.
-    progress: draw a bar on stderr.
+    progress: draw a bar on stderr. watch: see `Watch`. details: gets one entry per combination.
 
     Pictures are made, processed and forgotten one by one. Times leave out the first picture, when
     there are more: it warms the networks up. The loop's settings are restored in the end.
@@ -109,9 +121,11 @@ def evaluate(
         for labelled in _with_progress(dataset, len(dataset), progress):
             truth["images"].append(labelled.entry)
             truth["annotations"] += labelled.annotations
-            for run in runs:
+            for number, run in enumerate(runs):
                 loop.settings = run.settings
-                _process(loop, labelled, run)
+                people = _process(loop, labelled, run)
+                if watch is not None:
+                    watch(number, labelled, people, run.stage_ms[-1])
     finally:
         loop.settings = before
     has_coco = loop.pose_estimator.skeleton.begins_with_coco
@@ -126,7 +140,7 @@ def evaluate(
         detection_threshold=used.detection_threshold,
         later_threshold=used.later_threshold if several and higher else None,
         false_positive_threshold=threshold,
-        settings=[_scores_of(run, truth, threshold, has_coco) for run in runs],
+        settings=[_scores_of(run, truth, threshold, has_coco, details) for run in runs],
         machine=machine(),
     )
 
@@ -149,7 +163,7 @@ def _combinations(
         yield settings_from_mapping(LoopSettings, {**asdict(settings), **changed}, "evaluation")
 
 
-def _process(loop: BMPLoop, labelled: LabelledImage, run: _Run) -> None:
+def _process(loop: BMPLoop, labelled: LabelledImage, run: _Run) -> People:
     trace = loop.trace(labelled.image)
     run.stage_ms.append(trace.report.stage_ms)
     image_id = labelled.entry["id"]
@@ -159,17 +173,26 @@ def _process(loop: BMPLoop, labelled: LabelledImage, run: _Run) -> None:
         for mask, score in zip(detector_masks(trace), scores, strict=True):
             if mask is not None:
                 run.detector_masks.append(mask_result(mask, score, image_id))
+    return trace.people
 
 
 def _scores_of(
-    run: _Run, truth: dict[str, Any], threshold: float, has_coco: bool
+    run: _Run,
+    truth: dict[str, Any],
+    threshold: float,
+    has_coco: bool,
+    details: list[ScoreDetails] | None,
 ) -> SettingScores:
     """has_coco: the skeleton begins with COCO's joints; keypoints of others are not scored."""
     found = run.results
+    detail = ScoreDetails()
     results = score_results(
         truth, boxes=found.boxes, masks=found.masks,
         keypoints=found.keypoints if has_coco else None, score_threshold=threshold,
+        details=detail,
     )  # fmt: skip
+    if details is not None:
+        details.append(detail)
     coarse = None
     if run.detector_masks:
         coarse = score_results(truth, masks=run.detector_masks).masks

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,20 @@ class ResultScores:
         return asdict(self)
 
 
+@dataclass
+class ScoreDetails:
+    """What there is to say beyond averages; filled by `score_results`.
+
+    thresholds: (T,) of IoU or OKS. curves: (T, 101) precision at recall 0.00 to 1.00 of each kind
+    of result, below 0 where nothing is known. mistakes: of each image, people
+    whom no box above the score threshold matches at IoU 0.5, and such boxes that match no person.
+    """
+
+    thresholds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    mistakes: dict[Any, tuple[int, int]] = field(default_factory=dict)
+
+
 def score_results(
     truth: Mapping[str, Any],
     *,
@@ -61,6 +75,7 @@ def score_results(
     masks: Sequence[Result] | None = None,
     keypoints: Sequence[Result] | None = None,
     score_threshold: float = 0.0,
+    details: ScoreDetails | None = None,
 ) -> ResultScores:
     """Score collected results against ground truth.
 
@@ -85,8 +100,14 @@ def score_results(
             continue
         evaluation = _evaluated(truth_for(kind, truth), results, _KINDS[kind])
         scores[kind] = _score(evaluation)
+        if details is not None:
+            details.thresholds = evaluation.params.iouThrs
+            details.curves[kind] = evaluation.eval["precision"][:, :, 0, 0, -1]
         if kind == "boxes":
-            false_positives = _count_false_positives(evaluation, score_threshold)
+            mistakes = _mistakes(evaluation, score_threshold)
+            false_positives = sum(false for _, false in mistakes.values())
+            if details is not None:
+                details.mistakes = mistakes
     return ResultScores(**scores, false_positives=false_positives)
 
 
@@ -149,16 +170,25 @@ def _score(evaluation: Any) -> Score:
     )
 
 
-def _count_false_positives(evaluation: Any, score_threshold: float) -> int:
+def _mistakes(evaluation: Any, score_threshold: float) -> dict[Any, tuple[int, int]]:
+    """People missed, and boxes that are no person, of every image (see `ScoreDetails`)."""
     at = int(np.flatnonzero(np.isclose(evaluation.params.iouThrs, _FALSE_POSITIVE_IOU))[0])
     everything = evaluation.params.areaRng[0]
-    count = 0
+    found = {}
     for image in evaluation.evalImgs:
         if image is None or image["aRng"] != everything:
             continue
+        counts = np.asarray(image["dtScores"]) > score_threshold
         alone = (image["dtMatches"][at] == 0) & ~image["dtIgnore"][at].astype(bool)
-        count += int((alone & (np.asarray(image["dtScores"]) > score_threshold)).sum())
-    return count
+        # A person counts as found by a box above the threshold only, as in the pictures.
+        matched = image["gtMatches"][at]
+        kept = {int(name) for name, keep in zip(image["dtIds"], counts, strict=True) if keep}
+        missed = sum(
+            not ignored and int(match) not in kept
+            for match, ignored in zip(matched, image["gtIgnore"], strict=True)
+        )
+        found[image["image_id"]] = int(missed), int((alone & counts).sum())
+    return found
 
 
 @contextlib.contextmanager

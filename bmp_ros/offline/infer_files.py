@@ -34,6 +34,9 @@ from bmp_ros.tracking import Keyframes, PersonTracker
 
 RESULTS_NAME = "results.json"
 IMAGES_MOT_NAME = "images.txt"
+Watch = Callable[[np.ndarray, People, float, Mapping[str, float], str, str], object]
+"""Is told of each image: the image, its people, seconds, milliseconds by stage, the name of the
+video (empty for images), and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def infer(
     rate: float | None = None,
     boxes: BoxFile | None = None,
     boxes_missing: str = "detector",
+    watch: Watch | None = None,
 ) -> Outcome:
     """Process every source in turn and write into the folder ``output``, which is made.
 
@@ -100,6 +104,7 @@ def infer(
     images the detector runs; on all without it, with ``boxes`` and with ``wanted.gif``.
     boxes: take the detector's place, in one iteration (`BMPLoop`). boxes_missing: what an image
     that they say nothing of gets: the ``detector``, or ``skip``: nobody is found in it.
+    watch: see `Watch`.
 
     Files that cannot be read, or on which the networks fail, are told in the outcome and skipped;
     of a video the frames on which they fail. Raises ValueError before any
@@ -127,6 +132,7 @@ def infer(
         work = _Work(
             loop, output, wanted, results, count, advance, inputs, names, tracker, rate,
             images_mot, keyframes=keyframes, boxes=boxes, boxes_missing=boxes_missing,
+            watch=watch,
         )  # fmt: skip
         for source in sources:
             if work.done:
@@ -163,6 +169,8 @@ class _Work:
     keyframes: Keyframes | None = None
     boxes: BoxFile | None = None
     boxes_missing: str = "detector"
+    watch: Watch | None = None
+    times_ms: Mapping[str, float] = field(default_factory=dict)
     without_boxes: list[str] = field(default_factory=list)
     images_tracked: int = 0
     outcome: Outcome = field(default_factory=Outcome)
@@ -187,6 +195,7 @@ class _Work:
             self._write(source, self._drawn(image, people))
         if trace is not None:
             write_gif(self.output / f"{source.stem}.gif", list(stage_pictures(image, trace)))
+        self._tell(image, people, number / (self.rate or 1.0), "", source.name)
         self._keep(people, source.name)
         if self.images_mot is not None:
             self.images_mot.add(people, number)
@@ -230,6 +239,8 @@ class _Work:
                         fullest is None or len(people) > len(fullest[1].people)
                     ):
                         fullest = image, trace
+                    label = f"{source.name}, {video.seconds:.2f} s"
+                    self._tell(image, people, video.seconds, source.name, label)
                     facts = {"frame": video.read - 1, "seconds": round(video.seconds, 4)}
                     self._keep(people, source.name, **facts)
                     self.outcome.frames += 1
@@ -305,21 +316,28 @@ class _Work:
         try:
             trace = self.loop.trace(image, known) if self.wanted.gif else None
             if trace is not None:
-                people = trace.people
+                people, report = trace.people, trace.report
             elif tracker is None or keyframes is None or self.boxes is not None:
-                people = self.loop(image, known)
+                people, report = self.loop.run(image, known)
             else:
-                people, _ = keyframes.find(self.loop, tracker, image, seconds)
+                people, report = keyframes.find(self.loop, tracker, image, seconds)
         except AssertionError:  # a fault of this program, not of the image
             raise
         except Exception as error:  # what networks raise depends on what runs them
             first, _, _ = str(error).strip().partition("\n")
             raise NetworksFailedError(f"{type(error).__name__}: {first[:300]}") from error
+        self.times_ms = report.stage_ms
         if tracker is not None:
             people = tracker.update(people, seconds, image=image)
             if keyframes is not None:
                 keyframes.remember(people, image, seconds)
         return people, trace
+
+    def _tell(
+        self, image: np.ndarray, people: People, seconds: float, sequence: str, label: str
+    ) -> None:
+        if self.watch is not None:
+            self.watch(image, people, seconds, self.times_ms, sequence, label)
 
     def _drawn(self, image: np.ndarray, people: People) -> np.ndarray:
         wanted = self.wanted

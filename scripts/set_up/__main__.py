@@ -60,6 +60,7 @@ LAYERS: dict[str, tuple[Install, ...]] = {
     "evaluate-tracking": (Install("evaluate-tracking.txt", ("--no-deps",)),),
     "view": (Install("view.txt", note="500 MB"),),
     "view-test": (Install("view-test.txt"),),
+    "report": (Install("report.txt"),),
     "archives": (Install("archives.txt", note="100 MB"),),
     "dev": (Install("dev.txt"),),
     "openmmlab": (
@@ -81,6 +82,7 @@ NEEDS = {
     "evaluate": ("base",),
     "evaluate-tracking": ("base", "evaluate"),
     "view": ("base",),
+    "report": ("base",),
     "archives": ("base",),
     "dev": ("base",),
     "openmmlab": ("base", "torch"),

@@ -162,7 +162,7 @@ def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--no-draw"], "--no-draw without --json, --gif or --format would write nothing"),
+        (["--no-draw"], "--no-draw without --json, --gif, --format or --report would"),
         (["--size", "big"], "--size is 'big', needs a side in pixels or WIDTHxHEIGHT"),
         (["--boxes", "gone.json"], "gone.json cannot be read"),
         (["--detector", "yolov5"], "no weights are called 'yolov5'"),

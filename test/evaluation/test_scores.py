@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pycocotools", reason="pycocotools is not installed")
 
 from bmp_ros.evaluation.ground_truth import complete_person, people_of, truth_for  # noqa: E402
-from bmp_ros.evaluation.scores import Score, score_results  # noqa: E402
+from bmp_ros.evaluation.scores import Score, ScoreDetails, score_results  # noqa: E402
 from bmp_ros.loop.skeletons import COCO_SIGMAS  # noqa: E402
 from bmp_ros.offline.coco_format import run_length_string  # noqa: E402
 
@@ -288,3 +288,23 @@ def test_results_of_strange_images_are_refused() -> None:
     doubled["images"] *= 2
     with pytest.raises(ValueError, match="same id"):
         score_results(doubled, boxes=[])
+
+
+def test_details_say_which_images_and_how_precise() -> None:
+    """Image 1 is right, 2 misses its person and has a false box, 3 finds it with a low score."""
+    other = [200.0, 20.0, 60.0, 100.0]
+    truth = document(
+        annotation(), annotation(image_id=2, id=8), annotation(image_id=3, id=9), images=4
+    )
+    results = [
+        box_result(), box_result(other, image_id=2), box_result(image_id=3, score=0.2),
+        box_result(other, image_id=4, score=0.2),
+    ]  # fmt: skip
+    details = ScoreDetails()
+    scores = score_results(truth, boxes=results, score_threshold=0.3, details=details)
+    assert details.mistakes == {1: (0, 0), 2: (1, 1), 3: (1, 0), 4: (0, 0)}
+    assert scores.false_positives == 1
+    curve = details.curves["boxes"]
+    assert curve.shape == (10, 101) and np.allclose(details.thresholds, THRESHOLDS)
+    assert curve.mean() == pytest.approx(scores.boxes.ap)
+    assert curve[0, 10] == pytest.approx(1.0) and curve[0, 100] == 0.0
