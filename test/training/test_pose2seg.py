@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from discs import disc_picture
 from torch import Tensor
 
+from bmp_ros.training import trainer
+from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.pose2seg import (
     FIRST_JOINTS,
     MASK_STRIDE,
@@ -25,6 +28,7 @@ from bmp_ros.training.pose2seg import (
     pose2seg_sample,
     round_losses,
 )
+from bmp_ros.training.trainer import train
 
 SIDE = 128
 
@@ -179,3 +183,18 @@ def test_the_encoder_may_learn_too() -> None:
     assert any(p.grad is not None for p in encoder.parameters())
     rates = {task.layer_of(name) for name, _ in task.network.named_parameters()}
     assert rates == {(0, 1), (1, 1)}
+
+
+def test_it_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prompts are drawn in the loss, by the generator that a checkpoint keeps."""
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    schedule = Schedule(2, 1, 1e-4, warmup=1, save_every=1)
+    for folder, stops in (("whole", [None]), ("parts", [1, None])):
+        for stop in stops:
+            torch.manual_seed(7)
+            train(narrow_task(frozen=True), schedule, tmp_path / folder, stop_after=stop)
+    first, second = (
+        torch.load(tmp_path / folder / "segmenter.pth", weights_only=True)
+        for folder in ("whole", "parts")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,8 +14,10 @@ from figures import write_figures
 
 from bmp_ros.loop.frame import Frame
 from bmp_ros.training import trainer
+from bmp_ros.training.pose2seg import Pose2SegOptions
 from bmp_ros.training.recipe import prepare, read_recipe
 from bmp_ros.training.scoring import make_engine, score_network
+from bmp_ros.training.tasks import make_task
 from bmp_ros.training.trainer import train
 
 VIT = {"variant": {"width": 384, "depth": 2, "hidden": 64, "channels": 8}}
@@ -94,6 +96,20 @@ def test_each_goes_on_exactly_and_its_weights_run_as_a_preset(
         assert poses.keypoints.shape == (1, 17, 2)
     outputs = task.network.eval()(torch.zeros(1, 3, *task.size[::-1]))
     assert outputs is not None
+
+
+def test_the_options_of_the_shipped_recipes_are_accepted() -> None:
+    folder = Path(__file__).parents[2] / "config" / "training"
+    published = [read_recipe(file) for file in sorted(folder.glob("*.yaml"))]
+    published = [recipe for recipe in published if recipe.options]
+    assert {recipe.network for recipe in published} == {*REDUCED, "pose2seg"}
+    for recipe in published:
+        if recipe.network == "pose2seg":
+            Pose2SegOptions(**recipe.options)
+            continue
+        options = {**recipe.options, "variant": REDUCED[recipe.network]["options"]["variant"]}
+        task = make_task(recipe.network, cast(Any, None), recipe.size, options)
+        assert task.section("x.pth")["weights"] == "x.pth"  # type: ignore[attr-defined]
 
 
 def test_the_layers_of_a_transformer_learn_at_their_own_rates(root: Path) -> None:

@@ -180,6 +180,66 @@ def test_another_schedule_is_refused(tmp_path: Path) -> None:
         train(Line(), replace(SCHEDULE, batch=4), tmp_path)
 
 
+def test_the_best_weights_are_kept_beside_the_last_ones(tmp_path: Path) -> None:
+    scores = {10: 0.2, 20: 0.6, 30: 0.4, 40: 0.5}
+    seen: dict[int, Any] = {}
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        seen[step] = {k: v.clone() for k, v in network.state_dict().items()}
+        return {"AP": scores[step]}
+
+    scored = replace(SCHEDULE, score_every=10)
+    assert train(Line(), scored, tmp_path, stop_after=30, score=score) is None
+    train(Line(), scored, tmp_path, score=score)
+    best = torch.load(tmp_path / "line.best.pth", weights_only=True)
+    assert all(torch.equal(best[k], seen[20][k]) for k in best)
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert [float(row["AP"]) for row in rows] == list(scores.values())
+
+
+def test_half_precision_scales_its_loss(tmp_path: Path) -> None:
+    """Gradients that half precision cannot hold are learned from all the same."""
+
+    class Faint(Line):
+        def losses(self, network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+            return {"square": 1e-6 * super().losses(network, batch)["square"].float()}
+
+    weights = train(Faint(), SCHEDULE, tmp_path / "whole", precision="fp16")
+    assert train(Faint(), SCHEDULE, tmp_path / "parts", precision="fp16", stop_after=20) is None
+    parts = train(Faint(), SCHEDULE, tmp_path / "parts", precision="fp16")
+    assert weights and parts
+    first, second = (torch.load(file, weights_only=True) for file in (weights, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    state = torch.load(tmp_path / "whole" / "last.pth", weights_only=True)
+    assert state["scaler"]["scale"] >= 2.0**16, "no step was left out"
+    assert first["weight"].item() != Faint().network.state_dict()["weight"].item()
+
+
+def test_a_schedule_of_before_this_version_goes_on(tmp_path: Path) -> None:
+    """Entries that it did not have had their defaults."""
+    train(Line(), SCHEDULE, tmp_path, stop_after=10)
+    state = torch.load(tmp_path / "last.pth", weights_only=True)
+    for name in ("accumulate", "layer_decay", "shape", "drops"):
+        del state["schedule"][name]
+    del state["others"]
+    torch.save(state, tmp_path / "last.pth")
+    assert train(Line(), SCHEDULE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("drops", {1: 0.025, 4: 0.05, 20: 0.05, 21: 0.005, 31: 0.0005}),
+        ("flat_cosine", {4: 0.05, 21: 0.05, 40: 0.0005}),
+        ("cosine", {4: 0.05, 22: 0.02525, 40: 0.0005}),
+    ],
+)
+def test_shapes_of_the_learning_rate(shape: str, expected: dict[int, float]) -> None:
+    schedule = replace(SCHEDULE, shape=shape, drops=(0.5, 0.75), warmup_from=1 / 3)
+    rates = {step: learning_rate(step, schedule) for step in expected}
+    assert rates == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
     task = Line()
     nn.init.constant_(task.network.weight, float("nan"))
