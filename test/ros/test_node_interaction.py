@@ -192,3 +192,39 @@ def test_following_in_space_takes_the_nearest_by_depth(lab: Lab) -> None:
     assert person.track_id == 2 and person.centroid.z == pytest.approx(1.5, abs=1e-3)
     assert person.distance == pytest.approx(np.hypot(person.centroid.x, 1.5), abs=0.1)
     assert abs(person.velocity.z) < 0.05 and math.isfinite(person.keypoints[8].z)
+
+
+def test_zones_on_the_ground_with_and_without_depth(lab: Lab) -> None:
+    tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros is not installed")
+    from geometry_msgs.msg import TransformStamped
+
+    # The camera is 1 m above the floor and looks along x of the map, level.
+    mounted = TransformStamped(child_frame_id="cam")
+    mounted.header.frame_id = "map"
+    mounted.transform.translation.z = 1.0
+    turn = mounted.transform.rotation
+    turn.x, turn.y, turn.z, turn.w = -0.5, 0.5, -0.5, 0.5
+    broadcaster = tf2_ros.StaticTransformBroadcaster(lab.peer)
+    broadcaster.sendTransform(mounted)
+    near = "near in map: 1.5 0; 2.5 0; 2.5 2; 1.5 2"  # metres; y is to the left
+    far = "far in map: 3 -3; 5 -3; 5 0; 3 0"
+    rig = Rig(lab, zones=[near, far, RIGHT_HALF])
+    states = lab.listen("/bmp/zones", ZoneStates)
+
+    def counts(depth: Any) -> list[int]:
+        rig.shoot(depth)
+        found = [m for m in states if stamp_of(m) == stamp_of(rig.poses[-1])]
+        return [zone.count for zone in found[0].zones] if found else []
+
+    # By depth both stand 2 m away, one to the left; the rays through their feet end at 4 m.
+    wait_for(lambda: counts(depth_of(2.0)), "tf")
+    assert counts(depth_of(2.0)) == [1, 0, 1]
+    assert states[-1].header.frame_id == "cam"
+    assert [zone.header.frame_id for zone in states[-1].zones] == ["map", "map", "cam"]
+    assert lab.set(zone_leave=0.0)[0].successful
+    rig.shoot(None)
+    wait_for(lambda: counts(None) == [0, 1, 1], "the floor")
+    markers = lab.listen("/bmp/markers", MarkerArray)
+    wait_for(lambda: counts(depth_of(2.0)) and markers, "markers")
+    (border,) = [m for m in markers[-1].markers if m.ns == "zones" and m.id == 0]
+    assert border.header.frame_id == "map" and border.points[0].x == 1.5
