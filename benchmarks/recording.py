@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import threading
@@ -112,6 +111,17 @@ def write(path: Path, came: list[Message], repeat: int) -> None:
                 # The header's stamp is what a CDR message begins with.
                 head = np.array(divmod(later, 10**9), "<u4").tobytes()
                 writer.write(topics[name], later, data[:4] + head + data[12:])
+
+
+def peak_memory_mib(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process; its peak. Not rusage's: that of a child begins with its parent's."""
+    peak = 0
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+        peak = max(peak, *map(int, found), 0)
+        time.sleep(0.2)
+    return peak // 1024
 
 
 def ask_node(came: list[Message], preset: str) -> dict[str, list[bytes]]:
@@ -226,12 +236,17 @@ def main() -> int:
         sys.executable, "-m", "bmp_ros", "bag", str(source), str(target), "--preset", args.preset,
         "--depth", "/camera/depth/image_raw", "--image", "/camera/image_raw", "--smooth",
     ]  # fmt: skip
-    run = subprocess.run(command, text=True, capture_output=True, check=True)
-    print(run.stdout, run.stderr)
+    log = args.output / "bag.log"
+    with log.open("w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        memory = peak_memory_mib(run)
+    print(log.read_text(), flush=True)
+    if run.returncode:
+        return run.returncode
     sizes = {p.name: sum(f.stat().st_size for f in p.iterdir()) for p in (source, target)}
     report: dict[str, Any] = {
         "images": args.repeat * args.images,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "peak_memory_mib": memory,
         "bytes": sizes,
     }
     wrong = 0
