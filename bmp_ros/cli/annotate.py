@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bmp_ros.cli.arguments import add_network_arguments
+from bmp_ros.cli.arguments import add_network_arguments, result_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that they lack. An interrupted run goes on when the same command is given again."
     )
     parser.add_argument("folder", type=Path, help="folder of the pictures, or with images/ in it")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="COCO file")
+    parser.add_argument(
+        "--output", type=result_file, required=True, metavar="FILE", help="COCO file"
+    )
     parser.add_argument(
         "--annotations", type=Path, metavar="FILE", help="a COCO file whose people need masks"
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -58,4 +59,20 @@ def folder(text: str) -> Path:
     path = Path(text).expanduser()
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a file, needs the path of a folder")
+    return path
+
+
+def result_file(text: str) -> Path:
+    """The path of a file that will be written after the work: what keeps it from being written is
+    found out before. Missing folders are made when it is written."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder, needs the path of a file")
+    there = (
+        path if path.exists() else next(each for each in path.absolute().parents if each.exists())
+    )
+    if not path.exists() and not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r}: {there} cannot be written")
     return path

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmp_ros.cli import bench_node
-from bmp_ros.cli.arguments import add_network_arguments
+from bmp_ros.cli.arguments import add_network_arguments, result_file
 
 if TYPE_CHECKING:
     from bmp_ros.benchmark.scripted import Scene
@@ -56,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, help="CPU threads of networks and OpenCV; default: every core"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--json", type=result_file, metavar="FILE", help="write everything as JSON"
+    )
     what = parser.add_subparsers(dest="what", metavar="WHAT", title="what else can be timed")
     bench_node.add_arguments(what.add_parser("node", help="bmp_node, from a second process"))
 

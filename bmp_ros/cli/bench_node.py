@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bmp_ros.cli.arguments import add_network_arguments
+from bmp_ros.cli.arguments import add_network_arguments, result_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untuned", action="store_true", help="Fast DDS as it is, without config/fastdds.xml"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--json", type=result_file, metavar="FILE", help="write everything as JSON"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
+from bmp_ros.cli.arguments import result_file
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -23,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, required=True, metavar="DIR", help="folder of the pictures"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="COCO file")
+    parser.add_argument(
+        "--output", type=result_file, required=True, metavar="FILE", help="COCO file"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

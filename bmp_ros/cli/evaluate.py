@@ -15,6 +15,7 @@ from bmp_ros.cli.arguments import (
     add_report_argument,
     check_report,
     folder,
+    result_file,
 )
 
 Number = TypeVar("Number", int, float)
@@ -95,7 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of --tracks: do not tell the tracker how the camera of rendered clips turned",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--json", type=result_file, metavar="FILE", help="write everything as JSON"
+    )
     add_report_argument(parser)
 
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from bmp_ros.cli.arguments import result_file
+from bmp_ros.cli.main import main
+
+
+def test_a_file_that_cannot_be_written_is_found_out_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert result_file(str(tmp_path / "a" / "b" / "c.json")) == tmp_path / "a" / "b" / "c.json"
+    assert not (tmp_path / "a").exists()
+    assert result_file(str(tmp_path / "file")) == tmp_path / "file"
+    for name, message in (("", "is a folder"), ("file/x.json", "is no folder")):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            result_file(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["evaluate", "--dataset", "demo", "--json"],
+        ["bench", "--json"],
+        ["bench", "node", "--json"],
+        ["annotate", ".", "--output"],
+    ],
+)
+def test_verbs_refuse_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*verb, str(tmp_path)])
+    assert ended.value.code == 2
+    assert "is a folder, needs the path of a file" in capsys.readouterr().err
+
+
+def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # tests may run as root
+    with pytest.raises(argparse.ArgumentTypeError, match="cannot be written"):
+        result_file(str(tmp_path / "x.json"))
