@@ -23,6 +23,7 @@ def data_files() -> list[tuple[str, list[str]]]:
         "config/*.yaml",
         "config/*.rviz",
         "config/*.xml",
+        "config/*.json",
         "config/presets/*.yaml",
         "models/*.yaml",
         "models/tiny/*",

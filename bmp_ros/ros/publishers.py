@@ -21,6 +21,7 @@ from bmp_ros.loop.people import People
 from bmp_ros.ros import markers
 from bmp_ros.ros.depth_messages import depth_message, person_array_3d
 from bmp_ros.ros.depth_work import Lifted, people_free_depth
+from bmp_ros.ros.foxglove import annotations_available, image_annotations
 from bmp_ros.ros.image_messages import image_message, jpeg_message, stamp_ns
 from bmp_ros.ros.interfaces import PersonArray, PersonArray3D, ZoneStates
 from bmp_ros.ros.person_messages import (
@@ -80,6 +81,13 @@ class CameraPublishers:
             self._detections = publisher(Detection2DArray, "detections")
             self._all.append(self._detections)
 
+        self._annotations = None
+        if annotations_available():
+            from foxglove_msgs.msg import ImageAnnotations
+
+            self._annotations = publisher(ImageAnnotations, "annotations")
+            self._all.append(self._annotations)
+
     def destroy(self) -> None:
         for publisher in self._all:
             self._node.destroy_lifecycle_publisher(publisher)
@@ -113,6 +121,9 @@ class CameraPublishers:
                 publisher.publish(message)
         if self._detections is not None and _is_wanted(self._detections):
             self._detections.publish(empty_detection_array(header))
+        if self._annotations is not None and _is_wanted(self._annotations):
+            empty = People.empty(self._nobody.height, self._nobody.width)
+            self._annotations.publish(image_annotations(header.stamp, empty, 0.0))
         self._nobody = self._nobody_in_space = self._nobody_followed = None
 
     @property
@@ -212,6 +223,8 @@ class CameraPublishers:
             self._label_image.publish(label_image(header, people))
         if self._detections is not None and _is_wanted(self._detections):
             self._detections.publish(detection_array(header, people))
+        if self._annotations is not None and _is_wanted(self._annotations):
+            self._annotations.publish(image_annotations(header.stamp, people, score_threshold))
         if smooth is None or not _is_wanted(self._markers):
             return None
         try:
