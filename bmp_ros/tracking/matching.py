@@ -26,6 +26,9 @@ from bmp_ros.tracking.tracks import State, Tracks
 
 DISTINCT = 0.05
 """How much more alike than anybody in sight somebody must be who is recognised by colours."""
+LIKE, LIKE_AFTER = 0.5, 0.25
+"""How much alike somebody must be, by colours, to be matched by motion after so many seconds out of
+sight."""
 SHORT = 0.15
 UNSEEN_FACTOR = 0.67
 REACH = 1.5
@@ -110,6 +113,9 @@ def match(
         return Matches.none()
     unseen = now - tracks.seen_s
     similarity, overlap, looks = similarities(tracks, seen, settings, unseen)
+    # In the place where somebody went out of sight, another person may come by.
+    another = (np.nan_to_num(looks, nan=1.0) < LIKE) & (unseen > LIKE_AFTER)[:, None]
+    similarity[another] = -1.0
     free = np.ones(len(tracks), np.bool_)
     left = np.ones(len(seen.people), np.bool_)
     none = np.zeros(0, np.int64)

@@ -222,6 +222,34 @@ def test_somebody_else_at_the_same_place_gets_another_id() -> None:
     assert found == [1, 3]
 
 
+def test_who_comes_by_where_somebody_was_lost_is_somebody_else() -> None:
+    """Half a second later, at the place and speed of who was lost, but in other clothes."""
+    tracker = PersonTracker()
+    for step in range(10):
+        people = walkers([(60, 120), (150 + 4 * step, 120)])
+        ids(tracker, people, step / 10, image=picture(people, [RED, GREEN]))
+    alone = walkers([(60, 120)])
+    for step in range(10, 14):
+        ids(tracker, alone, step / 10, image=picture(alone, [RED]))
+    for step in (14, 15):
+        people = walkers([(60, 120), (150 + 4 * step, 120)])
+        other = ids(tracker, people, step / 10, image=picture(people, [RED, BLUE]))
+    assert other == [1, 3]
+
+
+def test_colours_that_everybody_wears_recognise_nobody() -> None:
+    tracker = PersonTracker()
+    people = walkers([(60, 120), (200, 120)])
+    for step in range(10):
+        ids(tracker, people, step / 10, image=picture(people, [RED, RED]))
+    alone = people[[0]]
+    for step in range(10, 45):
+        ids(tracker, alone, step / 10, image=picture(alone, [RED]))
+    for stamp in (4.5, 4.6):
+        found = ids(tracker, people, stamp, image=picture(people, [RED, RED]))
+    assert found == [1, 3]
+
+
 def test_ids_that_were_exchanged_in_a_hug_are_put_right() -> None:
     """Both look like one for a while, then part with each other's place in the list of tracks."""
     tracker = PersonTracker(TrackerSettings(appearance_weight=0, pose_weight=0))
