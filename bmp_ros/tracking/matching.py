@@ -27,8 +27,8 @@ from bmp_ros.tracking.tracks import State, Tracks
 DISTINCT = 0.05
 """How much more alike than anybody in sight somebody must be who is recognised by colours."""
 LIKE, LIKE_AFTER = 0.5, 0.25
-"""How much alike somebody must be, by colours, to be matched by motion after so many seconds out of
-sight."""
+"""How much alike somebody must be, by colours, to be matched by motion after so many seconds out
+of sight."""
 SHORT = 0.15
 UNSEEN_FACTOR = 0.67
 REACH = 1.5
