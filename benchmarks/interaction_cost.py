@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from geometry_msgs.msg import PointStamped, TwistStamped  # noqa: E402
 from rclpy.context import Context  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
@@ -145,10 +145,24 @@ class Bench:
         self.info = self.camera.create_publisher(CameraInfo, "/camera/camera_info", latched)
         k = [500.0, 0.0, WIDTH / 2, 0.0, 500.0, HEIGHT / 2, 0.0, 0.0, 1.0]
         self.info.publish(CameraInfo(width=WIDTH, height=HEIGHT, k=k))
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(self.node)
-        executor.add_node(self.camera)
-        threading.Thread(target=executor.spin, daemon=True).start()
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+        self.executor.add_node(self.camera)
+        self.thread = threading.Thread(target=self._spin)
+        self.thread.start()
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        self.node.close(LIMIT_S)
+        self.executor.shutdown()
+        self.thread.join(LIMIT_S)
+        for node in (self.node, self.camera):
+            node.destroy_node()
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> None:
         until = time.monotonic() + LIMIT_S
@@ -221,9 +235,11 @@ def main() -> int:
         bench.camera.create_client(FollowPerson, "/bmp/bmp_node/follow").call_async(
             FollowPerson.Request(mode=FollowPerson.Request.NEAREST)
         )
-        found = [measure(bench, times, new) for new in (False, True, False, True)]
-        bench.node.close(LIMIT_S)
-        context.try_shutdown()
+        try:
+            found = [measure(bench, times, new) for new in (False, True, False, True)]
+        finally:
+            bench.close()
+            context.try_shutdown()
     today, all_of_it = np.concatenate(found[::2]), np.concatenate(found[1::2])
     missing = {"hri_msgs", "tf2_msgs"} - set(PACKAGES)
     print(machine_line())
