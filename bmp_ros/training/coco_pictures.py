@@ -180,7 +180,16 @@ class CocoPictures:
     def __getstate__(self) -> dict[str, Any]:
         """Without pixels and labels: processes that prepare samples read the files themselves,
         all at once, instead of waiting for each other's."""
-        return {**self.__dict__, "_pixels": None, "entries": [], "seen": None}
+        if self._file is None:
+            return self.__dict__
+        empty: dict[str, Any] = {
+            "_pixels": None,
+            "entries": [],
+            "seen": None,
+            "_labels": None,
+            "_places": [],
+        }
+        return {**self.__dict__, **empty}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -203,6 +212,13 @@ class CocoPictures:
     @cached_property
     def with_joints(self) -> list[tuple[int, int]]:
         """Picture and row of every person with a labelled joint that the network has."""
+        if self._file is not None:
+            return [
+                (place, row)
+                for place, number in enumerate(self._numbers)
+                for row, person in enumerate(self.entries[number].people)
+                if (person.joints[:, 2] > 0).any()
+            ]
         used = [source for source, _ in self.joints.pairs]
         return [
             (place, row)

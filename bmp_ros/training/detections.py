@@ -118,6 +118,8 @@ def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimato
     """
     from bmp_ros.training.coco_pictures import Seen
 
+    if not folder.entries:
+        raise ValueError(f"{folder.file} is not cached: longer_side must be a number of pixels")
     everybody: list[list[Seen | None]] = []
     progress = tqdm(
         range(len(folder.entries)), f"looking at {folder.file.name}", unit="picture",

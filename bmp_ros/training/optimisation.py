@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -54,6 +54,13 @@ class Schedule:
 
     def problems(self) -> list[str]:
         """What is out of range, each with the value and what is allowed."""
+        wrong = [
+            f"{item.name} is {getattr(self, item.name)!r}, needs a number"
+            for item in fields(self)
+            if item.type in ("int", "float") and not _is_number(getattr(self, item.name))
+        ]
+        if wrong:
+            return wrong
         found = []
         for name in ("steps", "batch", "save_every", "accumulate"):
             if getattr(self, name) < 1:
@@ -72,6 +79,10 @@ class Schedule:
         if any(not 0 < drop < 1 for drop in self.drops):
             found.append(f"drops are {list(self.drops)}, shares of the steps between 0 and 1")
         return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def learning_rate(step: int, schedule: Schedule, clock: float = 0.0) -> float:

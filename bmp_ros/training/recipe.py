@@ -118,6 +118,13 @@ def read_recipe(file: Path) -> Recipe:
     precision = values.get("precision", "fp32")
     if precision not in PRECISIONS:
         raise ValueError(f"{file}: precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
+    pasted = float(values.get("pasted_share", 0.0))
+    longer_side = values.get("longer_side", LONGER_SIDE)
+    if pasted > 0 and longer_side is None:
+        raise ValueError(
+            f"{file}: people are pasted (pasted_share {pasted}) from the cache only: longer_side "
+            "must be a number of pixels"
+        )
     held_out = values.get("held_out")
     size = values.get("size")
     return Recipe(
@@ -128,9 +135,9 @@ def read_recipe(file: Path) -> Recipe:
         values.get("start_from"),
         schedule,
         precision,
-        float(values.get("pasted_share", 0.0)),
+        pasted,
         values.get("options", {}),
-        values.get("longer_side", LONGER_SIDE),
+        longer_side,
     )
 
 

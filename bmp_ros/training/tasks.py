@@ -287,5 +287,8 @@ def make_task(
         arguments["options"] = {**kind.options, **(options or {})}
     if size is not None:
         arguments["size"] = size
-    task: Task = kind.task(pictures, **arguments)
+    try:
+        task: Task = kind.task(pictures, **arguments)
+    except TypeError as error:  # a text where a number is due, and the like
+        raise ValueError(f"options of {name}: {error}") from error
     return task

@@ -106,6 +106,8 @@ class TopDownTask:
         self.options = TopDownOptions.of(given)
         self.size = size
         self.name = "pose"
+        if min(size) < 32 or any(side % 16 for side in size):
+            raise ValueError(f"size is {list(size)}, needs multiples of 16, 32 at least")
         self.grid = self.grid_of(size)
         self.network: nn.Module = self.build(self.skeleton)
         if self.options.freeze_backbone:

@@ -45,6 +45,8 @@ def vit_head(variant: Any, joints: int, kind: type[HeatmapHead]) -> HeatmapHead:
 
 def vit_pose(variant: Any, size: Size, head: HeatmapHead) -> VitPose:
     """A ViT with that head, untrained, initialised as published: small normal weights."""
+    if size[0] % 48 or 4 * size[0] != 3 * size[1]:
+        raise ValueError(f"size of a ViT is [48 n, 64 n], such as [192, 256], got {list(size)}")
     width, depth, hidden, heads = vit_numbers(variant)
     grid = (size[1] // 16, size[0] // 16)
     backbone = VisionTransformer(width, depth, hidden, heads, 16, grid)

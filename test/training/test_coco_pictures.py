@@ -64,6 +64,19 @@ def test_the_cache_is_read_again_and_survives_pickling(
     assert np.array_equal(again[3].masks, pictures[3].masks)
 
 
+def test_pictures_may_be_read_from_their_files_each_time(
+    folder: Path, pictures: CocoPictures, tmp_path: Path
+) -> None:
+    fresh = CocoPictures(folder, Path("people.json"), tmp_path, longer_side=None)
+    assert len(fresh) == len(pictures) and not list(tmp_path.glob("*.pixels"))
+    for again in (fresh, pickle.loads(pickle.dumps(fresh))):
+        for name in ("image", "masks", "keypoints", "visibility", "given_boxes", "ignore"):
+            assert np.array_equal(getattr(again[3], name), getattr(pictures[3], name)), name
+        assert again.with_joints == pictures.with_joints and again.image_ids == pictures.image_ids
+    kept = pickle.loads(pickle.dumps(pictures))
+    assert kept.with_joints == pictures.with_joints
+
+
 def test_large_pictures_shrink_with_their_labels(
     folder: Path, pictures: CocoPictures, tmp_path: Path
 ) -> None:

@@ -160,6 +160,7 @@ def test_weights_are_never_below_the_least() -> None:
     ("wrong", "words"),
     [
         ({"steps": 0}, "steps is 0"),
+        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3', needs a number"),
         ({"accumulate": 3}, "accumulate is 3, must divide batch, 8"),
         ({"shape": "steps"}, "cosine, drops"),
         ({"optimizer": "lion"}, "adamw, adam, sgd"),

@@ -112,6 +112,30 @@ def test_the_options_of_the_shipped_recipes_are_accepted() -> None:
         assert task.section("x.pth")["weights"] == "x.pth"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("network", "size", "options", "words"),
+    [
+        ("vit_pose", (192, 192), {}, r"\[48 n, 64 n\]"),
+        ("vit_pose", None, {"variant": "xl"}, "variant is 'xl', allowed: s, b, l, h"),
+        ("vit_pose", None, {"skeleton": "dog"}, "dog.*coco_17"),
+        ("vit_pose", None, {"drop_path": "much"}, "options of vit_pose"),
+        ("vit_pose", None, {"mask_background": {"alpha": 1}}, "no entry 'alpha'"),
+        ("vit_pose", None, {"augmentation": {"flip": 1}}, "no entry 'flip'"),
+        ("hrnet", (100, 100), {}, "multiples of 16"),
+        ("hrnet", None, {"variant": "w18"}, "w32, w48"),
+        ("pmpose", (96, 128), {}, r"\[192, 256\]"),
+        ("rtmdet_ins", None, {"variant": "huge"}, "packaged, tiny"),
+        ("rtmdet_ins", None, {"widen": 1}, "no entry 'widen'"),
+        ("pose", None, {"variant": "b"}, "pose has no options"),
+    ],
+)
+def test_wrong_options_are_named(
+    network: str, size: Any, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_task(network, cast(Any, None), size, options)
+
+
 def test_the_layers_of_a_transformer_learn_at_their_own_rates(root: Path) -> None:
     from bmp_ros.training.optimisation import parameter_groups
 
