@@ -15,6 +15,7 @@ import numpy as np
 from bmp_ros.fields import bool_field, number_field
 from bmp_ros.loop.bmp_loop import BMPLoop
 from bmp_ros.loop.box_nms import box_iou
+from bmp_ros.loop.masks import exclusive_masks
 from bmp_ros.loop.people import People
 from bmp_ros.loop.pose_nms import pairwise_similarity
 from bmp_ros.loop.protocols import Detections
@@ -168,10 +169,9 @@ class Keyframes:
             return None, report
         if not self.settings.refine_between:
             steps = _steps(people, expected)
-            masks = _shifted(people.masks, people.mask_rectangles, steps)
-            people = replace(
-                people, masks=masks, raw_masks=masks, mask_scores=expected.mask_scores
-            )
+            raw, sure = _shifted(people.masks, people.mask_rectangles, steps), expected.mask_scores
+            masks = exclusive_masks(raw, sure)  # two may have moved onto each other
+            people = replace(people, masks=masks, raw_masks=raw, mask_scores=sure)
         boxes = _follow(people, expected)
         return replace(people, boxes=boxes, iterations=expected.iterations), report
 

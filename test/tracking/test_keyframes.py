@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from walkers import HEIGHT, WIDTH, picture, walkers
 
@@ -262,6 +262,7 @@ place = st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT))
 
 
 @settings(max_examples=30)
+@example([([(0.0, 0.0), (27.0, 0.0)], 0.0), ([(0.0, 0.0), (1.0, 5.0)], 0.0)], False)
 @given(
     st.lists(st.tuples(st.lists(place, max_size=4), st.floats(-0.2, 1.2)), max_size=12),
     st.booleans(),
