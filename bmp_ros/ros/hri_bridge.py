@@ -22,7 +22,6 @@ from bmp_ros.camera_tracking import Tracked
 from bmp_ros.interaction.body_frames import BodyFrames
 from bmp_ros.interaction.postures import WaveWatch, gestures, postures
 from bmp_ros.interaction.ros4hri import (
-    SKELETON_2D,
     body_id,
     cropped,
     normalised_boxes,
@@ -61,9 +60,9 @@ class HumanFrame(NamedTuple):
 class HriBridge:
     """Publishers of all bodies that any camera of the node sees; one pool of them.
 
-    The worker calls `wanted` and `publish`; `clear`, `tidy` and `close` are for the executor's
-    thread, on which publishers are made and destroyed. A body has its publishers from the image
-    after its first one on, until two seconds after its last one.
+    The worker calls `wanted` and `publish`, which makes the messages; `clear`, `tidy` and `close`
+    are for the executor's thread, on which publishers are made, used and destroyed. A body has its
+    publishers from the image after its first one on, until two seconds after its last one.
     """
 
     def __init__(self, node: Node, tasks: ExecutorTasks) -> None:
@@ -77,6 +76,7 @@ class HriBridge:
         self._asked: set[str] = set()
         self._seen_s: dict[str, float] = {}
         self._of_camera: dict[str, tuple[float, Header, list[str]]] = {}
+        self._waiting: dict[str, tuple[Header, list[tuple[str, str, Any]]]] = {}
         self._waves: dict[str, WaveWatch] = {}
 
     @property
@@ -122,7 +122,6 @@ class HriBridge:
             self._asked |= new
         if new:
             self._tasks(lambda: self._make(new))
-        self._publish_list(header)
         chosen = {name: topics for name, topics in wanted.items() if name in rows}
         if any(topics & {"posture", "gesture"} for topics in chosen.values()):
             watch = self._waves.setdefault(frame.camera, WaveWatch())
@@ -131,18 +130,34 @@ class HriBridge:
             self._waves.pop(frame.camera, None)
             said = None
         makers = _makers(frame, said)
-        for name, topics in chosen.items():
-            for topic in topics & makers.keys():
-                message = makers[topic](rows[name], name)
-                with self._lock:
-                    publisher = self._bodies.get(name, {}).get(topic)
-                    if message is not None and publisher is not None:
-                        publisher.publish(message)
+        messages = [
+            (name, topic, makers[topic](rows[name], name))
+            for name, topics in chosen.items()
+            for topic in topics & makers.keys()
+        ]
+        # Many small messages: handing them to DDS takes longer than making them. The worker goes
+        # on to the next image meanwhile.
+        with self._lock:
+            self._waiting[frame.camera] = header, messages
+        self._tasks(lambda: self._send(frame.camera))
+
+    def _send(self, camera: str) -> None:
+        """Publish the newest of what waits of a camera; nothing once it has stopped."""
+        with self._lock:
+            header, messages = self._waiting.pop(camera, (None, []))
+            bodies = dict(self._bodies)
+        if header is None:
+            return
+        self._publish_list(header)
+        for name, topic, message in messages:
+            if message is not None and name in bodies:
+                bodies[name][topic].publish(message)
 
     def clear(self, camera: str) -> None:
         """Take the bodies of a camera that stops off the list, and say so."""
         with self._lock:
             known = self._of_camera.pop(camera, None)
+            self._waiting.pop(camera, None)
         if known is not None:
             self._publish_list(known[1])
 
@@ -269,7 +284,6 @@ def _makers(frame: HumanFrame, said: tuple[np.ndarray, np.ndarray] | None) -> di
     people, header = frame.tracked.people, frame.header
     boxes = normalised_boxes(people).tolist()
     skeletons: list[list[list[float]]] = []
-    drawn: list[Any] = []
 
     def roi(row: int, name: str) -> Any:
         x1, y1, x2, y2 = boxes[row]
@@ -289,13 +303,8 @@ def _makers(frame: HumanFrame, said: tuple[np.ndarray, np.ndarray] | None) -> di
                     people.keypoints, people.keypoint_scores, people.skeleton, people.image_size
                 ).tolist()
             )
-        # One message for all, filled anew: making 18 points takes longer than sending them.
-        if not drawn:
-            points = [hri.NormalizedPointOfInterest2D() for _ in SKELETON_2D]
-            drawn.append(hri.Skeleton2D(header=header, skeleton=points))
-        for point, (x, y, c) in zip(drawn[0].skeleton, skeletons[row], strict=True):
-            point.x, point.y, point.c = x, y, c
-        return drawn[0]
+        points = [hri.NormalizedPointOfInterest2D(x=x, y=y, c=c) for x, y, c in skeletons[row]]
+        return hri.Skeleton2D(header=header, skeleton=points)
 
     makers: dict[str, Maker] = {"roi": roi, "cropped": crop, "skeleton2d": skeleton}
     if said is not None:
