@@ -66,7 +66,7 @@ REDUCED: dict[str, tuple[dict[str, Any], list[int], dict[str, Any]]] = {
         {"steps": 400, "batch": 8, "learning_rate": 3e-3},
     ),
     "rtmdet_ins": (
-        {"variant": {"widen": 0.125, "deepen": 0.17}},
+        {"variant": {"widen": 0.125, "deepen": 0.17}, "painted_share": 0.0, "mosaic_share": 0.0},
         [160, 128],
         {"steps": 200, "batch": 8, "learning_rate": 4e-3},
     ),
