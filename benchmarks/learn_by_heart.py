@@ -120,6 +120,30 @@ def by_heart(network: str, threads: int) -> bool:
     return fall >= LEAST_FALL and ap > LEAST_AP
 
 
+def untrained_preset(root: Path) -> dict[str, Any]:
+    """A preset of the small networks in PyTorch: `bmp export` takes no networks that it made."""
+    from bmp_ros.networks.conv_pose import ConvPose
+    from bmp_ros.networks.point_segmenter import PointSegmenter
+    from bmp_ros.networks.rtmdet_ins import PACKAGED_SIZE, RTMDetIns
+
+    networks = {
+        "detector": (
+            RTMDetIns(PACKAGED_SIZE, 1),
+            {"engine": "rtmdet_ins", "input_size": [160, 128]},
+        ),
+        "pose_estimator": (ConvPose(), {"engine": "conv_pose", "flip_test": False}),
+        "segmenter": (PointSegmenter(), {"engine": "point_segmenter"}),
+    }
+    preset: dict[str, Any] = {
+        "description": "A trained network beside untrained ones.",
+        "loop": {},
+    }
+    for role, (network, section) in networks.items():
+        torch.save(network.state_dict(), root / f"{role}.pth")
+        preset[role] = {**section, "weights": str(root / f"{role}.pth")}
+    return preset
+
+
 def full_width(name: str, batch: int, threads: int) -> bool:
     """20 steps; the checkpoint and its export as the networks of a preset."""
     recipe = read_recipe(RECIPES / f"{name}.yaml")
@@ -134,7 +158,7 @@ def full_width(name: str, batch: int, threads: int) -> bool:
         root = Path(folder)
         rows, output = run_recipe(root, values, threads)
         losses = [total(row) for row in rows]
-        preset = yaml.safe_load((RECIPES.parent / "presets" / "tiny.yaml").read_text())
+        preset = untrained_preset(root)
         preset |= yaml.safe_load((output / "section.yaml").read_text())
         file = root / "mine.yaml"
         file.write_text(yaml.safe_dump(preset))
