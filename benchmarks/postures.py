@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bmp_ros.camera_tracking import CameraTracking
-from bmp_ros.interaction.postures import Gesture, Posture, WaveWatch, gestures, postures
+from bmp_ros.interaction.postures import Gesture, Joints, Posture, WaveWatch, gestures, postures
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.synthetic.camera import Camera, look_camera
@@ -336,12 +336,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             of_truth(clip, times) if args.truth else rendered(clip, times, ASSETS[args.set], loop)
         )
         for time, seen in zip(times, frames, strict=True):
-            waving = watch.update(seen.ids, seen.keypoints, seen.scores, COCO_17, time)
+            joints = Joints(seen.keypoints, seen.scores, COCO_17)
+            waving = watch.update(seen.ids, joints, time)
             if time < FROM_S:
                 continue
             expected += len(clip.cast)
-            postured = postures(seen.keypoints, seen.scores, COCO_17)
-            gestured = gestures(seen.keypoints, seen.scores, COCO_17, waving)
+            postured = postures(joints)
+            gestured = gestures(joints, waving)
             for number, row in enumerate(seen.rows.tolist()):
                 if row < 0:
                     continue

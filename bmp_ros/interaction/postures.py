@@ -2,7 +2,7 @@
 """Posture and gesture of people by rules on joints in the image, smoothed ones at best.
 
 The classes and their numbers are those of hri_msgs/BodyPosture and Gesture. Images are upright:
-down is towards greater rows. All lengths are in units of a body (`_unit_length`), about the length
+down is towards greater rows. All lengths are in units of a body (`Joints.unit`), about the length
 of the trunk from hips to shoulders, so that no rule depends on how far people are. What the rules
 miss, and how often, is in docs/interaction.md.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -27,10 +28,8 @@ STANDING_THIGH, STANDING_LEG = 0.5, 1.1
 CROUCHING_LEG = 0.9
 """How far at most the ankles lie below the hips of who crouches."""
 
-RAISED = 0.0
-"""How far a raised wrist lies above the head."""
 RAISED_ABOVE_SHOULDER = 0.5
-"""The same above the shoulder, where no joint of the head is seen."""
+"""How far a raised wrist lies above the shoulders, where no joint of the head is seen."""
 FACE = 0.65
 """Distance at most of a wrist from the middle of the face that it touches."""
 CROSSED = -0.3
@@ -43,6 +42,9 @@ FOREARMS = 0.7
 WAVE_S, WAVE_SWING, WAVE_TURNS = 1.5, 0.12, 2
 """A hand waves when it changed its direction at least so often within so many seconds, each time
 after a way across of so much."""
+
+
+_HEAD = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 
 
 class Posture(IntEnum):
@@ -67,58 +69,76 @@ class Gesture(IntEnum):
     WAVING = 6
 
 
-class _Joints:
-    """Joints (N, K, 2) by name, float64, NaN where a joint is unsure or not of the skeleton."""
+class Joints:
+    """Joints of N people by name, (N, 2) float64 pixels each, NaN where one is unsure or missing
+    in the skeleton. What several rules need is computed once.
+
+    keypoints: (N, K, 2) pixels, scores: (N, K).
+    """
 
     def __init__(self, keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton) -> None:
         self.values = np.where((scores >= JOINT_SCORE)[..., None], keypoints, np.nan).astype(float)
         self.names = skeleton.names
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.names:
             return np.full((len(self.values), 2), np.nan)
         return self.values[:, self.names.index(name)]
 
-    def middle(self, *names: str) -> np.ndarray:
-        """(N, 2) mean of those joints that are known, NaN where none is."""
-        return _mean(np.stack([self[name] for name in names]))
+    @cached_property
+    def shoulders(self) -> np.ndarray:
+        """(N, 2) middle of those that are known, as for the other pairs."""
+        return self._middle("left_shoulder", "right_shoulder")
 
-    def pair(self, name: str) -> np.ndarray:
-        return self.middle(f"left_{name}", f"right_{name}")
+    @cached_property
+    def hips(self) -> np.ndarray:
+        return self._middle("left_hip", "right_hip")
 
+    @cached_property
+    def knees(self) -> np.ndarray:
+        return self._middle("left_knee", "right_knee")
+
+    @cached_property
+    def ankles(self) -> np.ndarray:
+        return self._middle("left_ankle", "right_ankle")
+
+    @cached_property
     def face(self) -> np.ndarray:
-        return self.middle("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+        return self._middle(*_HEAD)
 
+    @cached_property
+    def unit(self) -> np.ndarray:
+        """(N,) pixels: the largest of what trunk, lower legs and the shoulders' width say.
 
-def _mean(points: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is known."""
-    known = np.isfinite(points)
-    count = known.sum(axis=0)
-    total = np.where(known, points, 0.0).sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        The trunk is shortened while bending towards the camera, the shoulders are when seen from
+        the side: of lengths in proportion to the trunk's the largest is the least shortened.
+        """
+        lengths = [
+            _length(self.shoulders - self.hips),
+            1.15 * _length(self.knees - self.ankles),
+            1.4 * _length(self["left_shoulder"] - self["right_shoulder"]),
+        ]
+        known = np.nan_to_num(np.stack(lengths), nan=0.0).max(axis=0)
+        return np.where(known > 0, known, np.nan)
+
+    def _middle(self, *names: str) -> np.ndarray:
+        """(N, 2) mean of those joints that are known, NaN where none is."""
+        points = np.stack([self[name] for name in names])
+        known = np.isfinite(points)
+        count = known.sum(axis=0)
+        total = np.where(known, points, 0.0).sum(axis=0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
     return np.hypot(vectors[:, 0], vectors[:, 1])
 
 
-def _unit_length(joints: _Joints) -> np.ndarray:
-    """(N,) pixels: the largest of what the trunk, the lower legs and the shoulders' width say.
-
-    The trunk is shortened while bending towards the camera, the shoulders are when seen from the
-    side: of several lengths in proportion to the trunk's the largest is the least shortened.
-    """
-    lengths = [
-        _length(joints.pair("shoulder") - joints.pair("hip")),
-        1.15 * _length(joints.pair("knee") - joints.pair("ankle")),
-        1.4 * _length(joints["left_shoulder"] - joints["right_shoulder"]),
-    ]
-    known = np.nan_to_num(np.stack(lengths), nan=0.0).max(axis=0)
-    return np.where(known > 0, known, np.nan)
-
-
-def postures(keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(N,) uint8 numbers of `Posture` for joints (N, K, 2) in pixels with scores (N, K).
+def postures(joints: Joints) -> np.ndarray:
+    """(N,) uint8 numbers of `Posture`.
 
     * LAYING: trunk and legs lie flat in the image.
     * STANDING: knees and ankles are well below the hips; walking and bending count as standing.
@@ -127,21 +147,18 @@ def postures(keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton) -> n
     * OTHER: shoulders, hips or knees are not seen. Without ankles the knees decide between
       standing and sitting.
     """
-    joints = _Joints(keypoints, scores, skeleton)
-    shoulders, hips = joints.pair("shoulder"), joints.pair("hip")
-    knees, ankles = joints.pair("knee"), joints.pair("ankle")
+    hips, ankles, unit = joints.hips, joints.ankles, joints.unit
     with np.errstate(invalid="ignore"):
-        unit = _unit_length(joints)
-        trunk = _degrees_from_upright(hips - shoulders)
+        trunk = _degrees_from_upright(hips - joints.shoulders)
         legs = _degrees_from_upright(ankles - hips)
-        thigh = (knees - hips)[:, 1] / unit
+        thigh = (joints.knees - hips)[:, 1] / unit
         leg = (ankles - hips)[:, 1] / unit
         known = np.isfinite(trunk) & np.isfinite(thigh)
         footed = np.isfinite(leg)
         lying = (trunk > LYING_TRUNK) & (legs > LYING_LEGS)
         standing = (thigh > STANDING_THIGH) & (~footed | (leg > STANDING_LEG))
         crouching = footed & (leg < CROUCHING_LEG)
-    result = np.full(len(keypoints), Posture.SITTING, np.uint8)
+    result = np.full(len(joints), Posture.SITTING, np.uint8)
     result[crouching] = Posture.CROUCHING
     result[standing] = Posture.STANDING
     result[lying] = Posture.LAYING
@@ -154,10 +171,8 @@ def _degrees_from_upright(down: np.ndarray) -> np.ndarray:
     return np.degrees(np.abs(np.arctan2(down[:, 0], down[:, 1])))
 
 
-def gestures(
-    keypoints: np.ndarray, scores: np.ndarray, skeleton: Skeleton, waving: np.ndarray
-) -> np.ndarray:
-    """(N,) uint8 numbers of `Gesture` for joints (N, K, 2) in pixels with scores (N, K).
+def gestures(joints: Joints, waving: np.ndarray) -> np.ndarray:
+    """(N,) uint8 numbers of `Gesture`.
 
     waving: (N,) bool, see `WaveWatch`. The first that holds counts:
 
@@ -168,14 +183,12 @@ def gestures(
     * ARMS_CROSSED: the wrists lie before the trunk, each on the other's side and near the other
       arm's elbow. Which side is which the shoulders tell, so that a back counts as well.
     """
-    joints = _Joints(keypoints, scores, skeleton)
     with np.errstate(invalid="ignore", divide="ignore"):
-        unit = _unit_length(joints)
-        left, right = raised_wrists(joints, unit)
-        result = np.where(_arms_crossed(joints, unit), Gesture.ARMS_CROSSED, Gesture.OTHER)
-        face = joints.face()
+        left, right = _raised_wrists(joints)
+        result = np.where(_arms_crossed(joints), Gesture.ARMS_CROSSED, Gesture.OTHER)
+        reach = FACE * joints.unit
         near = [
-            _length(joints[f"{side}_wrist"] - face) < FACE * unit for side in ("left", "right")
+            _length(joints[f"{side}_wrist"] - joints.face) < reach for side in ("left", "right")
         ]
     result = np.where(near[0] | near[1], Gesture.HANDS_ON_FACE, result)
     result = np.where(right, Gesture.RIGHT_HAND_RAISED, result)
@@ -184,25 +197,22 @@ def gestures(
     return np.where(waving, Gesture.WAVING, result).astype(np.uint8)
 
 
-def raised_wrists(joints: _Joints, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _raised_wrists(joints: Joints) -> tuple[np.ndarray, np.ndarray]:
     """(N,) bool each: the left and the right wrist are above the head."""
-    head = np.stack(
-        [joints[name][:, 1] for name in ("nose", "left_eye", "right_eye", "left_ear", "right_ear")]
-    )
+    head = np.stack([joints[name][:, 1] for name in _HEAD])
     crown = np.where(np.isfinite(head), head, np.inf).min(axis=0)
-    shoulder = joints.pair("shoulder")[:, 1] - RAISED_ABOVE_SHOULDER * unit
-    line = np.where(np.isfinite(crown), crown - RAISED * unit, shoulder)
+    shoulder = joints.shoulders[:, 1] - RAISED_ABOVE_SHOULDER * joints.unit
+    line = np.where(np.isfinite(crown), crown, shoulder)
     left, right = (joints[f"{side}_wrist"][:, 1] < line for side in ("left", "right"))
     return left, right
 
 
-def _arms_crossed(joints: _Joints, unit: np.ndarray) -> np.ndarray:
+def _arms_crossed(joints: Joints) -> np.ndarray:
     across = joints["left_shoulder"] - joints["right_shoulder"]
-    left, right = joints["left_wrist"], joints["right_wrist"]
+    left, right, unit = joints["left_wrist"], joints["right_wrist"], joints.unit
     # Along the line from shoulder to shoulder, which is level enough to be taken as it is.
-    side = np.sign(across[:, 0])
-    crossed = side * (right - left)[:, 0] > CROSSED * unit
-    shoulders, hips = joints.pair("shoulder")[:, 1], joints.pair("hip")[:, 1]
+    crossed = np.sign(across[:, 0]) * (right - left)[:, 0] > CROSSED * unit
+    shoulders, hips = joints.shoulders[:, 1], joints.hips[:, 1]
     hips = np.where(np.isfinite(hips), hips, shoulders + unit)
     for wrist, elbow in ((left, "right_elbow"), (right, "left_elbow")):
         height = (wrist[:, 1] - shoulders) / (hips - shoulders)
@@ -220,21 +230,13 @@ class WaveWatch:
     def forget(self) -> None:
         self._ways.clear()
 
-    def update(
-        self,
-        ids: np.ndarray,
-        keypoints: np.ndarray,
-        scores: np.ndarray,
-        skeleton: Skeleton,
-        stamp_s: float,
-    ) -> np.ndarray:
-        """(N,) bool for joints (N, K, 2) of people with track ids (N,), -1 for none.
+    def update(self, ids: np.ndarray, joints: Joints, stamp_s: float) -> np.ndarray:
+        """(N,) bool for people with track ids (N,), -1 for none.
 
         A hand waves while it is above its elbow and near or above the shoulder, and swings across,
         to and fro, about the elbow.
         """
-        joints = _Joints(keypoints, scores, skeleton)
-        unit = _unit_length(joints)
+        unit = joints.unit
         waving = np.zeros(len(ids), np.bool_)
         for side in ("left", "right"):
             wrist, elbow = joints[f"{side}_wrist"], joints[f"{side}_elbow"]

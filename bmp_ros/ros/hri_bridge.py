@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 
 from bmp_ros.camera_tracking import Tracked
 from bmp_ros.interaction.body_frames import BodyFrames
-from bmp_ros.interaction.postures import WaveWatch, gestures, postures
+from bmp_ros.interaction.postures import Joints, WaveWatch, gestures, postures
 from bmp_ros.interaction.ros4hri import (
     body_id,
     cropped,
@@ -269,9 +269,9 @@ def _topic_types() -> dict[str, type]:
 def _body_language(frame: HumanFrame, watch: WaveWatch) -> tuple[np.ndarray, np.ndarray]:
     """(N,) postures and gestures, of smoothed joints where there are such."""
     people = frame.tracked.people if frame.smooth is None else frame.smooth
-    joints = people.keypoints, people.keypoint_scores, people.skeleton
-    waving = watch.update(people.track_ids, *joints, frame.tracked.stamp_s)
-    return postures(*joints), gestures(*joints, waving)
+    joints = Joints(people.keypoints, people.keypoint_scores, people.skeleton)
+    waving = watch.update(people.track_ids, joints, frame.tracked.stamp_s)
+    return postures(joints), gestures(joints, waving)
 
 
 Maker = Callable[[int, str], Any]

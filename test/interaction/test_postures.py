@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bmp_ros.interaction.postures import (
     Gesture,
+    Joints,
     Posture,
     WaveWatch,
     gestures,
@@ -55,13 +56,13 @@ def figure(**changed: tuple[float, float]) -> np.ndarray:
 
 def posture(joints: np.ndarray, scores: np.ndarray | None = None) -> Posture:
     sure = np.full(17, 0.9) if scores is None else scores
-    return Posture(int(postures(joints[None], sure[None], COCO_17)[0]))
+    return Posture(int(postures(Joints(joints[None], sure[None], COCO_17))[0]))
 
 
 def gesture(joints: np.ndarray, scores: np.ndarray | None = None) -> Gesture:
     sure = np.full(17, 0.9) if scores is None else scores
     none = np.zeros(1, np.bool_)
-    return Gesture(int(gestures(joints[None], sure[None], COCO_17, none)[0]))
+    return Gesture(int(gestures(Joints(joints[None], sure[None], COCO_17), none)[0]))
 
 
 POSTURES = {
@@ -100,7 +101,7 @@ def test_what_is_not_seen_decides_nothing() -> None:
     )  # from the side
     assert posture(np.full((17, 2), np.nan)) is Posture.OTHER
     assert gesture(figure(), np.zeros(17)) is Gesture.OTHER
-    assert len(postures(np.zeros((0, 17, 2)), np.zeros((0, 17)), COCO_17)) == 0
+    assert len(postures(Joints(np.zeros((0, 17, 2)), np.zeros((0, 17)), COCO_17))) == 0
 
 
 def test_who_bends_down_does_not_lie() -> None:
@@ -137,7 +138,9 @@ def waves(
         height = -0.3 if up else 1.0
         joints = figure(left_elbow=(0.6, 0.2), left_wrist=(x, height)) * 100
         ids = np.array([4], np.int32)
-        found += watch.update(ids, joints[None], np.full((1, 17), 0.9), COCO_17, time).tolist()
+        found += watch.update(
+            ids, Joints(joints[None], np.full((1, 17), 0.9), COCO_17), time
+        ).tolist()
     return found
 
 
@@ -156,13 +159,13 @@ def test_waving_comes_first_and_people_are_watched_apart() -> None:
         x = 0.6 + 0.3 * np.sin(2 * np.pi * 1.2 * time)
         moving = figure(left_elbow=(0.6, 0.2), left_wrist=(x, -0.9))
         still = figure(**ARMS[Gesture.LEFT_HAND_RAISED])
-        joints = np.stack([still, moving, moving]) * 80
-        waving = watch.update(np.array([1, 2, -1]), joints, sure, COCO_17, float(time))
+        joints = Joints(np.stack([still, moving, moving]) * 80, sure, COCO_17)
+        waving = watch.update(np.array([1, 2, -1]), joints, float(time))
     assert waving.tolist() == [False, True, False]  # who is not tracked is not remembered
-    found = gestures(joints, sure, COCO_17, waving)
+    found = gestures(joints, waving)
     assert found[:2].tolist() == [Gesture.LEFT_HAND_RAISED, Gesture.WAVING]
     assert len(watch._ways) == 2
-    watch.update(np.zeros(0, int), joints[:0], sure[:0], COCO_17, 9.0)
+    watch.update(np.zeros(0, int), Joints(np.zeros((0, 17, 2)), sure[:0], COCO_17), 9.0)
     assert not watch._ways
 
 
@@ -179,4 +182,4 @@ def test_turning_points_are_those_of_the_extremes(values: list[float], swing: fl
 
 def test_other_skeletons_are_read_by_name() -> None:
     joints = np.concatenate([POSTURES[Posture.SITTING], np.zeros((4, 2))])[None]
-    assert postures(joints, np.ones((1, 21)), MULTI_21).tolist() == [Posture.SITTING]
+    assert postures(Joints(joints, np.ones((1, 21)), MULTI_21)).tolist() == [Posture.SITTING]

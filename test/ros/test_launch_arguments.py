@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bmp_ros.interaction.zones import parse_zones
 from bmp_ros.ros.launch_arguments import (
     NODE_ARGUMENTS,
     parameter_arguments,
@@ -57,3 +58,9 @@ def test_misspelt_arguments() -> None:
     assert len(found) == 2
     assert "detection_treshold" in found[0] and "mean detection_threshold?" in found[0]
     assert "rvis" in found[1] and "mean rviz?" in found[1]
+
+
+def test_zones_are_one_argument() -> None:
+    given = "door: 0 0; 0.5 0; 0.5 1, desk in map: -1 0; 3 0; 3 2"
+    texts = parameter_value("zones", given)
+    assert [zone.name for zone in parse_zones(texts)] == ["door", "desk"]
