@@ -37,7 +37,7 @@ test-fast:
 
 # What needs the viewer, a browser, plotly or Ray: left out by make test, which does not install them.
 test-view:
-	@$(SET_UP) base ros dev evaluate view view-test report archives
+	@$(SET_UP) base ros dev evaluate-tracking view view-test report archives
 	@scripts/with_ros python -m pytest test/viewing test/reporting test/archives/test_ray.py $(ARGS)
 
 test-openmmlab:

@@ -103,8 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.report is not None and args.dataset is None:
-        raise ValueError("--report is for --dataset, not for --tracks and --mpii")
+    if args.report is not None and args.mpii is not None:
+        raise ValueError("--report is for --dataset and --tracks, not for --mpii")
     check_report(args.report)
     if args.mpii is not None:
         return _run_mpii(args)
@@ -154,6 +154,7 @@ def _run_tracks(args: argparse.Namespace) -> int:
     from bmp_ros.evaluation.sequences import open_sequences
     from bmp_ros.evaluation.tracking_scores import import_trackeval
     from bmp_ros.machine import machine_line
+    from bmp_ros.reporting.tracks_page import TracksLog, timed_loop, write_tracks_page
 
     for option in (
         "count",
@@ -176,20 +177,23 @@ def _run_tracks(args: argparse.Namespace) -> int:
     ego_motion = not args.no_ego_motion
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)
+    log = TracksLog(len(timings))
     if args.from_truth:
-        results = evaluate_tracks(
-            lambda _, frame: true_people(frame), sequences, timings, ego_motion=ego_motion
-        )
-        print(f"people from the ground truth; {machine_line()}")
+        find = log.watched(lambda frame: (true_people(frame), {}))
+        used = "people from the ground truth"
     else:
         loop = build_loop(args.preset, args.device, precision=args.precision)
-        results = evaluate_tracks(
-            lambda _, frame: loop(frame.image), sequences, timings, ego_motion=ego_motion
-        )
-        print(f"preset {args.preset}, device {args.device}, {args.precision}; {machine_line()}")
+        find = log.watched(timed_loop(loop))
+        used = f"preset {args.preset}, device {args.device}, {args.precision}"
+    make_tracker = None if args.report is None else log.make_tracker
+    results = evaluate_tracks(find, sequences, timings, make_tracker, ego_motion=ego_motion)
+    print(f"{used}; {machine_line()}")
     names = ", ".join(sequence.name for sequence in sequences)
     print(f"{sum(map(len, sequences))} images of {len(sequences)} sequences: {names}")
     print("\n".join(report_lines(results)))
+    if args.report is not None:
+        facts = [("people", used), ("sequences", names)]
+        write_tracks_page(args.report, f"Tracks in {args.tracks.name}", facts, results, log)
     if args.json:
         document = {
             "preset": None if args.from_truth else args.preset,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from dataclasses import astuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -302,7 +303,10 @@ def test_command(
     mot_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def build_loop(preset: str, device: str, **options: object) -> object:
-        return lambda image: walkers(places(int(image[0, 0, 0])))
+        def run(image: np.ndarray) -> tuple[People, SimpleNamespace]:
+            return walkers(places(int(image[0, 0, 0]))), SimpleNamespace(stage_ms={"total": 1.0})
+
+        return SimpleNamespace(run=run)
 
     monkeypatch.setattr(bmp_ros.engines, "build_loop", build_loop)
     json_file = mot_folder / "scores.json"

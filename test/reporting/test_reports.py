@@ -21,6 +21,7 @@ from bmp_ros.reporting import figures
 from bmp_ros.reporting.page import people_sections, write_page
 from bmp_ros.reporting.people_log import PeopleLog, Track
 
+CLIP = Path(__file__).parents[2] / "models" / "demo" / "people.mp4"
 IMAGE = np.full((48, 64, 3), 99, np.uint8)
 
 
@@ -144,7 +145,7 @@ def test_pages_of_the_commands_in_a_browser_without_a_network(tmp_path: Path) ->
     "arguments, reason",
     [
         (["infer", "--source", "demo", "--report", "a.pdf"], "ends with .html"),
-        (["evaluate", "--tracks", "x", "--report", "a.html"], "--report is for --dataset"),
+        (["evaluate", "--mpii", "x", "--report", "a.html"], "--report is for --dataset and"),
         (["bag", "x", "y", "--report", "a.txt"], "ends with .html"),
         (
             ["infer", "--source", ".", "--workers", "1", "--report", "a.html"],
@@ -185,3 +186,22 @@ def test_a_thumbnail_is_small() -> None:
     (picture,) = log.doubtful()
     small = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert small.shape == (270, 480, 3)
+
+
+def test_of_sequences_with_identities(tmp_path: Path) -> None:
+    """The demo clip's own truth, tracked: every person a row, the same ids as without a report."""
+    pytest.importorskip("trackeval", reason="TrackEval is not installed")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for suffix in ("mp4", "npz"):
+        (clips / f"people.{suffix}").symlink_to(CLIP.with_suffix(f".{suffix}"))
+    path, plain, told = tmp_path / "a.html", tmp_path / "plain.json", tmp_path / "told.json"
+    command = ["evaluate", "--tracks", str(clips), "--from-truth", "--rates", "4,2"]
+    assert main([*command, "--json", str(plain)]) == 0
+    assert main([*command, "--json", str(told), "--report", str(path)]) == 0
+    assert plain.read_text() == told.read_text()
+    text = path.read_text(encoding="utf-8")
+    assert all(
+        f"<h2>{each}" in text for each in ("Scores", "At 4 Hz", "People over time", "Tracks")
+    )
+    assert "HOTA" in text and "80 images" in text, "of 20 s, the first timing alone"
