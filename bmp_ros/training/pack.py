@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import posixpath
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -145,7 +146,7 @@ def files_of_recipes(recipes: Iterable[Path], root: Path, cache: Path) -> dict[s
         for source in recipe.data:
             place = root / source.folder
             annotations = place / source.annotations
-            files[f"{source.folder}/{source.annotations}"] = annotations
+            files[posixpath.normpath(f"{source.folder}/{source.annotations}")] = annotations
             every = json.loads(annotations.read_bytes())["images"]
             same = [folder for folder in (*folders, *kept) if folder.file == annotations]
             used = set().union(*(folder.image_ids for folder in same))
