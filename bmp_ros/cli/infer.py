@@ -259,6 +259,8 @@ def _run_archive(
         raise FileNotFoundError(f"no bag, video or image in {shown_name(source)} or below it")
     if any(file.kind == "bag" for file in files):
         import_rosbags("rosbag2")
+    # Each result names its own file; how the folder was spelled is no option.
+    info = {name: value for name, value in info.items() if name != "source"}
     orders = Orders(options, args.device, wanted, args.track, args.image, args.copy_bags, info)
     output = args.output.resolve()
 

@@ -226,9 +226,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     write_image(archive / "a.png", 90)
     write_image(archive / "deep" / "b.png", 90)
     (archive / "deep" / "c.png").write_bytes(b"no image")
-    arguments = ["infer", "--source", str(archive), "--workers", "2", "--output", str(output)]
-    for skipped in (0, 3):
-        assert main([*arguments, "--json"]) == 1, "c.png cannot be read"
+    for skipped, source in ((0, archive), (3, archive / "deep" / "..")):  # spelled otherwise
+        arguments = ["--source", str(source), "--workers", "2", "--output", str(output)]
+        assert main(["infer", *arguments, "--json"]) == 1, "c.png cannot be read"
         said = capsys.readouterr()
         assert f"3 of 3 files ({skipped} were done before, 0 failed), 2 images" in said.out
         assert "deep/c.png" in said.err
