@@ -11,6 +11,7 @@ import numpy as np
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
+from bmp_ros.loop.protocols import Detections
 from bmp_ros.loop.trace import RunReport
 from bmp_ros.tracking import (
     IdCounter,
@@ -76,13 +77,17 @@ class CameraTracking:
         *,
         arrival_s: float,
         settings: KeyframeSettings,
+        known: Detections | None = None,
     ) -> tuple[People, RunReport]:
-        """The people in a BGR uint8 image (H, W, 3); `track` or `untracked` comes next."""
+        """The people in a BGR uint8 image (H, W, 3); `track` or `untracked` comes next.
+
+        known: boxes of another program, see `Keyframes.find`.
+        """
         if self._stale:
             self._keyframes.reset()
         self._keyframes.settings = settings
         return self._keyframes.find(
-            loop, self._tracker, image, self._seconds(stamp_ns), arrival_s=arrival_s
+            loop, self._tracker, image, self._seconds(stamp_ns), arrival_s=arrival_s, known=known
         )
 
     def untracked(self, people: People, stamp_ns: int) -> Tracked:
@@ -108,6 +113,7 @@ class CameraTracking:
         if self._stale:
             self._stale = False
             self._tracker.reset()
+            self._keyframes.reset()  # what `find` took from the image before is not to go on
             self._drop_filters()
         self._tracker.settings = settings
         stamp_s = self._seconds(stamp_ns)

@@ -234,20 +234,23 @@ class RecentCovers:
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self._window_s = window_s
-        self._recent: list[tuple[float, np.ndarray]] = []
+        self._recent: list[tuple[float, float, np.ndarray]] = []
 
-    def add(self, stamp_s: float, covered: np.ndarray) -> np.ndarray:
+    def add(self, stamp_s: float, arrival_s: float, covered: np.ndarray) -> np.ndarray:
         """(H, W) bool: ``covered`` and what was covered up to the window before its stamp.
 
-        Images of other sizes, and stamps that have jumped back, are not counted.
+        arrival_s: of the image, on a steady clock: it counts between images of one stamp, such as
+        those without stamps. Stamps of drivers step back a little; what is within the window
+        counts on either side. Images of other sizes do not count.
         """
         self._recent = [
-            (at, each)
-            for at, each in self._recent
-            if 0 <= stamp_s - at <= self._window_s and each.shape == covered.shape
+            (stamp, arrival, each)
+            for stamp, arrival, each in self._recent
+            if abs(stamp_s - stamp or arrival_s - arrival) <= self._window_s
+            and each.shape == covered.shape
         ]
-        self._recent.append((stamp_s, covered))
-        return np.logical_or.reduce([each for _, each in self._recent])
+        self._recent.append((stamp_s, arrival_s, covered))
+        return np.logical_or.reduce([each for _, _, each in self._recent])
 
     def clear(self) -> None:
         self._recent.clear()

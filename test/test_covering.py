@@ -175,11 +175,24 @@ def test_whatever_the_joints_are_a_body_is_covered(seed: int) -> None:
 def test_what_was_covered_just_before_stays_covered() -> None:
     recent = RecentCovers(window_s=0.3)
     shown = []
-    for stamp, column in ((1.0, 0), (1.2, 1), (1.4, 2), (1.75, 3), (0.2, 4)):
-        covered = np.zeros((1, 5), np.bool_)
-        covered[0, column] = True
-        shown.append(np.flatnonzero(recent.add(stamp, covered)).tolist())
-    assert shown == [[0], [0, 1], [1, 2], [3], [4]], "also after a jump back"
-    assert recent.add(0.3, np.ones((2, 2), np.bool_)).shape == (2, 2), "another size"
+    for number, (stamp, column) in enumerate(
+        ((1.0, 0), (1.2, 1), (1.4, 2), (1.75, 3), (1.74, 4), (0.2, 5))
+    ):
+        shown.append(_shown(recent, stamp, float(number), column))
+    # A small step back is a driver's, and who was there stays covered; a jump begins anew.
+    assert shown == [[0], [0, 1], [1, 2], [3], [3, 4], [5]]
+    assert recent.add(0.3, 9.0, np.ones((2, 2), np.bool_)).shape == (2, 2), "another size"
     recent.clear()
-    assert not recent.add(0.3, np.zeros((2, 2), np.bool_)).any()
+    assert not recent.add(0.3, 9.1, np.zeros((2, 2), np.bool_)).any()
+
+
+def test_of_images_without_stamps_the_time_of_arrival_counts() -> None:
+    recent = RecentCovers(window_s=0.3)
+    shown = [_shown(recent, 0.0, 5 + 0.2 * column, column) for column in range(5)]
+    assert shown == [[0], [0, 1], [1, 2], [2, 3], [3, 4]], "nothing is kept for ever"
+
+
+def _shown(recent: RecentCovers, stamp_s: float, arrival_s: float, column: int) -> list[int]:
+    covered = np.zeros((1, 6), np.bool_)
+    covered[0, column] = True
+    return np.flatnonzero(recent.add(stamp_s, arrival_s, covered)).tolist()

@@ -176,14 +176,12 @@ class FrameProcessor:
     ) -> tuple[People, RunReport]:
         """The people in an image of a camera, by the detector or whoever else knows them."""
         known = self._known(camera, received.boxes, image)
-        keyframes = self._parameters.keyframes()
-        tracking = self._parameters.run().tracking
-        if known is not None or not tracking or keyframes.detection_interval == 1:
+        if not self._parameters.run().tracking:
             return self._run(image, known)
         self._take_settings()
         return camera.tracking.find(
             self._loop, image, stamp_ns(header.stamp), arrival_s=received.arrival_s,
-            settings=keyframes,
+            settings=self._parameters.keyframes(), known=known,
         )  # fmt: skip
 
     def _run(self, image: np.ndarray, known: Detections | None = None) -> tuple[People, RunReport]:
@@ -236,6 +234,7 @@ class FrameProcessor:
             if lifted is None or space is None or space.smooth is None
             else lifted.optical(space.smooth),
             run=demand.run,
+            arrival_s=arrival_s,
             score_threshold=self._loop.settings.confidence_threshold,
             calibration=inputs.calibration,
             occupied=occupied,

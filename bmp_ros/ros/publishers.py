@@ -207,6 +207,7 @@ class CameraPublishers:
         smooth: People | None,
         in_space: People3D | None,
         run: RunSettings,
+        arrival_s: float,
         score_threshold: float,
         calibration: Calibration,
         occupied: OccupiedZones | None = None,
@@ -214,11 +215,11 @@ class CameraPublishers:
         """Publish what has subscribers; return why markers that are wanted cannot be drawn.
 
         smooth: the people with smoothed joints, for the markers; None if unwanted. in_space: they
-        in the camera's optical frame, None without depth. calibration: of the image. occupied:
-        zones to draw, None without.
+        in the camera's optical frame, None without depth. arrival_s: of the image, on a steady
+        clock. calibration: of the image. occupied: zones to draw, None without.
         """
         self._publish_debug_image(header, image, people, run.jpeg_quality)
-        self._publish_anonymised(header, image, people, run)
+        self._publish_anonymised(header, image, people, run, arrival_s)
         if _is_wanted(self._label_image):
             self._label_image.publish(label_image(header, people))
         if self._detections is not None and _is_wanted(self._detections):
@@ -252,14 +253,21 @@ class CameraPublishers:
             self._debug_jpeg.publish(jpeg_message(header, drawn, quality))
 
     def _publish_anonymised(
-        self, header: Header, image: np.ndarray, people: People, run: RunSettings
+        self,
+        header: Header,
+        image: np.ndarray,
+        people: People,
+        run: RunSettings,
+        arrival_s: float,
     ) -> None:
         """The image with people covered, also those of the images shortly before."""
         raw, jpeg = _is_wanted(self._anonymised), _is_wanted(self._anonymised_jpeg)
         if not raw and not jpeg:
             self._covers.clear()
             return
-        covered = self._covers.add(stamp_ns(header.stamp) / 1e9, cover(people, run.anonymise))
+        covered = self._covers.add(
+            stamp_ns(header.stamp) / 1e9, arrival_s, cover(people, run.anonymise)
+        )
         shown = hidden(image, covered, blur=run.anonymise_with == "blur")
         if raw:
             self._anonymised.publish(image_message(header, shown, "bgr8"))

@@ -36,7 +36,7 @@ LOST_S = 0.5
 MEETING_IOU = 0.35
 """IoU of the boxes of two people whom the pose network could take for one another."""
 POSE_FALL, MASK_FALL = 0.75, 0.75
-"""Share of its score at the keyframe below which a pose or a mask is in doubt."""
+"""Share of its score in the image before below which a pose or a mask is in doubt."""
 LIKE_ANOTHER = 0.6
 """OKS from which two people have one pose: both boxes show the same person."""
 BORDER_CHANGE = 18.0
@@ -65,14 +65,23 @@ class KeyframeSettings:
 
 @dataclass
 class _Keyframe:
-    """What the last image told. people: with ids. border: see `_border`. since: images after the
-    last detection, dt: seconds. pose_scores, mask_scores: by id, of the last detection."""
+    """What the last image told. people: with ids. border: see `_border`. stamp_s: of that image.
+    since: images after the last detection. detected_s, arrived_s: stamp and time of arrival of the
+    image of that detection."""
 
     people: People
     border: np.ndarray
     stamp_s: float
-    since: int = 0
-    detected_s: float = 0.0
+    since: int
+    detected_s: float
+    arrived_s: float | None
+
+    def is_over(self, stamp_s: float, arrival_s: float | None) -> bool:
+        """Whether an image comes too long after the detection, or before the last image."""
+        late = stamp_s - self.detected_s > LONGEST_S
+        if stamp_s == self.stamp_s and arrival_s is not None and self.arrived_s is not None:
+            late |= arrival_s - self.arrived_s > LONGEST_S  # stamps may stand still
+        return late or stamp_s < self.stamp_s
 
 
 class Keyframes:
@@ -87,6 +96,7 @@ class Keyframes:
         """Images on which the detector did not run."""
         self._last: _Keyframe | None = None
         self._detected = True
+        self._arrival_s: float | None = None
 
     def reset(self) -> None:
         """Detect on the next image: what is known is of other images."""
@@ -100,14 +110,18 @@ class Keyframes:
         stamp_s: float,
         *,
         arrival_s: float | None = None,
+        known: Detections | None = None,
     ) -> tuple[People, RunReport]:
         """The people in a BGR uint8 image (H, W, 3), and the report of the loop.
 
-        stamp_s, arrival_s: as for `PersonTracker.update`, which comes next. ``report.iterations``
-        is 0 where the detector did not run.
+        stamp_s, arrival_s: as for `PersonTracker.update`, which comes next. known: boxes of
+        another program, which take the detector's place, and count as its work.
+        ``report.iterations`` is 0 where people are taken from the image before.
         """
-        self._detected = False
-        expected = self._expected(tracker, image, stamp_s, arrival_s)
+        self._detected, self._arrival_s = False, arrival_s
+        expected = None
+        if known is None:
+            expected = self._expected(tracker, image, stamp_s, arrival_s)
         spent: dict[str, float] = {}
         if expected is not None:
             people, report = self._look(loop, image, expected)
@@ -117,20 +131,22 @@ class Keyframes:
                 return people, report
             spent = report.stage_ms
         self._detected = True
-        people, report = loop.run(image)
+        people, report = loop.run(image, known)
         for stage, milliseconds in spent.items():  # of the look that was not believed
             report.stage_ms[stage] = report.stage_ms.get(stage, 0.0) + milliseconds
         return people, report
 
     def remember(self, tracked: People, image: np.ndarray, stamp_s: float) -> None:
-        """Take over the people of `find` with the ids of the tracker."""
+        """Take over the people of `find` with the ids of the tracker.
+
+        After a `reset` since `find`, people whom the detector has not seen are not taken over.
+        """
+        last = self._last
         if self.settings.detection_interval <= 1:
             self._last = None
-            return
-        last = self._last
-        if self._detected or last is None:
-            self._last = _Keyframe(tracked, _border(image), stamp_s, 0, stamp_s)
-        else:
+        elif self._detected:
+            self._last = _Keyframe(tracked, _border(image), stamp_s, 0, stamp_s, self._arrival_s)
+        elif last is not None:
             self._last = replace(
                 last, people=tracked, border=_border(image), stamp_s=stamp_s, since=last.since + 1
             )
@@ -146,8 +162,7 @@ class Keyframes:
         last, settings = self._last, self.settings
         if settings.detection_interval <= 1 or last is None or not len(last.people):
             return None
-        late = stamp_s - last.detected_s > LONGEST_S or stamp_s < last.stamp_s
-        if last.since + 1 >= settings.detection_interval or late:
+        if last.since + 1 >= settings.detection_interval or last.is_over(stamp_s, arrival_s):
             return None
         if last.people.image_size != image.shape[:2] or tracker.has_newcomers(NEW_S):
             return None
@@ -163,7 +178,11 @@ class Keyframes:
         self, loop: BMPLoop, image: np.ndarray, expected: People
     ) -> tuple[People | None, RunReport]:
         """Poses and masks of the expected people; None where one of them is in doubt."""
-        known = Detections(expected.boxes, expected.scores, lambda rows: expected.masks[rows])
+        has_masks = expected.has_mask.any()  # else no network is to be told that they are empty
+        known = Detections(
+            expected.boxes, expected.scores,
+            (lambda rows: expected.masks[rows]) if has_masks else None,
+        )  # fmt: skip
         people, report = loop.run(image, known, refine=self.settings.refine_between)
         if len(people) != len(expected) or not _believable(people, expected):
             return None, report

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -12,10 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from walkers import HEIGHT, WIDTH, picture, walkers
 
+from bmp_ros.camera_tracking import CameraTracking
 from bmp_ros.loop import BMPLoop, Frame, LoopSettings, People
 from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.skeletons import COCO_17
-from bmp_ros.tracking import Keyframes, KeyframeSettings, PersonTracker
+from bmp_ros.tracking import (
+    IdCounter,
+    Keyframes,
+    KeyframeSettings,
+    PersonTracker,
+    TrackerSettings,
+)
 from bmp_ros.tracking.keyframes import _shifted
 
 COLOURS = [(20, 20, 200), (200, 40, 20), (20, 180, 30), (30, 160, 200)]
@@ -281,3 +288,101 @@ def test_whatever_happens_people_stay_whole(
             assert len(set(known)) == len(known)
             assert (tracked.boxes[:, 2:] > tracked.boxes[:, :2]).all()
             assert tracked.masks.sum(axis=0).max(initial=0) <= 1
+
+
+def test_stamps_that_stand_still_do_not_keep_the_detector_away() -> None:
+    stage, settings = Stage(), KeyframeSettings(detection_interval=30)
+    loop = BMPLoop(stage, stage, stage, LoopSettings(iterations=1))
+    keyframes, tracker = Keyframes(settings), PersonTracker()
+    stage.here = walkers(STILL)
+    image = picture(stage.here, COLOURS[:2])
+    for number in range(12):
+        at = 0.3 * number
+        people, _ = keyframes.find(loop, tracker, image, 0.0, arrival_s=at)
+        keyframes.remember(tracker.update(people, 0.0, image=image, arrival_s=at), image, 0.0)
+    assert keyframes.rests > 0
+    assert stage.detections >= 4, "every 0.6 s"
+
+
+class Eye:
+    """A camera's tracking with the networks of a `Stage`; people stand still."""
+
+    def __init__(self) -> None:
+        self.stage = Stage(walkers(STILL))
+        self.loop = BMPLoop(self.stage, self.stage, self.stage, LoopSettings(iterations=1))
+        self.image = picture(self.stage.here, COLOURS[:2])
+        self.tracking = CameraTracking(IdCounter())
+        self.number = 0
+
+    def look(
+        self, interval: int = 4, known: Detections | None = None, *, reset: bool = False
+    ) -> list[int]:
+        """The ids of the next image. reset: all is forgotten while it is looked at."""
+        self.number += 1
+        stamp, arrival = 10**9 + self.number * 10**8 // 3, self.number / 30
+        people, _ = self.tracking.find(
+            self.loop, self.image, stamp, arrival_s=arrival, known=known,
+            settings=KeyframeSettings(detection_interval=interval),
+        )  # fmt: skip
+        if reset:
+            self.tracking.forget()
+        tracked = self.tracking.track(
+            people, stamp, self.image, arrival_s=arrival, settings=TrackerSettings(),
+            ego_motion=None,
+        )  # fmt: skip
+        ids: list[int] = tracked.people.track_ids.tolist()
+        return ids
+
+    def detects(self, **given: object) -> bool:
+        before = self.stage.detections
+        self.look(**given)  # type: ignore[arg-type]
+        return self.stage.detections > before
+
+
+def test_a_reset_while_an_image_is_looked_at_lets_the_detector_see_the_next() -> None:
+    eye = Eye()
+    while eye.detects() or eye.number < 6:
+        assert eye.number < 30
+    while not eye.detects():
+        pass
+    before = eye.stage.detections
+    assert eye.look(reset=True) == [3, 4]
+    assert eye.stage.detections == before, "this image needed no detection"
+    assert eye.detects(), "the next one is like the first"
+
+
+def test_another_program_s_boxes_are_used_and_count_as_a_detection() -> None:
+    eye = Eye()
+    boxes = Detections(eye.stage.here.boxes, eye.stage.here.scores)
+    for _ in range(8):
+        assert not eye.detects(known=boxes)
+    for _ in range(4):
+        assert [eye.detects() for _ in range(3)] == [False] * 3
+        assert not eye.detects(known=boxes)
+    assert not eye.detects(interval=1, known=boxes)
+    assert eye.detects(), "nothing was remembered at interval 1"
+
+
+def test_poses_without_masks_are_not_told_of_empty_ones() -> None:
+    film, told = settled(), []
+    film.loop = BMPLoop(Boxes(film.stage), film.stage, None, film.loop.settings)
+    estimate = film.stage.estimate
+    film.stage.estimate = lambda frame, boxes, masks: (  # type: ignore[method-assign]
+        told.append(masks), estimate(frame, boxes, None),
+    )[1]  # fmt: skip
+    film.keyframes.reset()
+    rests = film.keyframes.rests
+    for _ in range(8):
+        film.show(STILL, film.now + 1 / 30)
+    assert film.keyframes.rests > rests
+    assert told and all(masks is None for masks in told)
+
+
+@dataclass
+class Boxes:
+    """The detector of a stage, without its masks."""
+
+    stage: Stage
+
+    def detect(self, frame: Frame, *, score_threshold: float) -> Detections:
+        return replace(self.stage.detect(frame, score_threshold=score_threshold), masks=None)
