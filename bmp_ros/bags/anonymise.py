@@ -25,7 +25,7 @@ GAP_S = 1.0
 """Seconds in which the tracker may miss a person whom it knows before and after."""
 # Names as in definitions, too: sensor_msgs/Image, sensor_msgs/msg/Image, sensor_msgs::msg::Image.
 _SHOWS_PICTURES = re.compile(
-    r"\b\w+(?:/|::)(?:msg(?:/|::))?(?:\w*(?:Image|Video|Packet)|PointCloud2?)\b"
+    r"\b\w+(?:/|::)(?:msg(?:/|::))?\w*(?:Image|Video|Packet|PacketMsg|PointCloud2?)\b"
 )
 _COMMENT = re.compile(r"#.*")
 
@@ -36,9 +36,10 @@ def shows_pictures(kind: str, definition: str | None) -> bool:
     """Whether messages of a type may hold images, video or point clouds, anywhere within.
 
     By the names of the type and of all types in its definition: sensor_msgs' Image,
-    CompressedImage, PointCloud and PointCloud2 (which may have colours), DisparityImage of
-    stereo_msgs, packets of theora, FFmpeg and Foxglove. definition: as .msg or .idl, with those of
-    the nested types. A type whose definition is not known (None) may hold anything.
+    CompressedImage, PointCloud and PointCloud2 (which may have colours), CompressedPointCloud2 of
+    point_cloud_interfaces, DisparityImage of stereo_msgs, packets of theora, FFmpeg, Foxglove and
+    lidars. definition: as .msg or .idl, with those of the nested types. A type whose definition is
+    not known (None) may hold anything.
     """
     if definition is None:
         return True

@@ -166,6 +166,7 @@ class DepthOfBag:
         self, header: Any, log_ns: int, people: People, messages: Lookahead
     ) -> People3D:
         """Lift the people of an image. Raises NoDepthError saying why it cannot be done."""
+        self.silence = ""
         wanted = stamp_ns(header)
         messages.read_until(lambda: self._reached >= wanted, log_ns + AHEAD_NS)
         try:
@@ -191,7 +192,8 @@ class DepthOfBag:
         return found
 
     silence = ""
-    """Why a depth image said nothing about people, which all became NaN; the last reason."""
+    """Why the depth image of the last image said nothing about its people, who all are NaN; empty
+    where it did."""
 
     def go_back(self, to_ns: int) -> None:
         """Stamps have jumped back to this one: forget depth images of the time after it."""

@@ -77,7 +77,8 @@ class Outcome:
     """images, people: processed and found. added: messages of results by topic and type. copied:
     messages by topic and type. covered: images that were written with people covered. left_out:
     topics that show pictures and were not copied. failures: images that could not be read or
-    processed, by reason. without_depth: images with people but not in space, by reason. seconds:
+    processed, by reason. without_depth: images with people but not in space, by reason.
+    silent_depth: images whose people in space all are NaN, by reason. seconds:
     that the work on images took. bag_seconds: that the messages span. image_topic: None where the
     bag has none. notes: what is wrong with the bag."""
 
@@ -90,6 +91,7 @@ class Outcome:
     left_out: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     without_depth: dict[str, int] = field(default_factory=dict)
+    silent_depth: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     bag_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -262,6 +264,8 @@ class _Run:
         problem = results.write(image.header, log_ns, found, self._depth, messages)
         if problem:
             _count(outcome.without_depth, problem)
+        elif self._depth is not None and self._depth.silence:
+            _count(outcome.silent_depth, self._depth.silence)
         if self._covering is not None and cover is not None:
             self._covering.add(connection, log_ns, image, found, cover)
         outcome.images += 1

@@ -157,7 +157,8 @@ def run(args: argparse.Namespace) -> int:
                  ("preset", str(args.preset))]  # fmt: skip
         write_page(args.report, f"People in {args.source.name}", facts, people_sections(log))
     _print(outcome, args.target)
-    no_depth = args.depth is not None and outcome.images == sum(outcome.without_depth.values())
+    reasons = [*outcome.without_depth.values(), *outcome.silent_depth.values()]
+    no_depth = args.depth is not None and outcome.images == sum(reasons)
     return 1 if outcome.failures or outcome.notes or (no_depth and outcome.images) else 0
 
 
@@ -168,6 +169,8 @@ def _print(outcome: Outcome, target: Path) -> None:
         print(f"bmp bag: {count} images have no result: {reason}", file=sys.stderr)
     for reason, count in outcome.without_depth.items():
         print(f"bmp bag: {count} images have no poses_3d: {reason}", file=sys.stderr)
+    for reason, count in outcome.silent_depth.items():
+        print(f"bmp bag: {count} images have poses_3d of NaN: {reason}", file=sys.stderr)
     topics = [topic for topic, _ in [*outcome.copied, *outcome.added]]
     width = max([*map(len, topics), 12])
     print(f"{'topic':<{width}}  {'messages':>9}  type")

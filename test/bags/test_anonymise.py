@@ -204,7 +204,8 @@ def test_types_that_show_pictures() -> None:
     for kind in (
         "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage",
         "sensor_msgs/msg/PointCloud", "sensor_msgs/msg/PointCloud2",
-        "stereo_msgs/msg/DisparityImage",
+        "stereo_msgs/msg/DisparityImage", "point_cloud_interfaces/msg/CompressedPointCloud2",
+        "foxglove_msgs/msg/PointCloud", "ouster_sensor_msgs/msg/PacketMsg",
         "theora_image_transport/msg/Packet", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
         "foxglove_msgs/msg/CompressedVideo",
     ):  # fmt: skip

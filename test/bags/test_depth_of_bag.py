@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,24 @@ def test_why_there_is_no_depth(tmp_path, capsys, options, reason, monkeypatch) -
     found = depths(tmp_path / "out")
     assert found == [] if reason else len(found) == 4
     assert "/bmp/poses_3d" in captured.out
+
+
+def test_depth_images_that_measure_nothing_are_told(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(__name__ + ".depth_image", partial(blind, depth_image, 1.2))
+    source = depth_bag(tmp_path / "in")
+    monkeypatch.setattr("bmp_ros.engines.build_loop", lambda *_, **__: loop())
+    arguments = ["bag", str(source), str(tmp_path / "out"), "--depth", "/camera/depth"]
+    assert main(arguments) == 0
+    assert "1 images have poses_3d of NaN: /camera/depth: not one of" in capsys.readouterr().err
+    found = depths(tmp_path / "out")
+    assert np.isnan(found[2]) and found[:2] + found[3:] == [1.0, 1.1, 1.3]
+
+
+def blind(
+    made: Callable[[float, float], bytes], at: float, seconds: float, metres: float
+) -> bytes:
+    """A depth image as ``made``, that of ``at`` metres without any measurement."""
+    return made(seconds, 0.0 if abs(metres - at) < 0.01 else metres)
 
 
 def test_a_damaged_depth_image_costs_itself_only(tmp_path) -> None:
