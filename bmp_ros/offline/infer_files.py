@@ -205,11 +205,8 @@ class _Work:
         fullest: tuple[np.ndarray, Trace] | None = None
         broken: str | None = None
         failed, failures = "", 0
-        if self.tracker is not None:
-            self.tracker.reset()
-            if self.keyframes is not None:
-                self.keyframes.reset()
         with ExitStack() as stack:
+            stack.enter_context(self._tracked_apart())
             video = stack.enter_context(VideoFrames(source.path))
             stack.enter_context(_interruptible(source))
             writer = mot = None
@@ -258,6 +255,24 @@ class _Work:
             )
         if broken is not None:
             raise UnreadableVideoError(broken)
+
+    @contextmanager
+    def _tracked_apart(self) -> Iterator[None]:
+        """Know nobody at first, and in the end those whom the images before a video showed."""
+        tracker, keyframes = self.tracker, self.keyframes
+        if tracker is None:
+            yield
+            return
+        before = tracker.save()
+        tracker.reset()
+        if keyframes is not None:
+            keyframes.reset()
+        try:
+            yield
+        finally:
+            tracker.restore(before)
+            if keyframes is not None:
+                keyframes.reset()
 
     def _write(self, source: ImageSource, drawn: np.ndarray) -> None:
         """Under the image's name, or as a PNG where its format cannot hold it."""

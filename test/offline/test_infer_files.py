@@ -461,6 +461,20 @@ def test_images_with_a_rate_are_one_sequence(tmp_path: Path) -> None:
     assert rows[-1].split(",")[0] == "8"
 
 
+def test_a_video_between_images_has_ids_of_its_own(tmp_path: Path) -> None:
+    numbers = {f"{step}.png": 30 * (step + 1) for step in (0, 1, 6, 7)}
+    folder = write_images(tmp_path / "in", numbers)
+    write_walk(folder / "5.mp4")
+    run(folder, tmp_path / "out", TRACKS, walk_loop(), tracker=PersonTracker(), rate=10)
+
+    def ids(name: str) -> list[str]:
+        rows = (tmp_path / "out" / name).read_text(encoding="ascii").splitlines()
+        return [row.split(",")[1] for row in rows]
+
+    assert set(ids("images.txt")[:4]) & set(ids("images.txt")[-2:]), "the images are one sequence"
+    assert not set(ids("images.txt")) & set(ids("5.mp4.txt"))
+
+
 def test_images_without_a_rate_are_refused_in_words(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "in", {"a.png": 120})
     with pytest.raises(ValueError, match="images have no times.*give --rate"):
