@@ -78,7 +78,7 @@ class TrackerSettings:
         text="seconds for which a person out of sight can be recognised by colours",
     )
     appearance_threshold: float = number_field(
-        0.65,
+        0.55,
         low=0,
         high=1,
         text="minimum similarity of the colours at which a person is recognised",
