@@ -114,7 +114,8 @@ def match(
     unseen = now - tracks.seen_s
     similarity, overlap, looks = similarities(tracks, seen, settings, unseen)
     # In the place where somebody went out of sight, another person may come by.
-    another = (np.nan_to_num(looks, nan=1.0) < LIKE) & (unseen > LIKE_AFTER)[:, None]
+    missed = (tracks.state != State.CONFIRMED) & (unseen > LIKE_AFTER)
+    another = (np.nan_to_num(looks, nan=1.0) < LIKE) & missed[:, None]
     similarity[another] = -1.0
     free = np.ones(len(tracks), np.bool_)
     left = np.ones(len(seen.people), np.bool_)
