@@ -147,14 +147,14 @@ class Lab:
     ) -> CameraStandIn:
         stand_in = CameraStandIn(peer or self.peer, topic, kind, best_effort)
         # Discovery is done when both sides have seen each other.
-        stand_in.is_seen = lambda: self.node is None or _is_matched(self.node, topic)
+        stand_in.is_seen = lambda: self.node is None or is_matched(self.node, topic)
         return stand_in
 
     def listen(self, topic: str, kind: type = PersonArray) -> list[Any]:
         """Messages of a topic, as they come."""
         received: list[Any] = []
         self.peer.create_subscription(kind, topic, received.append, 50)
-        wait_for(lambda: _is_matched(self.peer, topic), f"publisher of {topic}")
+        wait_for(lambda: is_matched(self.peer, topic), f"publisher of {topic}")
         assert self.node is not None
         # The publisher itself, not the graph, which knows of a subscriber before it is matched.
         node = self.node
@@ -241,7 +241,7 @@ class Lab:
         return node
 
 
-def _is_matched(node: Any, topic: str) -> bool:
+def is_matched(node: Any, topic: str) -> bool:
     """Whether a subscription of ``node`` would receive what is published on ``topic`` now.
 
     The graph knows of a publisher before its messages can arrive: asking the subscription itself

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_harness import Lab, image, stamp_of, wait_for
+from node_harness import Lab, image, is_matched, stamp_of, wait_for
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
@@ -134,8 +134,10 @@ def test_people_in_metres_are_those_of_the_node(lab: Lab, tmp_path: Path) -> Non
         "depth/image_raw": lambda: camera.inputs.depth._last_stamp == due["stamp"],
         "image_raw": lambda: bool(said["poses"]) and stamp_of(said["poses"][-1]) == due["stamp"],
     }
-    for each in publishers.values():
+    for name, each in publishers.items():
         wait_for(lambda each=each: each.get_subscription_count() > 0, "the node")
+        # What is published before the node's side knows of the publisher is lost.
+        wait_for(lambda name=name: is_matched(lab.node, f"/camera2/{name}"), "the publisher")
     for name, due["stamp"], data in everything:
         publishers[name].publish(data)
         wait_for(came[name], f"{name} to arrive")
