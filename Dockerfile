@@ -2,14 +2,17 @@
 # bmp_node in a container. NOT BUILT OR RUN where it was written: no Docker and no GPU were at hand.
 # docs/docker.md says how to use it; a test reads it and checks that what it names exists.
 
-# Any image with ROS 2 in /opt/ros/$ROS_DISTRO and Python 3.10 to 3.12; on a Jetson one for L4T.
-ARG BASE_IMAGE=ros:jazzy-ros-base
+# humble, jazzy, kilted or lyrical. BASE_IMAGE: any other image with ROS 2 in /opt/ros/$ROS_DISTRO
+# and Python 3.10 to 3.14; on a Jetson see docs/docker.md.
+ARG ROS_DISTRO=jazzy
+ARG BASE_IMAGE=ros:${ROS_DISTRO}-ros-base
 FROM ${BASE_IMAGE}
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
       build-essential cmake python3-dev python3-venv python3-colcon-common-extensions \
+      ros-${ROS_DISTRO}-vision-msgs ros-${ROS_DISTRO}-foxglove-msgs \
  && rm -rf /var/lib/apt/lists/*
 
 # Parts of requirements/: torch brings PyTorch with CUDA, 5 GB. A Jetson's PyTorch is NVIDIA's own

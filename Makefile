@@ -3,7 +3,13 @@ PYTHON ?= python3
 SET_UP := $(PYTHON) scripts/set_up
 ARGS ?=
 
-.PHONY: help setup demo view test test-fast test-view test-openmmlab lint format clean
+# make test-python: another Python, another NumPy, another ROS, in a virtual environment of its own.
+NUMPY ?=
+ROS ?=
+LAYERS ?= dev
+ENVIRONMENT = build/environments/$(notdir $(PYTHON))$(addprefix -numpy,$(NUMPY))$(addprefix -,$(ROS))
+
+.PHONY: help setup demo view test test-fast test-view test-openmmlab test-python lint format clean
 
 help:
 	@echo "make demo             see the node at work on a clip, over ROS 2 (sets up what it needs)"
@@ -12,6 +18,7 @@ help:
 	@echo "make test-fast        the quick ones among them, under three minutes, for who changes a line"
 	@echo "make test-view        what is looked at, in a headless browser; Ray"
 	@echo "make test-openmmlab   compare with OpenMMLab (compiles mmcv once, 15 to 25 minutes)"
+	@echo "make test-python      the quick tests with PYTHON=python3.13, and NUMPY=2.3.5, ROS=ros-kilted"
 	@echo "make lint             ruff and mypy;  make format  lets ruff change the files"
 	@echo "make setup            .venv, ROS 2 and the workspace only"
 	@echo "make clean            remove .venv, build, install and log"
@@ -43,6 +50,13 @@ test-view:
 test-openmmlab:
 	@$(SET_UP) base ros torch dev openmmlab
 	@scripts/with_ros python -m pytest -m openmmlab $(ARGS)
+
+test-python: export BMP_VENV = $(ENVIRONMENT)
+test-python:
+	@$(SET_UP) $(if $(ROS),,--no-build) base $(ROS) $(LAYERS)
+	@$(if $(NUMPY),$(ENVIRONMENT)/bin/python -m pip install -q numpy==$(NUMPY))
+	@$(if $(ROS),scripts/with_ros,. $(ENVIRONMENT)/bin/activate &&) \
+	  python -m pytest -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
 
 lint:
 	@$(SET_UP) --no-build base torch dev

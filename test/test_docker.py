@@ -48,8 +48,10 @@ def service() -> dict[str, Any]:
 
 
 def substituted(text: str) -> str:
-    """What compose makes of ``${NAME:-default}`` in an empty environment."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    """What compose makes of ``${NAME:-default}`` in an empty environment, also nested."""
+    while (inner := re.sub(r"\$\{\w+:-([^${}]*)\}", r"\1", text)) != text:
+        text = inner
+    return text
 
 
 def commands() -> list[list[str]]:
@@ -80,7 +82,7 @@ def test_says_that_it_was_not_run(name: str) -> None:
 def test_every_line_is_an_instruction() -> None:
     names = [name for name, _ in instructions()]
     assert set(names) <= INSTRUCTIONS
-    assert names[:2] == ["ARG", "FROM"] and names.count("FROM") == 1
+    assert names[:3] == ["ARG", "ARG", "FROM"] and names.count("FROM") == 1
     for name in ("SHELL", "ENTRYPOINT", "CMD"):
         (form,) = of(name)
         assert all(isinstance(word, str) for word in json.loads(form)), "the exec form is JSON"
@@ -88,7 +90,11 @@ def test_every_line_is_an_instruction() -> None:
 
 def test_base_image_is_an_argument() -> None:
     assert of("FROM") == ["${BASE_IMAGE}"]
-    assert of("ARG")[0].startswith("BASE_IMAGE=")
+    assert of("ARG")[:2] == ["ROS_DISTRO=jazzy", "BASE_IMAGE=ros:${ROS_DISTRO}-ros-base"]
+    arguments = service()["build"]["args"]
+    assert substituted(arguments["BASE_IMAGE"]) == "ros:jazzy-ros-base"
+    assert substituted(arguments["ROS_DISTRO"]) == "jazzy"
+    assert substituted(service()["image"]) == "bmp_ros:jazzy"
 
 
 def test_every_variable_is_declared() -> None:

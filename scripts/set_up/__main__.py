@@ -7,7 +7,8 @@ Python and versions is left out, one that was interrupted starts again. The outp
 colcon goes to ``.venv/set_up/`` and is shown when a step fails.
 
 Where a ROS 2 is sourced (``ROS_DISTRO``), it is used: the virtual environment sees the system's
-packages and the layer ``ros`` (ROS 2 Jazzy from wheels) is not installed.
+packages and the layer ``ros`` (ROS 2 Jazzy from wheels) is not installed. ``BMP_VENV`` names
+another folder than ``.venv``, for another Python (``make test-python``) or another ROS.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import check_machine, make_venv, sourced_ros
+from machine import check_machine, check_python, make_venv, sourced_ros
 from steps import (
     PYTHON,
     RECORDS,
@@ -50,6 +51,7 @@ NO_ISOLATION = ("--no-deps", "--no-build-isolation")
 LAYERS: dict[str, tuple[Install, ...]] = {
     "base": (Install("base.txt"),),
     "ros": (Install("ros.txt", note="300 MB"),),
+    "ros-kilted": (Install("ros-kilted.txt", note="300 MB"),),
     "torch": (
         Install("torch.txt", note="5 GB, minutes"),
         Install("sam2.txt", NO_ISOLATION, {"SAM2_BUILD_CUDA": "0"}),
@@ -75,7 +77,9 @@ LAYERS: dict[str, tuple[Install, ...]] = {
         Install("openmmlab-no-deps.txt", ("--no-deps",)),
     ),
 }
+ROS_WHEELS = {"ros", "ros-kilted"}
 NEEDS = {
+    "ros-kilted": ("base",),
     "torch": ("base",),
     "export": ("base", "torch"),
     "synthetic": ("base",),
@@ -112,17 +116,20 @@ def main() -> int:
 
 def set_up(layers: list[str], *, build: bool) -> None:
     distribution = sourced_ros()
-    check_machine()
-    make_venv(system_packages=distribution is not None)
     wanted = {need for layer in layers for need in NEEDS.get(layer, ())} | set(layers)
     if distribution is not None:
         say(f"ROS 2 {distribution} is sourced: using it, not the wheels")
-        wanted.discard("ros")
+        wanted -= ROS_WHEELS
+    if ROS_WHEELS <= wanted:
+        raise SetupError("ros and ros-kilted are the same packages in other versions: name one")
+    check_python(layer for layer in LAYERS if layer in wanted)
+    check_machine()
+    make_venv(system_packages=distribution is not None)
     for layer in LAYERS:  # in the order of the table: later layers build on earlier ones
         if layer in wanted:
             for install in LAYERS[layer]:
                 install_requirements(install)
-    if "ros" in wanted:
+    if wanted & ROS_WHEELS:
         fix_cmake_paths()
     if build:
         build_workspace(distribution)
@@ -161,12 +168,33 @@ def missing_pins(file: Path) -> list[str]:
         "for d in reversed(list(m.distributions()))}))"
     )
     installed = json.loads(output([str(PYTHON), "-c", query]))
-    pins = re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)\s*(;.*)?", file.read_text(), re.M)
     return [
         f"{name}=={version}"
-        for name, version, marker in pins
-        if not marker and installed.get(name.lower().replace("_", "-")) != version
+        for name, version in pins(file.read_text(encoding="utf-8"), sys.version_info[:2])
+        if installed.get(name.lower().replace("_", "-")) != version
     ]
+
+
+def pins(requirements: str, python: tuple[int, int]) -> list[tuple[str, str]]:
+    """(name, version) of the exact pins that hold for a Python version.
+
+    Markers are comparisons of python_version alone: whoever needs more finds a SetupError here.
+    """
+    found = []
+    line = r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)[ \t]*(?:;([^#\n]*))?"
+    for name, version, marker in re.findall(line, requirements, re.M):
+        terms = [each.strip() for each in marker.split(" and ")] if marker.strip() else []
+        if all(_holds(term, python) for term in terms):
+            found.append((name, version))
+    return found
+
+
+def _holds(term: str, python: tuple[int, int]) -> bool:
+    match = re.fullmatch(r"python_version\s*(<|>=)\s*[\"']3\.(\d+)[\"']", term)
+    if match is None:
+        raise SetupError(f'marker {term!r}: only python_version < or >= "3.N" is understood')
+    limit = (3, int(match[2]))
+    return python < limit if match[1] == "<" else python >= limit
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from steps import PYTHON, ROOT, VENV, SetupError, run, step
@@ -34,14 +35,38 @@ def sourced_ros() -> str | None:
     return distribution
 
 
+# Newest Python that a layer can be installed for, with the reason. All begin at 3.10.
+NEWEST = {
+    "ros": ((3, 13), "there are no wheels of ROS 2 Jazzy for it; source a ROS 2 instead"),
+    "ros-kilted": ((3, 13), "there are no wheels of ROS 2 Kilted for it; source a ROS 2 instead"),
+    "openmmlab": ((3, 12), "mmcv 2.1 and xtcocotools need NumPy 1"),
+}
+NEWEST_OF_ALL = (3, 14)
+
+
+def check_python(layers: Iterable[str], version: tuple[int, int] = sys.version_info[:2]) -> None:
+    """Raise SetupError naming the layers that cannot be installed for this Python, and why."""
+    name = f"Python {version[0]}.{version[1]}"
+    if not (3, 10) <= version <= NEWEST_OF_ALL:
+        raise SetupError(
+            f"{name} at {sys.executable}: needs 3.10 to {NEWEST_OF_ALL[0]}.{NEWEST_OF_ALL[1]}; "
+            "choose another with make PYTHON=python3.12 setup"
+        )
+    refused = [layer for layer in layers if version > NEWEST.get(layer, (version, ""))[0]]
+    if refused:
+        reasons = "\n".join(
+            f"  {layer}: up to Python {NEWEST[layer][0][0]}.{NEWEST[layer][0][1]}; "
+            f"{NEWEST[layer][1]}"
+            for layer in refused
+        )
+        raise SetupError(
+            f"{name} at {sys.executable} has no\n{reasons}\nThe library and its tests run without "
+            "(make test-python); or choose another Python with make PYTHON=python3.12 setup"
+        )
+
+
 def check_machine() -> None:
     """Raise SetupError naming everything the machine lacks, and the line that installs it."""
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        raise SetupError(
-            f"Python {platform.python_version()} at {sys.executable}: needs 3.10, 3.11 or 3.12, "
-            "the ones that ROS 2 Jazzy's wheels and NumPy 1.26 exist for; choose another with "
-            "make PYTHON=python3.12 setup"
-        )
     version = f"python3.{sys.version_info.minor}"
     packages = []
     if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():

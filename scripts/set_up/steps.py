@@ -12,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-VENV = ROOT / ".venv"
+VENV = ROOT / os.environ.get("BMP_VENV", ".venv")
+"""The virtual environment; another Python or another ROS is tried in one of its own."""
 PYTHON = VENV / "bin" / "python"
 RECORDS = VENV / "set_up"
+WORKSPACE = ROOT if VENV == ROOT / ".venv" else VENV / "workspace"
+"""Where ``build/`` and ``install/`` of the packages lie."""
 
 
 class SetupError(Exception):

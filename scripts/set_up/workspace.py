@@ -7,7 +7,19 @@ import os
 import re
 import shutil
 
-from steps import PYTHON, ROOT, VENV, SetupError, digest, output, python_identity, run, say, step
+from steps import (
+    PYTHON,
+    ROOT,
+    VENV,
+    WORKSPACE,
+    SetupError,
+    digest,
+    output,
+    python_identity,
+    run,
+    say,
+    step,
+)
 
 CMAKE = "cmake==3.31.10"  # for machines without one
 
@@ -38,7 +50,7 @@ def fix_cmake_paths() -> None:
 def build_workspace(distribution: str | None) -> None:
     """``colcon build`` of both packages into ``install/``."""
     key = digest([*workspace_inputs(), python_identity(), str(distribution).encode()])
-    record = ROOT / "install" / ".set_up.key"
+    record = WORKSPACE / "install" / ".set_up.key"
     if record.is_file() and record.read_text() == key:
         say("workspace: up to date")
         return
@@ -64,10 +76,14 @@ def build_workspace(distribution: str | None) -> None:
     def build() -> None:
         options = ["-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
         python = f"-DPython3_EXECUTABLE={PYTHON}"
-        run([colcon, "build", "--cmake-args", *options, python], "colcon", environment)
+        places = ["--build-base", str(WORKSPACE / "build")]
+        places += ["--install-base", str(WORKSPACE / "install")]
+        colcon_build = [colcon, "--log-base", str(WORKSPACE / "log"), "build", *places]
+        run([*colcon_build, "--cmake-args", *options, python], "colcon", environment)
         record.write_text(key)
 
-    step("colcon build of bmp_msgs and bmp_ros into install/", build)
+    folder = (WORKSPACE / "install").relative_to(ROOT)
+    step(f"colcon build of bmp_msgs and bmp_ros into {folder}/", build)
 
 
 def workspace_inputs() -> list[bytes]:
