@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,24 @@ def pytest_report_header() -> str:
 
         ros = f"{os.environ.get('ROS_DISTRO', 'of unknown name')} at {Path(rclpy.__file__).parent}"
     return f"ROS 2: {ros}; Python {platform.python_version()}, {os.cpu_count()} cores"
+
+
+class _ModuleWithoutTorch(pytest.Module):
+    """A test module that is skipped before it is imported."""
+
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip("torch is not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    if importlib.util.find_spec("torch") is not None:
+        return None  # pytest's own module
+    imports = re.search(r"^(import|from) torch\b", module_path.read_text(encoding="utf-8"), re.M)
+    if imports is None and OPENMMLAB_TESTS not in module_path.parents:
+        return None
+    return _ModuleWithoutTorch.from_parent(parent, path=module_path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

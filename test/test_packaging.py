@@ -188,6 +188,23 @@ def test_no_project_table_without_scripts() -> None:
     assert not re.search(r"^\[project\b", text, re.M)
 
 
+def test_tests_are_collected_where_pytorch_is_missing() -> None:
+    """Plain pytest skips what cannot run; a module that fails to import would stop all others."""
+    code = (
+        "import sys, importlib.util as util, pytest\n"
+        "real = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'torch' else real(name, *rest)\n"
+        "sys.modules['torch'] = None\n"
+        "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', "
+        "'test/engines', 'test/networks', 'test/evaluation']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "torch is not installed" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("setuptools", ["setuptools==65.5.0", "setuptools"])
 def test_entry_points_are_there_whatever_setuptools(setuptools: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from bmp_ros.demo.recorder import DiagnosticsListener
+from bmp_ros.ros.compatibility import local_discovery
 
 _PATIENCE_S = 15.0
 _ANSWER_S = 3.0
@@ -98,9 +99,7 @@ def private_domain(number: int | None = None) -> Iterator[int]:
     ROS's domain_coordinator, as ROS's tests do. Where that is not installed, one at random.
     """
     with _domain(number) as domain:
-        changed = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        if os.environ.get("ROS_DISTRO") == "humble":
-            changed["ROS_LOCALHOST_ONLY"] = "1"
+        changed = {"ROS_DOMAIN_ID": str(domain)} | local_discovery()
         before = {name: os.environ.get(name) for name in changed}
         os.environ.update(changed)
         try:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between ROS 2 Humble, Jazzy and Kilted, and what the node does about it.
+"""What differs between ROS 2 Humble, Jazzy, Kilted and Lyrical, and what the node does about it.
+
+Read in the sources of rclpy 3.3.21, 7.1.11, 9.1.5 and 10.0.10 and of rosidl_generator_py 0.14.6,
+0.22.2, 0.24.2 and 0.27.2.
 
 * Humble has no ``add_post_set_parameters_callback``: accepted values are read before each frame
   (`bmp_ros.ros.parameters`) instead of being pushed into the loop.
@@ -7,10 +10,16 @@
   looked at twice a second (`bmp_ros.ros.image_subscription`).
 * Humble checks every element of what is assigned to a message field unless it is an
   ``array.array``: arrays are assigned as such (`array_of_bytes`).
-* Asked for a transition that the present state does not have, ``change_state`` raises out of the
-  executor in all of them and ends the process: `ManagedNode` answers that it failed.
-* Awaiting a future in a service callback: the executor looks at a waiting callback again only when
-  something wakes it, in all of them; a guard condition does (`bmp_ros.ros.bmp_node`).
+* Asked for a transition that the present state does not have, ``change_state`` of Humble and Jazzy
+  raises out of the executor and ends the process: `ManagedNode` answers that it failed. Kilted and
+  Lyrical answer ERROR by themselves; the service says ``success: false`` in all of them.
+* Awaiting a future in a service callback: the executor of Humble and of Jazzy before 7.1.9 looks
+  at a waiting callback again only when something wakes it; a guard condition does, and costs
+  nothing in the others, where the future wakes it (`bmp_ros.ros.bmp_node`).
+* Lyrical can hand over ``uint8[]`` in other memory than the CPU's (``rosidl_buffer``) to who asks
+  for that when subscribing: the node does not, and gets an ``array.array`` as before.
+* DDS on this machine only: ``ROS_AUTOMATIC_DISCOVERY_RANGE``, in Humble ``ROS_LOCALHOST_ONLY``
+  (`local_discovery`).
 """
 
 from __future__ import annotations
@@ -77,6 +86,14 @@ def array_of_bytes(values: np.ndarray) -> array.array[int]:
     filled = array.array("B")
     filled.frombytes(np.ascontiguousarray(values).data.cast("B"))
     return filled
+
+
+def local_discovery() -> dict[str, str]:
+    """Environment variables that keep DDS of a process on this machine."""
+    local = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    if os.environ.get("ROS_DISTRO") == "humble":
+        local["ROS_LOCALHOST_ONLY"] = "1"
+    return local
 
 
 def how_to_install(package: str) -> str:

@@ -14,9 +14,12 @@ import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 DATA = Path(__file__).parents[1] / "data" / "seed_networks"
 Layout = list[tuple[str, tuple[int, ...]]]
@@ -37,6 +40,8 @@ def layout(name: str) -> Layout:
 
 def filled(key: str, shape: tuple[int, ...], gain: float = 1.0) -> torch.Tensor:
     """The weight that the rule of the vectors gives to a name and a shape."""
+    import torch
+
     last = key.rsplit(".", 1)[-1]
     if last == "num_batches_tracked":
         return torch.tensor(0)
@@ -68,6 +73,8 @@ def state_dict(entries: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, torc
 
 def run(network: torch.nn.Module, values: np.ndarray) -> object:
     """What a network says to an input that is stored in half precision."""
+    import torch
+
     with torch.inference_mode():
         return network(torch.from_numpy(values.astype(np.float32)))
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,12 +53,12 @@ def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """
     import domain_coordinator
 
+    from bmp_ros.ros.compatibility import local_discovery
+
     with domain_coordinator.domain_id() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        if os.environ.get("ROS_DISTRO") == "humble":
-            monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
-        else:
-            monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        for name, value in local_discovery().items():
+            monkeypatch.setenv(name, value)
         yield int(domain)
 
 

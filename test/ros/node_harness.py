@@ -199,6 +199,9 @@ class Lab:
 
         try:
             return wait_for(found, f"diagnostics: {what}")
+        except AssertionError as error:
+            said = [s.message for array_ in received for s in array_.status]
+            raise AssertionError(f"{error}; they said {sorted(set(said))}") from None
         finally:
             self.peer.destroy_subscription(subscription)
 
