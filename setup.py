@@ -25,6 +25,7 @@ def data_files() -> list[tuple[str, list[str]]]:
         "config/*.xml",
         "config/*.json",
         "config/presets/*.yaml",
+        "config/sros2/*.xml",
         "models/*.yaml",
         "models/tiny/*",
         "models/demo/*",
