@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Soak: the node under a 30 Hz camera and random faults; exit code 0 when it took them all.
+"""Soak: the node under three cameras at 30 Hz and random faults; exit code 0 when it took all.
 
-  python benchmarks/soak.py --seconds 600
-  python benchmarks/soak.py --seconds 60 --preset tiny
+  scripts/with_ros python benchmarks/soak.py --minutes 60
+  scripts/with_ros python benchmarks/soak.py --minutes 1 --size 160x120
 
-The node is a process of its own. Faults: malformed images, publishers that restart and change
-their QoS, storms of parameters, services, transitions. Asked for: no exception leaves a callback,
-the process lives, memory grows by less than 20 MB after the first minute (or the first third of a
-short run), and results come until the end. Without --preset the three networks are scripted.
+The node is a process of its own with networks that are scripted: the image says whom they find and
+how they fail. One camera sends raw images and depth, one raw images and boxes of another node, one
+JPEGs. Everything that the node publishes has a subscriber, also the topics of each ROS4HRI body.
+Faults are drawn at random, see `FAULTS`. Asked for: no exception leaves a callback, the process
+lives, memory (median of three minutes) grows by less than 20 MB after the first five minutes (a
+third of a short run), threads, files, publishers and subscriptions are in the end those of
+the beginning, and results of every camera go on but for the time that it or the node was off.
 """
 
 from __future__ import annotations
@@ -22,241 +25,265 @@ import subprocess
 import sys
 import tempfile
 import time
-from array import array
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-import domain_coordinator
-import rclpy
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import SetParameters
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
-from std_srvs.srv import SetBool, Trigger
-
-from bmp_ros.ros.interfaces import EstimatePeople, PersonArray
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-NODE = "/bmp/bmp_node"
-TOPIC = "/camera/image_raw"
-RATE = 30.0
-MAX_GROWTH_MB = 20.0
+sys.path += [str(ROOT), str(ROOT / "test" / "ros")]
+
+from scripted_networks import ScriptedNetworks  # noqa: E402
+from soak_cameras import BLOCK, CAMERAS, MISBEHAVIOUR, Rig  # noqa: E402
+
+from bmp_ros.loop.protocols import Detections, Poses  # noqa: E402
+
+NODE, NAMESPACE = "bmp_node", "/bmp"
+RATE_HZ, MAX_GROWTH_MB, SETTLE_S = 30.0, 20.0, 300.0
+WAIT_S = 60.0
 # What the log may complain about: the faults themselves.
-FORESEEN = re.compile(r"image refused|no image for|incompatible QoS|subscribing")
+FORESEEN = re.compile(
+    r"image refused|no image for|incompatible QoS|subscribing|a scripted failure|damaged"
+)
+FAULTS = {  # per second
+    "bad_image": 2.0, "bad_depth": 1.0, "bad_calibration": 0.2, "bad_boxes": 1.0,
+    "misbehave": 0.5, "jump": 0.05, "die": 0.05, "parameters": 0.5, "services": 0.5,
+    "off_and_on": 0.05, "transitions": 0.05,
+}  # fmt: skip
 
 
-class Soak(Node):
-    """Camera, user and witness of the node: everything happens in `frame`, 30 times a second."""
+class ToldByTheImage(ScriptedNetworks):
+    """Networks that find whom the upper rim of an image names, and fail as it says."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__("soak")
-        self.random = random.Random(seed)
-        self.results = 0
-        self.last_result = time.monotonic()
-        self.longest_silence_s = 0.0
-        self.sent = 0
-        self.faults: dict[str, int] = {}
-        self._good = image_message(640, 480)
-        self._camera = self._new_camera()
-        self.create_subscription(PersonArray, "/bmp/poses", self._count, 5)
-        self._calls = {
-            "parameters": self.create_client(SetParameters, f"{NODE}/set_parameters"),
-            "enable": self.create_client(SetBool, f"{NODE}/enable"),
-            "reset": self.create_client(Trigger, f"{NODE}/reset"),
-            "estimate": self.create_client(EstimatePeople, f"{NODE}/estimate"),
-            "state": self.create_client(ChangeState, f"{NODE}/change_state"),
-        }
-        self._faults_to_commit: list[Callable[[], None]] = [
-            self.bad_image, self.restart_camera, self.parameter_storm, self.call_services,
-            self.off_and_on, self.transitions,
-        ]  # fmt: skip
+    def detect(self, frame: Any, *, score_threshold: float) -> Detections:
+        said = frame.image[:BLOCK, : 8 * BLOCK].astype(float).mean(axis=2)
+        said = [said[:, at : at + BLOCK] for at in range(0, said.shape[1], BLOCK)]
+        code = [float(block.mean()) if block.size else 0.0 for block in said] + [0.0] * 8
+        self.misbehaviour = MISBEHAVIOUR[round(code[0] / 40) % len(MISBEHAVIOUR)]
+        if self.misbehaviour == "raises":
+            raise RuntimeError("a scripted failure of the detector")
+        centres = np.array(code[2 : 2 + round(code[1] / 40)]) / 255 * frame.width
+        boxes = np.zeros((len(centres), 4), np.float32)
+        boxes[:, 0], boxes[:, 2] = centres - 0.06 * frame.width, centres + 0.06 * frame.width
+        boxes[:, 1], boxes[:, 3] = 0.15 * frame.height, 0.95 * frame.height
+        if self.misbehaviour == "huge boxes":
+            boxes *= 1e30
+        scores = np.linspace(0.9, 0.8, len(boxes), dtype=np.float32)
+        if self.misbehaviour == "NaN scores":
+            scores[:] = np.nan
+        return Detections(boxes, scores)
 
-    def frame(self) -> None:
-        """Send a good image and, every third time or so, commit a fault."""
-        self._publish(self._good)
-        if self.random.random() < 0.3:
-            action = self.random.choice(self._faults_to_commit)
-            self.faults[action.__name__] = self.faults.get(action.__name__, 0) + 1
-            action()
+    def estimate(self, frame: Any, boxes: np.ndarray, masks: np.ndarray | None) -> Poses:
+        poses = super().estimate(frame, boxes, masks)
+        if getattr(self, "misbehaviour", "") == "NaN keypoints":
+            poses.keypoints[:] = np.nan
+        return poses
 
-    def calm(self) -> None:
-        """Send a good image only; what was switched off is switched on."""
-        self._calls["enable"].call_async(SetBool.Request(data=True))
-        self._change(Transition.TRANSITION_ACTIVATE)
-        self._publish(self._good)
 
-    def bad_image(self) -> None:
-        message = image_message(64, 48)
-        kind = self.random.randrange(5)
-        if kind == 0:
-            message.data = array("B", self.random.randbytes(self.random.randrange(2000)))
-        elif kind == 1:
-            message.step = self.random.randrange(2**32)
-        elif kind == 2:
-            message.encoding = self.random.choice(["", "mono16", "nonsense", "32FC1"])
-        elif kind == 3:
-            message.width = message.height = self.random.choice([0, 2**31])
-        else:
-            message = image_message(self.random.randrange(1, 900), self.random.randrange(1, 700))
-        self._publish(message, stamp_s=self.random.choice([None, 0, 5]))
+class Witness:
+    """What is known of the node from outside: memory, threads, files, publishers, results."""
 
-    def restart_camera(self) -> None:
-        self.destroy_publisher(self._camera)
-        self._camera = self._new_camera()
+    def __init__(self, rig: Rig, pid: int) -> None:
+        self.rig, self.pid = rig, pid
+        self.memory: list[tuple[float, float]] = []
+        self._start = time.monotonic()
 
-    def parameter_storm(self) -> None:
-        values = {
-            "detection_threshold": self.random.uniform(-0.5, 1.5),
-            "iterations": self.random.randrange(0, 7),
-            "max_people": self.random.choice([1, 50, 0]),
-            "max_rate": self.random.choice([0.0, 15.0, -1.0]),
-            "prompt_method": self.random.choice(["distance+confidence", "nonsense"]),
-            "preset": "other",
-        }
-        for name, value in values.items():
-            request = SetParameters.Request(
-                parameters=[Parameter(name, value=value).to_parameter_msg()]
-            )
-            self._calls["parameters"].call_async(request)
-        harmless = Parameter("detection_threshold", value=0.3).to_parameter_msg()
-        self._calls["parameters"].call_async(SetParameters.Request(parameters=[harmless]))
+    def sample(self) -> None:
+        """Note the memory, MB, and the time since the beginning, s."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
+        memory = int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        self.memory.append((time.monotonic() - self._start, memory))
 
-    def call_services(self) -> None:
-        self._calls["reset"].call_async(Trigger.Request())
-        self._calls["estimate"].call_async(EstimatePeople.Request(image=self._good))
-        self._calls["estimate"].call_async(EstimatePeople.Request())
+    def memory_between(self, start: float, stop: float) -> float:
+        """Median of a time; the nearest value where there is none."""
+        found = [memory for at, memory in self.memory if start <= at <= stop]
+        return median(found or [self.memory[-1][1]])
 
-    def off_and_on(self) -> None:
-        self._calls["enable"].call_async(SetBool.Request(data=False))
-        self._calls["enable"].call_async(SetBool.Request(data=True))
-
-    def transitions(self) -> None:
-        if self.random.random() < 0.2:
-            self._change(Transition.TRANSITION_DEACTIVATE)
-            self._change(Transition.TRANSITION_ACTIVATE)
-
-    def _change(self, transition: int) -> None:
-        request = ChangeState.Request()
-        request.transition.id = transition
-        self._calls["state"].call_async(request)
-
-    def _publish(self, message: Image, stamp_s: int | None = None) -> None:
-        if stamp_s is None:
-            message.header.stamp = self.get_clock().now().to_msg()
-        else:
-            message.header.stamp.sec = stamp_s
-        message.header.frame_id = "camera"
-        self._camera.publish(message)
-        self.sent += 1
-
-    def _new_camera(self) -> object:
-        reliability = self.random.choice(
-            [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT]
+    def counts(self) -> Counter[str]:
+        """What the node holds; see `docs/reliability.md`."""
+        process = Path(f"/proc/{self.pid}")
+        found = Counter(
+            threads=len(list((process / "task").iterdir())),
+            files=len(list((process / "fd").iterdir())),
         )
-        return self.create_publisher(Image, TOPIC, QoSProfile(depth=5, reliability=reliability))
-
-    def _count(self, _: PersonArray) -> None:
-        now = time.monotonic()
-        self.longest_silence_s = max(self.longest_silence_s, now - self.last_result)
-        self.last_result = now
-        self.results += 1
-
-
-def image_message(width: int, height: int) -> Image:
-    message = Image(width=width, height=height, step=3 * width, encoding="bgr8")
-    message.data = array("B", bytes([127])) * (3 * width * height)
-    return message
-
-
-def resident_mb(pid: int) -> float:
-    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        own = self.rig.node
+        for what, of_node, of_topic in (
+            ("publishers", own.get_publisher_names_and_types_by_node,
+             own.get_publishers_info_by_topic),
+            ("subscriptions", own.get_subscriber_names_and_types_by_node,
+             own.get_subscriptions_info_by_topic),
+        ):  # fmt: skip
+            for topic, _ in of_node(NODE, NAMESPACE):
+                ends = [end for end in of_topic(topic) if end.node_name == NODE]
+                found[what] += len(ends)
+        found["services"] = len(own.get_service_names_and_types_by_node(NODE, NAMESPACE))
+        return found
 
 
-def start_node(preset: str | None, log: object) -> subprocess.Popen[bytes]:
-    scripted = [str(ROOT / "test" / "ros" / "scripted_node.py")]
-    command = scripted if preset is None else ["-m", "bmp_ros.ros.bmp_node"]
-    arguments = ["--ros-args", "-r", "__ns:=/bmp", "-p", "image_timeout:=30.0"]
-    if preset is not None:
-        arguments += ["-p", f"preset:={preset}"]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    }
-    return subprocess.Popen(
-        [sys.executable, *command, *arguments], stdout=log, stderr=log, env=environment
-    )
+def settled_counts(rig: Rig, witness: Witness) -> tuple[Counter[str], str]:
+    """What the node holds while nothing goes wrong and nobody is seen; why it never was so."""
+    before, until = Counter[str](), time.monotonic() + WAIT_S
+    rig.people(0)
+    while time.monotonic() < until:
+        seen, asked = Counter(rig.results), time.monotonic()
+        while time.monotonic() < asked + 4.0:  # bodies are kept for two seconds
+            rig.calm()
+            rig.send()
+            rig.spin(1 / 10)
+        now = witness.counts()
+        going = all(rig.results[name] > seen[name] for name in CAMERAS)
+        if going and now == before:
+            rig.people(None)
+            return now, ""
+        before = now
+    silent = [name for name in CAMERAS if rig.results[name] == seen[name]]
+    return before, f"not at rest after {WAIT_S:g} s without faults; silent: {silent}; {before}"
 
 
-def run(soak: Soak, node: subprocess.Popen[bytes], seconds: float) -> list[str]:
-    """Soak for so many seconds and return what was wrong."""
-    give_up = time.monotonic() + 300
-    while not soak.results:
-        soak.calm()
-        rclpy.spin_once(soak, timeout_sec=0.1)
-        if node.poll() is not None or time.monotonic() > give_up:
-            return [f"the node never gave a result (exit code {node.poll()})"]
-    start = time.monotonic()
-    settled_mb = None
-    next_frame = start
+def soak(
+    rig: Rig,
+    witness: Witness,
+    node: subprocess.Popen[bytes],
+    seconds: float,
+    faults: dict[str, float],
+) -> list[str]:
+    """Soak for so long; return what was wrong."""
+    start = next_frame = next_sample = time.monotonic()
     while (now := time.monotonic()) - start < seconds:
         if now >= next_frame:
-            next_frame = max(next_frame + 1 / RATE, now)
-            soak.frame()
-        rclpy.spin_once(soak, timeout_sec=max(0.0, next_frame - time.monotonic()))
-        if settled_mb is None and now - start > min(60.0, seconds / 3):
-            settled_mb = resident_mb(node.pid)
+            next_frame = max(next_frame + 1 / RATE_HZ, now)
+            rig.send()
+            rig.commit_faults(faults, 1 / RATE_HZ)
+        if now >= next_sample:
+            next_sample = now + 2.0
+            witness.sample()
+            rig.follow_topics()
+        rig.spin(max(0.0, next_frame - time.monotonic()))
         if node.poll() is not None:
             return [f"the node ended with exit code {node.returncode}"]
-    wrong = []
-    growth = resident_mb(node.pid) - (settled_mb or 0.0)
-    if growth > MAX_GROWTH_MB:
-        wrong.append(f"memory grew by {growth:.1f} MB, allowed are {MAX_GROWTH_MB:.0f}")
-    before, until = soak.results, time.monotonic() + 30
-    while soak.results == before and time.monotonic() < until:
-        soak.calm()
-        rclpy.spin_once(soak, timeout_sec=0.1)
-    if soak.results == before:
-        wrong.append("no result in the end, with faults over for 30 s")
+    return []
+
+
+def judge(rig: Rig, witness: Witness, seconds: float, max_gap_s: float) -> list[str]:
+    """Print the figures; return those that are not as they should be."""
+    settle = min(SETTLE_S, seconds / 3)
+    window = min(180.0, seconds / 6)
+    base = witness.memory_between(settle, settle + window)
+    last = witness.memory_between(seconds - window, seconds)
+    highest = max(memory for _, memory in witness.memory)
+    print("memory by time: " + ", ".join(
+        f"{at / 60:.1f} min {memory:.0f}" for at, memory in
+        witness.memory[:: max(1, len(witness.memory) // 20)]
+    ))  # fmt: skip
+    sent, results = sum(rig.sent.values()), sum(rig.results.values())
+    print(f"{seconds / 60:.0f} min, {len(CAMERAS)} cameras: {sent} images sent, {results} results")
     print(
-        f"{seconds:.0f} s: {soak.sent} images sent, {soak.results} results, longest silence "
-        f"{soak.longest_silence_s:.1f} s, memory {resident_mb(node.pid):.0f} MB "
-        f"({growth:+.1f} MB), faults: {soak.faults}"
+        f"{len(rig.heard)} topics had a subscriber, of {len(rig.bodies)} ROS4HRI bodies among them"
     )
+    print(f"faults: {dict(sorted(rig.faults.items()))}")
+    print(
+        f"memory: {base:.1f} MB after {settle:.0f} s, {last:.1f} MB in the end "
+        f"({last - base:+.1f} MB), at most {highest:.1f} MB"
+    )
+    gaps = ", ".join(f"{name} {rig.gaps[name]:.1f} s" for name in CAMERAS)
+    print(f"longest gap in results while camera and node were on: {gaps}")
+    wrong = []
+    if last - base > MAX_GROWTH_MB:
+        wrong.append(f"memory grew by {last - base:.1f} MB, allowed are {MAX_GROWTH_MB:.0f}")
+    for name in CAMERAS:
+        if rig.gaps[name] > max_gap_s:
+            wrong.append(f"no result of {name} for {rig.gaps[name]:.1f} s, allowed {max_gap_s:g}")
     return wrong
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--preset", help="of real networks; default: scripted ones")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults")
-    args = parser.parse_args()
-    with domain_coordinator.domain_id() as domain, tempfile.TemporaryFile() as log:
-        os.environ["ROS_DOMAIN_ID"] = str(domain)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        node = start_node(args.preset, log)
+def start_node(log: Any, max_rate: float) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    command = [sys.executable, __file__, "--node", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    for name, value in Rig.node_parameters(max_rate).items():
+        command += ["-p", f"{name}:={value}"]
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def log_errors(text: str) -> list[str]:
+    """Entries of the log that no fault explains."""
+    entries = re.split(r"\n(?=\[[A-Z]+\] \[)", text)
+    bad = [each for each in entries if re.match(r"\[ERROR|\[FATAL|Traceback", each)]
+    return [f"in the log: {each}" for each in bad if not FORESEEN.search(each)]
+
+
+def faults_of(args: argparse.Namespace) -> dict[str, float]:
+    """Faults per second that were asked for."""
+    wanted = FAULTS if args.faults is None else args.faults
+    return {name: FAULTS[name] for name in wanted}
+
+
+def run(args: argparse.Namespace) -> int:
+    import rclpy
+
+    seconds = 60 * args.minutes
+    with tempfile.TemporaryFile() as log:
+        node = start_node(log, args.max_rate)
         rclpy.init()
+        wrong: list[str] = []
         try:
-            wrong = run(Soak(args.seed), node, args.seconds)
-            node.send_signal(signal.SIGINT)
-            code = node.wait(30)
-            if code != 0:
-                wrong.append(f"exit code {code} after SIGINT")
+            width, height = map(int, args.size.split("x"))
+            rig = Rig(random.Random(args.seed), width, height)
+            witness = Witness(rig, node.pid)
+            rig.wait_for_results(lambda: node.poll() is None, WAIT_S)
+            first, problem = settled_counts(rig, witness)
+            wrong += [problem] if problem else []
+            rig.begin()
+            witness = Witness(rig, node.pid)
+            wrong += soak(rig, witness, node, seconds, faults_of(args))
+            if node.poll() is None:
+                wrong += judge(rig, witness, seconds, args.max_gap)
+                last, problem = settled_counts(rig, witness)
+                wrong += [problem] if problem else []
+                print(f"before: {dict(first)}\nafter:  {dict(last)}")
+                if first != last:
+                    wrong.append(f"in the end the node does not hold what it held: {last - first}")
+                node.send_signal(signal.SIGINT)
+                code = node.wait(30)
+                if code != 0:
+                    wrong.append(f"exit code {code} after SIGINT")
         finally:
             node.kill()
+            node.wait()
             rclpy.try_shutdown()
         log.seek(0)
         text = log.read().decode("utf-8", errors="replace")
-    bad = [line for line in text.splitlines() if re.match(r"\[ERROR|\[FATAL|Traceback", line)]
-    wrong += [f"in the log: {line}" for line in bad if not FORESEEN.search(line)]
+    if args.log is not None:
+        args.log.write_text(text, encoding="utf-8")
+    wrong += log_errors(text)
     if wrong:
-        print("\n".join(text.splitlines()[-30:]))
+        print("\n".join(text.splitlines()[-40:]))
     for line in wrong:
         print(f"WRONG: {line}")
     return 1 if wrong else 0
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--node"]:
+        from bmp_ros.ros.bmp_node import main as node_main
+
+        return node_main(build_loop=ToldByTheImage().build_loop)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--size", default="320x240", help="of the images, default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    parser.add_argument("--max-rate", type=float, default=0.0, help="parameter of the node")
+    parser.add_argument("--max-gap", type=float, default=20.0, help="seconds without a result")
+    parser.add_argument("--faults", nargs="*", choices=FAULTS, help="only these")
+    parser.add_argument("--log", type=Path, help="where to keep the log of the node")
+    from bmp_ros.demo.processes import private_domain
+
+    with private_domain():
+        return run(parser.parse_args())
 
 
 if __name__ == "__main__":
