@@ -9,6 +9,7 @@ import zlib
 import cv2
 import numpy as np
 
+from bmp_ros.image_size import announced_size
 from bmp_ros.jpeg_data import decode_as_stored, decode_jpeg, jpeg_header, whole_jpeg
 from bmp_ros.pixels import (
     ImageError,
@@ -21,11 +22,12 @@ from bmp_ros.pixels import (
 )
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_STARTS = (b"\xff\xd8\xff", _PNG_START, b"RIFF", b"BM", b"II", b"MM")
 _SEARCHED = 4096  # bytes before a JPEG that are skipped
 
 
 def decode_compressed(data: bytes, form: str, least_bits: int = 8) -> Pixels:
-    """Decode JPEG, PNG and whatever else OpenCV reads.
+    """Decode JPEG, PNG, WebP, BMP or TIFF.
 
     form: the message's ``format``, such as ``rgb8; jpeg compressed bgr8``. As in image_transport,
     what follows ``compressed`` is the order of the colours in the file, and a Bayer mosaic that
@@ -40,11 +42,14 @@ def decode_compressed(data: bytes, form: str, least_bits: int = 8) -> Pixels:
     whole, damage = data, ""
     if b"\xff\xd8\xff" in data[:_SEARCHED] and not data.startswith(_PNG_START):
         whole = whole_jpeg(data)
+    # What a decoder may be asked to allocate; other formats of OpenCV are in no message of ROS.
+    size = announced_size(whole) if whole.startswith(_STARTS) else None
+    if size is None:
+        raise ImageError(f"{len(data)} bytes of format {form!r} {_why_not(data, form)}")
+    check_sides(*size, f"format {form!r}")
     facts = jpeg_header(whole)
-    if facts is not None:
-        check_sides(facts.width, facts.height, f"format {form!r}")
-    elif whole.startswith(_PNG_START):
-        damage = _png_damage(whole, form)
+    if facts is None and whole.startswith(_PNG_START):
+        damage = _png_damage(whole)
     if facts is not None:
         image, damage = decode_jpeg(whole, facts)
     else:
@@ -54,15 +59,12 @@ def decode_compressed(data: bytes, form: str, least_bits: int = 8) -> Pixels:
     return _to_bgr(image, form, damage, least_bits)
 
 
-def _png_damage(data: bytes, form: str) -> str:
-    """What is broken in a PNG. Raises ImageError for one that is too large."""
+def _png_damage(data: bytes) -> str:
+    """What is broken in a PNG."""
     at = len(_PNG_START)
     while at + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
-        if kind == b"IHDR" and len(body) >= 8:
-            width, height = struct.unpack_from(">II", body)
-            check_sides(width, height, f"format {form!r}")
         if at + 12 + size > len(data):
             break
         if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, at + 8 + size)[0]:
@@ -97,4 +99,4 @@ def _why_not(data: bytes, form: str) -> str:
         return "are no image: the message is empty"
     if any(name in form.lower() for name in ("h264", "h265", "hevc", "av1", "vp9", "theora")):
         return "are a video stream, which is not decoded here; decode it in a node in between"
-    return "are no image that OpenCV can decode"
+    return "are no whole JPEG, PNG, WebP, BMP or TIFF image"

@@ -9,11 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any, TypeVar
 
 
 class SettingsError(ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names all three."""
+
+
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 3, 200, 200
+_LONGEST = 500
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 8
+
+
+def shown(value: Any) -> str:
+    """``value`` for an error message: a few hundred characters, whatever YAML made of a file.
+
+    A file of some lines can hold lists of lists that, written out, fill any memory.
+    """
+    try:
+        text = _REPR.repr(value)
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    except ValueError:  # Python writes no number of thousands of digits
+        return f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
 
 
 def number_field(
@@ -80,10 +99,10 @@ def settings_from_mapping(cls: type[Settings], mapping: Mapping[str, Any], where
     declared = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
     for key in mapping:
         if key not in declared:
-            near = get_close_matches(str(key), declared, n=1)
+            near = get_close_matches(key if isinstance(key, str) else shown(key), declared, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise SettingsError(
-                f"{where}: unknown key {key!r}{hint} Known keys: {', '.join(declared)}"
+                f"{where}: unknown key {shown(key)}{hint} Known keys: {', '.join(declared)}"
             )
     for name, item in declared.items():
         if item.default is MISSING and name not in mapping:
@@ -115,7 +134,7 @@ def check_value(item: Field[Any], value: Any, where: str) -> Any:
         elif fits and "low" in spec:
             fits = spec["low"] <= value <= spec["high"]  # neither NaN nor infinity is in a range
     if not fits:
-        raise SettingsError(f"{where} is {value!r}, allowed: {allowed_values(item)}")
+        raise SettingsError(f"{where} is {shown(value)}, allowed: {allowed_values(item)}")
     if "check" in spec:
         try:
             spec["check"](value)

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from bmp_ros.image_size import TiffNumber, announced_size, tiff_numbers
 from bmp_ros.jpeg_data import decode_jpeg, jpeg_header, whole_jpeg
+from bmp_ros.reading import MAX_IMAGE_BYTES, FileTooLargeError, read_limited
 
 _FORMATS = {
     ".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -32,7 +36,10 @@ IMAGE_SUFFIXES = tuple(
     for suffix in names
 )  # fmt: skip
 """Of the formats that this build of OpenCV decodes; it has a reader wherever it has a writer."""
-_MOST_PIXELS = 1 << 30  # that OpenCV decodes
+_MOST_PIXELS = 1 << 28
+"""268 million, 805 MB decoded: a file of a few kilobytes may claim any size."""
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _COLORLESS = (".pgm", ".pbm")
 _LARGEST = {".jpg": 65500, ".webp": 16383}
 """Most pixels per side that the format, as OpenCV writes it, can hold."""
@@ -47,7 +54,6 @@ _TURNS = {
 }
 """What makes an image upright, by the value of its EXIF tag 0x0112 (TIFF 6.0, page 36)."""
 _ORIENTATION = 0x0112
-_NUMBERS = {1: "B", 3: "H", 4: "I"}  # TIFF's BYTE, SHORT and LONG
 _JP2_EXIF = b"JpgTiffExif->JP2"
 
 
@@ -76,7 +82,8 @@ def read_image(path: Path) -> np.ndarray:
 
     Grey images and those with alpha or 16 bits as well. The orientation is that of EXIF in JPEG,
     PNG, WebP, TIFF and JPEG 2000.
-    Raises OSError when the file cannot be opened, UnreadableImageError when it is no whole image.
+    Raises OSError when the file cannot be opened, UnreadableImageError when it is no whole image,
+    has more than `reading.MAX_IMAGE_BYTES` or announces more than 268 million pixels.
     """
     encoded = _read(path)
     return turned(_decode(path, encoded), image_orientation(encoded))
@@ -149,7 +156,10 @@ def _format_of(suffix: str) -> str | None:
 
 def _read(path: Path) -> bytes:
     """A file's bytes; of a JPEG without those around it, and with the end mark that it needs."""
-    encoded = path.read_bytes()
+    try:
+        encoded = read_limited(path, MAX_IMAGE_BYTES, "it is no image, or has to be made smaller")
+    except FileTooLargeError as error:
+        raise UnreadableImageError(str(error)) from error
     if not encoded.lstrip(b"\0").startswith(b"\xff\xd8\xff"):
         return encoded
     whole = whole_jpeg(encoded)
@@ -160,8 +170,14 @@ def _read(path: Path) -> bytes:
 
 def _decode(path: Path, encoded: bytes) -> np.ndarray:
     """The pixels as stored."""
+    size = announced_size(encoded)
+    if size is not None and size[0] * size[1] > _MOST_PIXELS:
+        raise UnreadableImageError(
+            f"{shown_name(path)} announces {size[0]}x{size[1]} pixels, at most {_MOST_PIXELS} in "
+            "all are decoded: make it smaller, or cut it into parts"
+        )
     header = jpeg_header(encoded)
-    if header is not None and header.sequential and header.width * header.height <= _MOST_PIXELS:
+    if header is not None and header.sequential:
         image, damage = decode_jpeg(encoded, header)
         if damage:
             raise UnreadableImageError(f"{shown_name(path)} is no whole image: {damage}")
@@ -175,8 +191,7 @@ def _decode(path: Path, encoded: bytes) -> np.ndarray:
         struct.pack_into(field.code, upright, field.offset, 1)
         data = np.frombuffer(upright, np.uint8)
     try:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(data, flags) if data.size else None
+        image = _decode_apart(data) if encoded.startswith(_JPEG_2000) else _decode_here(data)
     except cv2.error as error:  # more pixels than OpenCV allows
         reason = " ".join(str(error).split())
         raise UnreadableImageError(f"{shown_name(path)}: {reason}") from error
@@ -185,6 +200,26 @@ def _decode(path: Path, encoded: bytes) -> np.ndarray:
             f"{shown_name(path)} ({data.size} bytes) is no whole image that OpenCV "
             f"{cv2.__version__} can read"
         )
+    return image
+
+
+def _decode_here(data: np.ndarray) -> np.ndarray | None:
+    return cv2.imdecode(data, _FLAGS) if data.size else None
+
+
+def _decode_apart(data: np.ndarray) -> np.ndarray | None:
+    """Decode in a process of its own. OpenCV's reader of JPEG 2000 (4.11) frees a pointer that it
+    never set when it refuses a header, which ends the process now and then."""
+    program = (
+        "import sys, cv2, numpy as np; d = np.frombuffer(sys.stdin.buffer.read(), np.uint8); "
+        f"i = cv2.imdecode(d, {_FLAGS}); i is None or np.save(sys.stdout.buffer, i)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=data.tobytes(), capture_output=True
+    )
+    if done.returncode != 0 or not done.stdout:
+        return None
+    image: np.ndarray = np.load(io.BytesIO(done.stdout), allow_pickle=False)
     return image
 
 
@@ -255,33 +290,8 @@ def _jp2_blocks(encoded: bytes) -> Iterator[bytes]:
         place += length
 
 
-class _Field(NamedTuple):
-    """offset, code (of `struct`) and value of a number in a file."""
-
-    offset: int
-    code: str
-    value: int
-
-
-def _orientation_field(tiff: bytes) -> _Field | None:
+def _orientation_field(tiff: bytes) -> TiffNumber | None:
     """The orientation in the first directory of a TIFF or BigTIFF; None without a valid one."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return None
-    try:
-        (magic,) = struct.unpack_from(f"{order}H", tiff, 2)
-        if magic not in (42, 43):
-            return None
-        big = magic == 43
-        (place,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", tiff, 8 if big else 4)
-        (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", tiff, place)
-        first, step, inner = (place + 8, 20, 12) if big else (place + 2, 12, 8)
-        for entry in range(first, first + step * min(count, 4096), step):
-            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
-            if tag == _ORIENTATION and kind in _NUMBERS:
-                code = order + _NUMBERS[kind]
-                (value,) = struct.unpack_from(code, tiff, entry + inner)
-                return _Field(entry + inner, code, value) if value in range(1, 9) else None
-    except struct.error:  # cut off
-        pass
-    return None
+    numbers = (number for number in tiff_numbers(tiff) if number.tag == _ORIENTATION)
+    field = next(numbers, None)
+    return field if field is not None and field.value in range(1, 9) else None

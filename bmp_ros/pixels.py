@@ -14,6 +14,9 @@ import numpy as np
 
 MAX_SIDE = 32766
 """OpenCV's remapping and warping take no longer side."""
+MAX_PIXELS = 1 << 26
+"""67 million, 200 MB as BGR: a JPEG or PNG of a few kilobytes may claim any size, and the loop
+keeps a mask of this size for every person."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -176,11 +179,16 @@ def is_rgb_or_bgr(encoding: str) -> bool:
 
 
 def check_sides(width: int, height: int, what: str) -> None:
-    """Raise ImageError for an image without pixels or longer than `MAX_SIDE`."""
+    """Raise ImageError for an image without pixels or beyond `MAX_SIDE` or `MAX_PIXELS`."""
     if width == 0 or height == 0:
         raise ImageError(f"{what}: it has no pixels")
     if max(width, height) > MAX_SIDE:
         raise ImageError(f"{what}: at most {MAX_SIDE} pixels per side can be processed")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{what}: {width}x{height} are {width * height} pixels, at most {MAX_PIXELS} are "
+            "processed: let the driver send smaller images"
+        )
 
 
 def _require_even(raw: RawImage, *, width: bool, height: bool) -> None:

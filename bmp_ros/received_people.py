@@ -7,16 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.loop.masks import decode_runs
+from bmp_ros.loop.masks import paste_runs
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import SKELETONS, Skeleton
+from bmp_ros.pixels import MAX_PIXELS
+
+MAX_PEOPLE = 1000
+"""The most that the node publishes of one image, and that is read of a message."""
+MAX_MASK_BYTES = 1 << 32
+"""Of the masks of one message: 50 people in an image of 67 million pixels, or 1000 in one of
+1920x1080. A message of a few kilobytes may ask for any number of them."""
 
 
 def people_from_message(message: Any) -> People:
     """Read a message back; raw masks are the exclusive ones, iterations are 1, ages are left out.
 
-    Raises ValueError when counts, keypoints or edges contradict the message's own sizes.
+    Raises ValueError when counts, keypoints or edges contradict the message's own sizes, and for
+    more than `MAX_PEOPLE` people, `MAX_PIXELS` pixels or `MAX_MASK_BYTES`.
     """
+    check_size(len(message.people), message.height, message.width)
     skeleton = _skeleton(message.skeleton)
     count, joints = len(message.people), len(skeleton)
     masks = np.zeros((count, message.height, message.width), np.bool_)
@@ -35,9 +44,8 @@ def people_from_message(message: Any) -> People:
         ]
         mask = person.mask
         if len(mask.counts):
-            rows = slice(mask.y_offset, mask.y_offset + mask.height)
-            columns = slice(mask.x_offset, mask.x_offset + mask.width)
-            masks[index, rows, columns] = decode_runs(mask.counts, mask.width, mask.height)
+            rectangle = (mask.x_offset, mask.y_offset, mask.width, mask.height)
+            paste_runs(masks[index], mask.counts, rectangle)
 
     def scores(name: str) -> np.ndarray:
         return np.array([getattr(person, name) for person in message.people], np.float32)
@@ -58,6 +66,22 @@ def people_from_message(message: Any) -> People:
         track_ids=np.array([person.track_id for person in message.people], np.int32),
         skeleton=skeleton,
     )
+
+
+def check_size(people: int, height: int, width: int) -> None:
+    """Raise ValueError for a message about more people or pixels than are read."""
+    if people > MAX_PEOPLE:
+        raise ValueError(
+            f"the message has {people} people, at most {MAX_PEOPLE} are read: leave out those "
+            "with the lowest scores"
+        )
+    pixels = height * width
+    if people and (pixels > MAX_PIXELS or people * pixels > MAX_MASK_BYTES):
+        raise ValueError(
+            f"the message has {people} people in an image of {width}x{height} pixels; at most "
+            f"{MAX_PIXELS} pixels, and {MAX_MASK_BYTES} in all masks, are read: send fewer people "
+            "or a smaller image"
+        )
 
 
 def people_in_space(message: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -47,7 +47,7 @@ def find_preset(name_or_path: str | Path) -> Path:
     Raises FileNotFoundError naming the presets there are.
     """
     path = Path(name_or_path).expanduser()
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+    if is_preset_path(name_or_path):
         if path.is_file():
             return path
         raise FileNotFoundError(
@@ -60,6 +60,12 @@ def find_preset(name_or_path: str | Path) -> Path:
         f"no preset is called {str(name_or_path)!r}; there are auto, {', '.join(preset_names())}, "
         "or give the path of a .yaml file"
     )
+
+
+def is_preset_path(name_or_path: str | Path) -> bool:
+    """Whether a preset is given as the path of a file, see `find_preset`."""
+    path = Path(name_or_path)
+    return path.suffix in (".yaml", ".yml") or len(path.parts) > 1
 
 
 def zoo_path() -> Path:

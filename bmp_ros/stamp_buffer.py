@@ -18,11 +18,13 @@ Item = TypeVar("Item")
 class StampBuffer(Generic[Item]):
     """At most ``capacity`` items with stamps in nanoseconds; who came first goes first.
 
-    All stamps are whole numbers of any sign. Not for several threads at once.
+    most_bytes: that all items, which have a length then, may have together; the newest is kept in
+    any case. All stamps are whole numbers of any sign. Not for several threads at once.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, most_bytes: int | None = None) -> None:
         self._capacity = capacity
+        self._most_bytes = most_bytes
         self._arrivals: deque[tuple[int, int]] = deque()  # (stamp, number), as they came
         self._ordered: list[tuple[int, int]] = []  # the same by stamp, then by arrival
         self._items: dict[int, Item] = {}
@@ -38,7 +40,7 @@ class StampBuffer(Generic[Item]):
         insort(self._ordered, entry)
         self._arrivals.append(entry)
         self._items[entry[1]] = item
-        if len(self._arrivals) > self._capacity:
+        while len(self._arrivals) > self._capacity or self._too_large():
             oldest = self._arrivals.popleft()
             del self._ordered[bisect_left(self._ordered, oldest)]
             del self._items[oldest[1]]
@@ -73,6 +75,11 @@ class StampBuffer(Generic[Item]):
 
     def clear(self) -> None:
         self._keep([])
+
+    def _too_large(self) -> bool:
+        if self._most_bytes is None or len(self._items) < 2:
+            return False
+        return sum(map(len, self._items.values())) > self._most_bytes  # type: ignore[arg-type]
 
     def _last_of(self, stamp_ns: int) -> tuple[int, int] | None:
         """The newest arrival among those with exactly this stamp."""

@@ -19,8 +19,9 @@ import yaml
 
 from bmp_ros.engines.auto_preset import resolve_preset
 from bmp_ros.engines.registry import ROLES, Engine, Found, find_engine, load_engine_files
-from bmp_ros.fields import SettingsError, settings_from_mapping
+from bmp_ros.fields import SettingsError, settings_from_mapping, shown
 from bmp_ros.loop.settings import LoopSettings
+from bmp_ros.reading import MAX_SETTINGS_BYTES, FileTooLargeError, read_limited
 from bmp_ros.resources import find_preset
 
 
@@ -78,24 +79,21 @@ def load_preset(
     else:
         preset = resolve_preset(preset)
         path, reference = find_preset(preset), str(preset)
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: not a YAML file: {error}") from error
+        data = _read(path)
     if not isinstance(data, dict):
-        raise SettingsError(f"{path}: a preset is a mapping of sections, got {data!r}")
+        raise SettingsError(f"{path}: a preset is a mapping of sections, got {shown(data)}")
     known = ("description", "loop", *ROLES, "engine_files")
     for section in [*data, *(overrides or {})]:
         if section not in known:
             raise SettingsError(
-                f"{path}: unknown section {section!r}; known sections: {', '.join(known)}"
+                f"{path}: unknown section {shown(section)}; known sections: {', '.join(known)}"
             )
     for section, replaced in (overrides or {}).items():
         before = _mapping(data.get(section), f"{path}: {section}")
         data[section] = replaced if "engine" in replaced else {**before, **replaced}
     description = data.get("description")
     if not isinstance(description, str):
-        raise SettingsError(f"{path}: description must be a text, got {description!r}")
+        raise SettingsError(f"{path}: description must be a text, got {shown(description)}")
     files = _engine_files(data.get("engine_files"), path)
     own = load_engine_files(files, path.parent)
     engines = {role: _engine(data.get(role), role, str(path), own, files) for role in ROLES}
@@ -113,6 +111,16 @@ def load_preset(
         pose_estimator=pose_estimator,
         segmenter=engines["segmenter"],
     )
+
+
+def _read(path: Path) -> Any:
+    try:
+        content = read_limited(path, MAX_SETTINGS_BYTES, "it is no preset")
+        return yaml.safe_load(content.decode("utf-8"))
+    except FileTooLargeError as error:
+        raise SettingsError(str(error)) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that are none, too
+        raise SettingsError(f"{path}: not a YAML file: {error}") from error
 
 
 def _engine(
@@ -134,7 +142,7 @@ def _engine_files(value: Any, path: Path) -> list[str]:
     files = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise SettingsError(
-            f"{path}: engine_files must be a path or a list of paths, got {value!r}"
+            f"{path}: engine_files must be a path or a list of paths, got {shown(value)}"
         )
     return files
 
@@ -144,5 +152,5 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise SettingsError(f"{where} must be a mapping of keys to values, got {value!r}")
+        raise SettingsError(f"{where} must be a mapping of keys to values, got {shown(value)}")
     return value

@@ -27,6 +27,8 @@ _SYNTAX = (
 _FARTHEST = 1e4
 """Metres; a corner beyond it is a mistake in the unit."""
 _LEAST_AREA = 1e-6
+MAX_ZONES, MAX_CORNERS = 64, 64
+"""Every side of a zone is compared with every other when it is set."""
 FOOT_SCORE = 0.3
 """Minimum score of an ankle that tells where a person stands."""
 
@@ -53,17 +55,19 @@ class Zone:
 
 
 def parse_zones(texts: Sequence[str]) -> tuple[Zone, ...]:
-    """Read zones, in the order given.
+    """Read zones, in the order given, at most `MAX_ZONES`.
 
     Raises ZoneError naming the zone, the value and the remedy: for a text of another form, fewer
-    than three corners, corners outside of the image, a polygon without area or that crosses
-    itself, and for two zones of one name.
+    than three corners or more than `MAX_CORNERS`, corners outside of the image, a polygon without
+    area or that crosses itself, and for two zones of one name.
     """
     return _parse_all(tuple(texts))
 
 
 @lru_cache(maxsize=32)  # read anew for every image
 def _parse_all(texts: tuple[str, ...]) -> tuple[Zone, ...]:
+    if len(texts) > MAX_ZONES:
+        raise ZoneError(f"{len(texts)} zones, at most {MAX_ZONES} are watched: give fewer")
     zones: dict[str, Zone] = {}
     for text in texts:
         zone = _parse(text)
@@ -94,6 +98,11 @@ def _parse(text: str) -> Zone:
 def _check(name: str, frame: str, points: np.ndarray) -> None:
     if len(points) < 3:
         raise ZoneError(f"zone {name!r} has {len(points)} corners, needs 3 or more: {_SYNTAX}")
+    if len(points) > MAX_CORNERS:
+        raise ZoneError(
+            f"zone {name!r} has {len(points)} corners, at most {MAX_CORNERS} are taken: leave out "
+            "some, or make two zones of it"
+        )
     low, high = (-_FARTHEST, _FARTHEST) if frame else (0.0, 1.0)
     outside = points[~((points >= low) & (points <= high)).all(axis=1)]
     if len(outside):

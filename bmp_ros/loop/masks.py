@@ -108,6 +108,21 @@ def decode_runs(counts: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.repeat(foreground, runs).reshape(width, height).T
 
 
+def paste_runs(target: np.ndarray, counts: np.ndarray, rectangle: Rectangle) -> None:
+    """Write the mask of a rectangle (x, y, width, height) into ``target`` (H, W) bool.
+
+    Nothing is allocated before the sizes are known to fit. Raises ValueError for a rectangle
+    outside of the target, and as `decode_runs` does.
+    """
+    x, y, width, height = rectangle
+    if min(rectangle) < 0 or y + height > target.shape[0] or x + width > target.shape[1]:
+        raise ValueError(
+            f"a mask at x={x} y={y} of {width}x{height} pixels lies outside of the image of "
+            f"{target.shape[1]}x{target.shape[0]} pixels"
+        )
+    target[y : y + height, x : x + width] = decode_runs(counts, width, height)
+
+
 def coco_run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """A mask (H, W) bool as COCO's uncompressed run lengths: ``{"size": [H, W], "counts": […]}``.
 

@@ -15,6 +15,7 @@ import numpy as np
 from bmp_ros.image_files import shown_name
 from bmp_ros.loop.protocols import Detections
 from bmp_ros.offline.coco_format import PERSON, segmentation_mask
+from bmp_ros.reading import MAX_JSON_BYTES, FileTooLargeError, read_limited
 
 LARGEST = 1e7
 """Pixels beyond which no coordinate is believed."""
@@ -175,7 +176,9 @@ class BoxFile:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_limited(path, MAX_JSON_BYTES, "split it").decode("utf-8"))
+    except FileTooLargeError as error:
+        raise BoxFileError(str(error)) from error
     except OSError as error:
         raise BoxFileError(f"{shown_name(path)} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits

@@ -17,6 +17,7 @@ from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import SKELETONS, Skeleton
 from bmp_ros.offline.coco_format import segmentation_mask
 from bmp_ros.offline.infer_files import RESULTS_NAME
+from bmp_ros.reading import MAX_JSON_BYTES, FileTooLargeError, read_limited
 
 
 class ResultsError(ValueError):
@@ -65,10 +66,13 @@ def open_results(path: Path) -> Results:
         path = path / RESULTS_NAME
     name = shown_name(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        content = read_limited(path, MAX_JSON_BYTES, "split it")
+        document = json.loads(content.decode("utf-8"))
+    except FileTooLargeError as error:
+        raise ResultsError(str(error)) from error
     except FileNotFoundError:
         raise ResultsError(f"there is no {name}; `bmp infer --json` writes one") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{name} is no JSON: {error}") from error
     try:
         (category,) = document["categories"]

@@ -37,7 +37,7 @@ from bmp_ros.ros.interfaces import EstimatePeople, FollowPerson
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.process import forward_log, run_node, stop_forwarding
 from bmp_ros.ros.settings import CAMERA, ENGINE
-from bmp_ros.ros.worker import Worker
+from bmp_ros.ros.worker import MAX_REQUESTS, Worker
 from bmp_ros.tracking import IdCounter
 from bmp_ros.weights.errors import WeightsError
 
@@ -272,7 +272,12 @@ class BmpNode(ManagedNode):
             return response
         answer: Future = Future()
         answer.add_done_callback(lambda _: self._answered.trigger())
-        self._worker.request(Estimate(request.image, answer))
+        if not self._worker.request(Estimate(request.image, answer)):
+            response.message = (
+                f"{MAX_REQUESTS} requests wait already, no more are taken: ask again when they "
+                "are answered"
+            )
+            return response
         result = await answer
         response.success = result.people is not None
         response.message = result.message

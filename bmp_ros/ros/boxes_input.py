@@ -16,8 +16,9 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.serialization import deserialize_message
 
-from bmp_ros.loop.masks import decode_runs
+from bmp_ros.loop.masks import paste_runs
 from bmp_ros.loop.protocols import Detections
+from bmp_ros.received_people import MAX_PEOPLE, check_size
 from bmp_ros.ros.box_pairing import BoxPairing, Pair
 from bmp_ros.ros.compatibility import how_to_install, steady_clock
 from bmp_ros.ros.image_messages import stamp_ns, stamp_of
@@ -26,6 +27,9 @@ from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.person_messages import detections_available
 from bmp_ros.ros.settings import CameraSettings
 
+MAX_BYTES = 1 << 24
+"""Of a message of boxes: one about 1000 people with masks has about 4 MB. Reading a message takes
+up to a hundred times its size."""
 _LOOK_S = 0.02  # how often images that have waited long enough are looked for
 _DETECTIONS = "vision_msgs/msg/Detection2DArray"
 
@@ -166,6 +170,12 @@ def detections_of(
     """
     if boxes.serialised is None:
         return None
+    if len(boxes.serialised) > MAX_BYTES:
+        raise BoxesError(
+            f"a message of {len(boxes.serialised)} bytes on {boxes.topic}, at most {MAX_BYTES} "
+            "are read: send fewer boxes, or boxes without masks",
+            "too large",
+        )
     try:
         message = deserialize_message(boxes.serialised, boxes.kind)
     except Exception as error:  # rclpy has no class of its own for what it cannot read
@@ -174,6 +184,13 @@ def detections_of(
             f"{error}",
             "unreadable",
         ) from error
+    count = len(message.people if boxes.kind is PersonArray else message.detections)
+    if count > MAX_PEOPLE:
+        raise BoxesError(
+            f"{count} boxes on {boxes.topic}, at most {MAX_PEOPLE} are read: send those with the "
+            "highest scores",
+            "too many",
+        )
     if boxes.kind is PersonArray:
         return _of_people(message, height, width, boxes.topic)
     return _of_detections(message, box_class)
@@ -196,14 +213,14 @@ def _of_people(message: PersonArray, height: int, width: int, topic: str) -> Det
     found = [person.mask for person in message.people]
     if size == (0, 0) or not all(len(mask.counts) for mask in found):
         return Detections(boxes, np.array(scores, np.float32))
-    masks = np.zeros((len(found), height, width), np.bool_)
-    for target, mask in zip(masks, found, strict=True):
-        rows = slice(mask.y_offset, mask.y_offset + mask.height)
-        columns = slice(mask.x_offset, mask.x_offset + mask.width)
-        try:
-            target[rows, columns] = decode_runs(mask.counts, mask.width, mask.height)
-        except ValueError as error:
-            raise BoxesError(f"a mask on {topic} is damaged: {error}", "damaged") from error
+    try:
+        check_size(len(found), height, width)
+        masks = np.zeros((len(found), height, width), np.bool_)
+        for target, mask in zip(masks, found, strict=True):
+            rectangle = (mask.x_offset, mask.y_offset, mask.width, mask.height)
+            paste_runs(target, mask.counts, rectangle)
+    except ValueError as error:
+        raise BoxesError(f"a mask on {topic} is damaged: {error}", "damaged") from error
     return Detections(boxes, np.array(scores, np.float32), lambda rows: masks[rows])
 
 

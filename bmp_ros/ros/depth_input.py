@@ -13,13 +13,18 @@ from collections import deque
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
-from rclpy.serialization import deserialize_message
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 from bmp_ros.depth.calibration import DEPTH_SUFFIX, info_beside, is_rectified
 from bmp_ros.ros.calibration import CalibrationInput
-from bmp_ros.ros.image_messages import ImageError, ReceivedImage, read_image, stamp_ns, stamp_of
+from bmp_ros.ros.image_messages import (
+    ReceivedImage,
+    read_image,
+    read_message,
+    stamp_ns,
+    stamp_of,
+)
 from bmp_ros.ros.image_subscription import (
     ImageSubscription,
     resolved,
@@ -28,6 +33,8 @@ from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.topic_advice import published_topics
 from bmp_ros.stamp_buffer import StampBuffer
 
+MAX_CACHED_BYTES = 1 << 29
+"""Of all that wait: 512 MiB, more than 40 of 1920x1080 in 32FC1."""
 CACHED = 40
 """Depth images that wait: more than a second at 30 Hz, so that slow networks find theirs."""
 FROZEN = 3
@@ -62,7 +69,7 @@ class DepthInput:
             parameter="depth_camera_info_topic",
         )
         self._lock = threading.Lock()  # around all below but the subscription
-        self._images: StampBuffer[bytes] = StampBuffer(CACHED)
+        self._images: StampBuffer[bytes] = StampBuffer(CACHED, most_bytes=MAX_CACHED_BYTES)
         self._kind: type = CompressedImage if self.topic.endswith(DEPTH_SUFFIX) else Image
         self._last_stamp: int | None = None
         self._in_a_row = 0
@@ -122,10 +129,8 @@ class DepthInput:
             raise NoDepthError(self._too_far(wanted_ns, found, max_age_s), "too far")
         if kind is Image:
             return read_image(found[1])
-        try:
-            return deserialize_message(found[1], kind)
-        except Exception as error:  # rclpy has no class of its own for what it cannot read
-            raise ImageError(f"{len(found[1])} bytes are no {kind.__name__}: {error}") from error
+        message: CompressedImage = read_message(found[1], kind)
+        return message
 
     def drop_newer(self, stamp_ns: int) -> None:
         """Forget depth images with newer stamps than this one, after stamps have jumped back."""

@@ -33,4 +33,6 @@ class ExecutorTasks:
             try:
                 task()
             except Exception:
+                if not self._node.context.ok():  # ROS was closed meanwhile
+                    return
                 self._node.get_logger().error(traceback.format_exc())

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -29,7 +28,14 @@ from bmp_ros.ros.depth_input import NoDepthError
 from bmp_ros.ros.depth_work import Lifted, lift
 from bmp_ros.ros.engine_loading import free_memory
 from bmp_ros.ros.following import Space
-from bmp_ros.ros.image_messages import ImageError, bgr_image, decode_image, read_image, stamp_ns
+from bmp_ros.ros.image_messages import (
+    ImageError,
+    bgr_image,
+    decode_image,
+    read_image,
+    read_message,
+    stamp_ns,
+)
 from bmp_ros.ros.interaction import Demand, Interaction
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
@@ -333,6 +339,8 @@ class FrameProcessor:
                 self._tell,
             )  # fmt: skip
         except Exception as error:
+            if not self._node.context.ok():  # ROS was closed under our hands
+                raise
             if self._throttle.due(f"{camera.name} {type(error)} in interaction", _REPEAT_S):
                 self._log.error(f"{camera.name}: interaction: {traceback.format_exc()}")
             return None
@@ -440,7 +448,7 @@ class FrameProcessor:
 
 def _read(serialised: bytes, kind: type) -> Any:
     """An image as it was received, without a copy, or a message of another ``kind``."""
-    return read_image(serialised) if kind is Image else deserialize_message(serialised, kind)
+    return read_image(serialised) if kind is Image else read_message(serialised, kind)
 
 
 def _source(camera: Camera) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from geometry_msgs.msg import Point, PointStamped, Twist, TwistStamped, Vector3
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -36,6 +37,8 @@ from bmp_ros.ros.image_messages import image_message
 
 _QOS = QoSProfile(depth=5)  # libhri subscribes with the defaults: reliable, volatile
 _TRACKED = "/humans/bodies/tracked"
+MAX_BODIES = 200
+"""Bodies with topics at one time, seven each; who comes later gets theirs when others are gone."""
 _GONE_S = 2.0
 """Seconds after which the publishers of a person who is gone are destroyed."""
 
@@ -119,6 +122,8 @@ class HriBridge:
             self._seen_s.update(dict.fromkeys(rows, now))
             self._of_camera[frame.camera] = (now, header, list(rows))
             new = rows.keys() - self._bodies.keys() - self._asked
+            room = max(0, MAX_BODIES - len(self._bodies) - len(self._asked))
+            new = set(sorted(new)[:room])
             self._asked |= new
         if new:
             self._tasks(lambda: self._make(new))
@@ -206,8 +211,13 @@ class HriBridge:
     def _make(self, names: set[str]) -> None:
         kinds = _topic_types()
         for name in names if self._enabled else ():
+            # A group keeps a reference to the events of every publisher that it ever had, for as
+            # long as it lives: this one ends with the body.
+            group = MutuallyExclusiveCallbackGroup()
             body = {
-                topic: self._node.create_publisher(kind, f"/humans/bodies/{name}/{topic}", _QOS)
+                topic: self._node.create_publisher(
+                    kind, f"/humans/bodies/{name}/{topic}", _QOS, callback_group=group
+                )
                 for topic, kind in kinds.items()
             }
             with self._lock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,8 @@ from bmp_ros.ros.compatibility import array_of_bytes
 
 # The first two bytes of plain CDR, which is what all middlewares of ROS 2 write.
 _BYTE_ORDERS = {b"\0\0": ">", b"\0\1": "<"}
+LEAST_BYTES = 12
+"""Of a message that begins with a header: the byte order and a stamp."""
 _START = 4  # the length of what they stand in; the alignment counts from its end
 
 
@@ -56,7 +59,7 @@ def read_image(serialised: bytes) -> ReceivedImage | Image:
     """
     order = _BYTE_ORDERS.get(serialised[:2])
     if order is None:
-        return deserialize_message(serialised, Image)
+        return read_message(serialised, Image)
     try:
         stamp = stamp_of(serialised)
         frame_id, at = _string(serialised, _START + 8, order)
@@ -73,6 +76,17 @@ def read_image(serialised: bytes) -> ReceivedImage | Image:
         raise ImageError(f"{size} bytes of pixels were announced, {len(data)} arrived")
     header = Header(stamp=stamp, frame_id=frame_id)
     return ReceivedImage(header, height, width, encoding, is_bigendian, step, data)
+
+
+def read_message(serialised: bytes, kind: type) -> Any:
+    """Deserialise a message. Raises ImageError for bytes that are none of this kind."""
+    try:
+        return deserialize_message(serialised, kind)
+    except Exception as error:  # rclpy has no class of its own for what it cannot read
+        raise ImageError(
+            f"{len(serialised)} bytes are no {kind.__name__}: {error}; what publishes them does "
+            "not speak this type"
+        ) from error
 
 
 def stamp_of(serialised: bytes) -> Stamp:

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from bmp_ros.depth.calibration import COMPRESSED_SUFFIX
 from bmp_ros.ros.compatibility import RCLError
+from bmp_ros.ros.image_messages import LEAST_BYTES
 from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.topic_advice import publishers_of_others, silence_advice
 
@@ -113,6 +114,8 @@ class ImageSubscription:
         )
 
     def _receive(self, serialised: bytes) -> None:
+        if len(serialised) < LEAST_BYTES:  # no message of a type with a header, whoever sent it
+            return
         self._last = time.monotonic()
         self._on_message(serialised)
 

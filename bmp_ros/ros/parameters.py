@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter
 
 from bmp_ros.fields import SettingsError, check_value
 from bmp_ros.loop.settings import LoopSettings
+from bmp_ros.resources import is_preset_path
 from bmp_ros.ros.compatibility import given_parameters
 from bmp_ros.ros.settings import (
     CAMERA,
@@ -35,6 +36,7 @@ from bmp_ros.ros.settings import (
     INTERACTION,
     KEYFRAMES,
     LOOP,
+    MAX_CAMERAS,
     NULL,
     PER_CAMERA,
     RUN,
@@ -69,6 +71,7 @@ class NodeParameters:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._started = False
         self._rows: dict[str, tuple[Group, Field[Any]]] = {}
         self.frozen: tuple[Group, ...] = ()
         self._given = given_parameters(node)
@@ -81,6 +84,7 @@ class NodeParameters:
                 self._declare(name, group, item, default_of(item))
         self.declare_cameras()
         self._preset_loop = LoopSettings()
+        self._started = True
 
     def declare_cameras(self) -> None:
         """Declare the parameters of each camera in ``cameras`` that has none yet.
@@ -197,7 +201,18 @@ class NodeParameters:
                 f"{parameter.name} is {parameter.value!r}, allowed: "
                 f"{allowed_parameter_values(item)}"
             )
+        if parameter.name == "preset" and self._started and is_preset_path(parameter.value):
+            return _only_at_start(str(parameter.value))
         return _when(parameter.name, group) if group in self.frozen else ""
+
+
+def _only_at_start(path: str) -> str:
+    """Whoever may call a node's services may set parameters; a preset may name Python files."""
+    return (
+        f"preset is {path!r}: the path of a file can be given only when the node starts, because "
+        "a preset may name programs to run; restart the node with it, or give the name of a "
+        "preset that comes with the package"
+    )
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -245,6 +260,11 @@ def _camera_names(value: Any) -> tuple[str, ...]:
             )
     if len(set(names)) != len(names):
         raise SettingsError(f"{CAMERAS} is {names}: every name may be there once")
+    if len(names) > MAX_CAMERAS:
+        raise SettingsError(
+            f"{CAMERAS} has {len(names)} names, at most {MAX_CAMERAS} are taken: start "
+            "another node for the rest"
+        )
     return tuple(names)
 
 

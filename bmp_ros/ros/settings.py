@@ -221,6 +221,8 @@ CAMERAS_TEXT = (
     "names of several cameras, which share one set of networks; each has the parameters of a "
     "camera under its name, such as front.image_topic, and topics below it, such as front/poses"
 )
+MAX_CAMERAS = 16
+"""Each has some twenty topics."""
 CAMERA_NAME = re.compile(r"[a-zA-Z]\w*$", re.ASCII)  # what may be a level of a topic's name
 
 

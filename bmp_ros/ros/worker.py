@@ -14,6 +14,10 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
+MAX_REQUESTS = 8
+"""Requests that wait: each holds an image, and at a second per image the last of them waits
+longer than most callers do."""
+
 
 class Worker:
     """A slot per camera and a line of requests, worked on in turns from `start` to `close`.
@@ -55,11 +59,14 @@ class Worker:
             self._changed.notify()
             return replaced
 
-    def request(self, job: Any) -> None:
-        """Add a job that is never replaced."""
+    def request(self, job: Any) -> bool:
+        """Add a job that is never replaced; False, and nothing is kept, where too many wait."""
         with self._changed:
+            if len(self._requests) >= MAX_REQUESTS:
+                return False
             self._requests.append(job)
             self._changed.notify()
+            return True
 
     def hold(self, camera: Hashable, until: float) -> None:
         """Hand out nothing of ``camera`` before ``until`` on the clock (`max_rate`)."""

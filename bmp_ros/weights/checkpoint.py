@@ -114,7 +114,7 @@ def _load_pickle(path: Path) -> Any:
     # torch's current format is a zip archive, which can be memory-mapped; the old one cannot. The
     # archive's directory is at its end, so a file that was cut short is seen at once.
     mmap = _begins_like_zip(path)
-    if mmap and not zipfile.is_zipfile(path):
+    if mmap and not _is_whole_zip(path):
         raise _not_a_checkpoint(path, EOFError("the end of the archive is missing"))
     try:
         with _LOADING, torch.serialization.safe_globals(_allowed_types()):
@@ -139,6 +139,13 @@ def _load_pickle(path: Path) -> Any:
 def _begins_like_zip(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
+
+
+def _is_whole_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of an archive that is said to be one of several
+        return False
 
 
 def _checkpoint_of(loaded: Any, path: Path) -> Checkpoint:

@@ -14,7 +14,13 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
 from bmp_ros.loop.people import People
-from bmp_ros.ros.boxes_input import BoxesError, ReceivedBoxes, _of_detections, detections_of
+from bmp_ros.ros.boxes_input import (
+    MAX_BYTES,
+    BoxesError,
+    ReceivedBoxes,
+    _of_detections,
+    detections_of,
+)
 from bmp_ros.ros.interfaces import BoundingBox, Mask, Person, PersonArray
 from bmp_ros.ros.person_messages import person_array
 
@@ -173,6 +179,27 @@ def detection(x: float, *classes: tuple[str, float]) -> SimpleNamespace:
     return SimpleNamespace(
         bbox=SimpleNamespace(center=centre, size_x=10.0, size_y=20.0), results=results
     )
+
+
+def test_messages_that_ask_for_too_much() -> None:
+    """A few kilobytes that would be gigabytes of masks or boxes."""
+    for count, box, words in (
+        (1001, boxes_of(), "1001 boxes.*at most 1000 are read"),
+        (1, boxes_of((1, 1, 5, 5, 0.9)), "x=0 y=0 of 4294967295x1 pixels lies outside"),
+    ):
+        box.people = (list(box.people) or [Person()]) * count
+        mask = Mask(width=2**32 - 1, height=1, counts=array("I", [0, 2**32 - 1]))
+        box.people[0].mask = mask
+        with pytest.raises(BoxesError, match=words):
+            detections_of(received(box), 48, 64, "")
+    large = ReceivedBoxes(bytes(MAX_BYTES + 1), PersonArray, BOXES)
+    with pytest.raises(BoxesError, match="16777217 bytes on /detector/people, at most 16777216"):
+        detections_of(large, 48, 64, "")
+    many = boxes_of(*[(1, 1, 5, 5, 0.9)] * 900, size=(8000, 8000))
+    for person in many.people:
+        person.mask = Mask(width=1, height=1, counts=array("I", [0, 1]))
+    with pytest.raises(BoxesError, match="900 people in an image of 8000x8000 pixels"):
+        detections_of(received(many), 8000, 8000, "")
 
 
 def test_detection_2d_arrays_by_their_fields() -> None:

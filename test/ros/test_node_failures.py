@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from node_harness import Lab, stamp_of, wait_for
+from node_harness import Lab, image, stamp_of, wait_for
+from rclpy.serialization import serialize_message
+
+from bmp_ros.ros.interfaces import PersonArray
 
 
 class OutOfMemoryError(RuntimeError):
@@ -52,6 +57,43 @@ def test_pipeline_raises_something_without_words(lab: Lab) -> None:
 def test_cuda_out_of_memory(lab: Lab) -> None:
     error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     check_failing_and_recovering(lab, error, "out of memory", "max_people")
+
+
+def test_bytes_that_are_no_message(lab: Lab) -> None:
+    """Whoever speaks DDS may send any bytes; no layer of ROS looks into them."""
+    lab.start_active(depth_topic="/depth", boxes_topic="/boxes", boxes_wait=0.0, boxes_slop=10.0)
+    poses = lab.listen("/bmp/poses")
+    camera = lab.camera()
+    depth, boxes = lab.camera("/depth"), lab.camera("/boxes", kind=PersonArray)
+    for each in (camera, depth, boxes):
+        each.wait_for_subscriber()
+    whole = bytes(serialize_message(image()))
+    for data in (b"\0\1\0\0", b"\0\1\0\0\0", b"\0\1" + bytes(9), whole[:30], b"\x55" * 64):
+        for each in (camera, depth, boxes):
+            each.publisher.publish(data)
+    wait_for(lambda: camera.send() and poses, "a result all the same")
+    lab.wait_for_log("image refused")
+    assert "[ERROR]" not in lab.log()
+
+
+def test_ros_that_ends_while_an_image_is_published(lab: Lab) -> None:
+    """As at Ctrl-C: what comes after costs that image, without a word about an error."""
+    lab.start_active()
+    camera = lab.camera()
+    camera.wait_for_subscriber()
+    node = lab.node
+    publish = node._interaction.publish
+
+    def end_of_ros(*arguments: Any) -> Any:
+        node.context.try_shutdown()
+        return publish(*arguments)
+
+    node._interaction.publish = end_of_ros
+    lab.set(zones=["door: 0 0; 1 0; 1 1"])
+    camera.send()
+    statistics = node._cameras["camera"].statistics
+    wait_for(lambda: statistics.discarded == 1, "the end of the image")
+    assert "interaction" not in lab.log()
 
 
 def test_nan_outputs_cost_the_person_not_the_frame(lab: Lab) -> None:

@@ -15,6 +15,7 @@ from rcl_interfaces.srv import DescribeParameters
 from std_srvs.srv import SetBool, Trigger
 
 from bmp_ros.ros.interfaces import EstimatePeople
+from bmp_ros.ros.worker import MAX_REQUESTS
 
 
 @pytest.fixture
@@ -127,6 +128,21 @@ def test_estimate_waits_for_the_worker_and_keeps_nobody_waiting(
     wait_for(lambda: all(future.done() for future in futures), "three answers")
     assert all(future.result().success for future in futures)
     wait_for(lambda: poses and stamp_of(poses[-1]) == stamp, "the camera's turn")
+
+
+def test_requests_in_flight_are_limited(lab: Lab, camera: CameraStandIn) -> None:
+    client = lab.peer.create_client(EstimatePeople, "/bmp/bmp_node/estimate")
+    wait_for(client.service_is_ready, "the service")
+    request = EstimatePeople.Request(image=image())
+    futures = [client.call_async(request) for _ in range(MAX_REQUESTS + 1)]
+    wait_for(lambda: any(future.done() for future in futures), "a refusal")
+    for future in futures:
+        if future.done():
+            assert not future.result().success
+            assert f"{MAX_REQUESTS} requests wait already" in future.result().message
+    lab.networks.gate.set()
+    wait_for(lambda: all(future.done() for future in futures), "all answers")
+    assert sum(future.result().success for future in futures) == MAX_REQUESTS
 
 
 def test_estimate_says_what_is_wrong(lab: Lab) -> None:

@@ -78,6 +78,19 @@ def test_refused_value_at_the_start_is_told(lab: Lab, name: str, value: object) 
         lab.start(**{name: value})
 
 
+def test_files_are_named_at_the_start_only(lab: Lab, tmp_path: Path) -> None:
+    """Whoever reaches the node's services could have it run what a preset names."""
+    own = tmp_path / "mine.yaml"
+    lab.start(autostart=False, preset=str(own))
+    (result,) = lab.set(preset=str(tmp_path / "other.yaml"))
+    assert not result.successful
+    assert "other.yaml" in result.reason and "only when the node starts" in result.reason
+    assert lab.get("preset") == str(own)
+    assert lab.set(preset="tiny")[0].successful
+    (result,) = lab.set(cameras=[f"c{number}" for number in range(17)])
+    assert not result.successful and "17 names, at most 16" in result.reason
+
+
 def test_names_with_a_dot_in_a_file_of_parameters(lab: Lab, tmp_path: Path) -> None:
     """As config/bmp.yaml writes them, and as ``ros2 param dump`` does."""
     file = tmp_path / "given.yaml"

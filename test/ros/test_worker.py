@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from bmp_ros.ros.worker import Worker
+from bmp_ros.ros.worker import MAX_REQUESTS, Worker
 
 
 def worker(clock: Callable[[], float] = time.monotonic) -> Worker:
@@ -32,6 +32,15 @@ def test_newer_message_takes_the_place_of_the_one_that_waits() -> None:
     assert frames.put("front", 2) is True
     assert frames.take() == ("front", 2)
     assert frames.put("front", 3) is False
+
+
+def test_requests_beyond_the_limit_are_not_kept() -> None:
+    frames = worker()
+    assert all(frames.request(number) for number in range(MAX_REQUESTS))
+    assert not frames.request("one more")
+    assert frames.take() == (None, 0)
+    assert frames.request("one more")
+    assert frames.close() == [*range(1, MAX_REQUESTS), "one more"]
 
 
 def test_sources_take_turns_and_requests_are_one_of_them() -> None:
