@@ -9,7 +9,7 @@ import zlib
 import cv2
 import numpy as np
 
-from bmp_ros.image_size import announced_size
+from bmp_ros.image_size import announced_size, png_breaks_off
 from bmp_ros.jpeg_data import decode_as_stored, decode_jpeg, jpeg_header, whole_jpeg
 from bmp_ros.pixels import (
     ImageError,
@@ -47,6 +47,8 @@ def decode_compressed(data: bytes, form: str, least_bits: int = 8) -> Pixels:
     if size is None:
         raise ImageError(f"{len(data)} bytes of format {form!r} {_why_not(data, form)}")
     check_sides(*size, f"format {form!r}")
+    if png_breaks_off(whole):
+        raise ImageError(f"{len(data)} bytes of format {form!r} are a PNG that ends too early")
     facts = jpeg_header(whole)
     if facts is None and whole.startswith(_PNG_START):
         damage = _png_damage(whole)
@@ -60,19 +62,17 @@ def decode_compressed(data: bytes, form: str, least_bits: int = 8) -> Pixels:
 
 
 def _png_damage(data: bytes) -> str:
-    """What is broken in a PNG."""
+    """What is broken in a PNG that is there to its end."""
     at = len(_PNG_START)
     while at + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
         kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + size]
-        if at + 12 + size > len(data):
-            break
         if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, at + 8 + size)[0]:
             return f"the checksum of a part of the PNG ({kind!r}) is wrong"
         if kind == b"IEND":
             return ""
         at += 12 + size
-    return "the PNG ends too early"
+    return ""
 
 
 def _to_bgr(image: np.ndarray, form: str, damage: str, least_bits: int) -> Pixels:

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bmp_ros.image_size import TiffNumber, announced_size, tiff_numbers
+from bmp_ros.image_size import TiffNumber, announced_size, png_breaks_off, tiff_numbers
 from bmp_ros.jpeg_data import decode_jpeg, jpeg_header, whole_jpeg
 from bmp_ros.reading import MAX_IMAGE_BYTES, FileTooLargeError, read_limited
 
@@ -175,6 +175,10 @@ def _decode(path: Path, encoded: bytes) -> np.ndarray:
         raise UnreadableImageError(
             f"{shown_name(path)} announces {size[0]}x{size[1]} pixels, at most {_MOST_PIXELS} in "
             "all are decoded: make it smaller, or cut it into parts"
+        )
+    if png_breaks_off(encoded):
+        raise UnreadableImageError(
+            f"{shown_name(path)} ({len(encoded)} bytes) is no whole image: the PNG ends too early"
         )
     header = jpeg_header(encoded)
     if header is not None and header.sequential:

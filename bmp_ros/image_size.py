@@ -37,6 +37,24 @@ def announced_size(encoded: bytes) -> Size | None:
     return None
 
 
+def png_breaks_off(encoded: bytes) -> bool:
+    """Whether an encoded image is a PNG without its end.
+
+    OpenCV decodes none of such a file, after it has taken as much memory as the length of the last
+    part says, up to 4 GB, and read zeros into it for seconds.
+    """
+    if not encoded.startswith(_PNG_START):
+        return False
+    at = len(_PNG_START)
+    while at + 12 <= len(encoded):
+        (size,) = struct.unpack_from(">I", encoded, at)
+        end = at + 12 + size
+        if encoded[at + 4 : at + 8] == b"IEND" and end <= len(encoded):
+            return False
+        at = end
+    return True
+
+
 class TiffNumber(NamedTuple):
     """A single number of a directory: its tag, where it stands, its `struct` code and value."""
 

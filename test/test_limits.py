@@ -89,6 +89,25 @@ def test_a_frame_header_behind_noise_is_seen() -> None:
         decode_compressed(data, "jpeg")
 
 
+def test_a_png_whose_part_claims_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV reads zeros for the length that is claimed: seconds, and as much memory."""
+    data = bytearray(encoded(".png"))
+    struct.pack_into(">I", data, data.index(b"IDAT") - 4, 2**31 - 1)
+
+    def decode(*_: object) -> None:
+        raise AssertionError("OpenCV was asked")
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    with pytest.raises(ImageError, match="a PNG that ends too early"):
+        decode_compressed(bytes(data), "png")
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImageError, match="the PNG ends too early"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("suffix", [".jp2", ".ppm", ".ras"])
 def test_messages_have_only_what_ros_writes(suffix: str) -> None:
     with pytest.raises(ImageError, match="no whole JPEG, PNG, WebP, BMP or TIFF"):
