@@ -11,8 +11,8 @@ Read in the sources of rclpy 3.3.21, 7.1.11, 9.1.5 and 10.0.10 and of rosidl_gen
 * Humble checks every element of what is assigned to a message field unless it is an
   ``array.array``: arrays are assigned as such (`array_of_bytes`).
 * Asked for a transition that the present state does not have, ``change_state`` of Humble and Jazzy
-  raises out of the executor and ends the process: `ManagedNode` answers that it failed. Kilted and
-  Lyrical answer ERROR by themselves; the service says ``success: false`` in all of them.
+  raises out of the executor and ends the process, Kilted and Lyrical log an error: `ManagedNode`
+  asks first, and answers that it failed.
 * Awaiting a future in a service callback: the executor of Humble and of Jazzy before 7.1.9 looks
   at a waiting callback again only when something wakes it; a guard condition does, and costs
   nothing in the others, where the future wakes it (`bmp_ros.ros.bmp_node`).
@@ -48,11 +48,18 @@ class ManagedNode(LifecycleNode):
 
     # What the service and the trigger_ methods both call; no distribution has a public name.
     def _LifecycleNodeMixin__change_state(self, transition_id: int) -> Any:  # noqa: N802
+        machine = self._state_machine
+        possible = {number: label for number, label, *_ in machine.available_transitions}
+        if transition_id not in possible:
+            self.get_logger().warning(
+                f"transition {transition_id} refused in {machine.current_state[1]}: there are "
+                + ", ".join(f"{label} ({number})" for number, label in possible.items())
+            )
+            return TransitionCallbackReturn.FAILURE
         try:
             return LifecycleNodeMixin._LifecycleNodeMixin__change_state(self, transition_id)
-        except RCLError as error:
-            state = self._state_machine.current_state[1]
-            self.get_logger().warning(f"transition {transition_id} refused in {state}: {error}")
+        except RCLError as error:  # its notification cannot be published
+            self.get_logger().warning(f"transition {transition_id}: {error}")
             return TransitionCallbackReturn.FAILURE
 
 

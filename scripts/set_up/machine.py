@@ -94,13 +94,13 @@ def make_venv(*, system_packages: bool) -> None:
         sees_system = settings.get("include-system-site-packages") == "true"
         if version != [str(part) for part in sys.version_info[:2]]:
             raise SetupError(
-                f".venv was made with Python {settings.get('version')}, this is "
+                f"{VENV.name} was made with Python {settings.get('version')}, this is "
                 f"{platform.python_version()}; remove it with make clean, or choose that Python "
                 "with make PYTHON=…"
             )
         if sees_system != system_packages:
             raise SetupError(
-                ".venv was made "
+                f"{VENV.name} was made "
                 + ("with" if sees_system else "without")
                 + " a sourced ROS 2 and now there is "
                 + ("one" if system_packages else "none")
@@ -113,4 +113,4 @@ def make_venv(*, system_packages: bool) -> None:
         options = ["--system-site-packages"] if system_packages else []
         run([sys.executable, "-m", "venv", "--clear", *options, str(VENV)], "venv")
 
-    step(f"virtual environment .venv, Python {platform.python_version()}", make)
+    step(f"virtual environment {VENV.name}, Python {platform.python_version()}", make)

@@ -58,7 +58,7 @@ def test_wrong_transition_is_refused_and_harmless(lab: Lab) -> None:
     for wrong in ("activate", "configure", "cleanup"):
         assert not lab.transition(wrong)
         assert lab.state() == "active"
-    lab.wait_for_log("refused in active")
+    lab.wait_for_log("refused in active", "deactivate (4)")
     camera.send()
     wait_for(lambda: len(poses) == 2, "an answer as before")
 
