@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -53,16 +53,18 @@ def detector_sample(
     *,
     painted_share: float = PAINTED_SHARE,
     mosaic_share: float = MOSAIC_SHARE,
+    zoom: tuple[float, float] = VIEW.zoom,
 ) -> DetectorSample:
     """One augmented sample on a canvas of ``size`` (width, height).
 
     others: draws more pictures, for mosaics; None for none. cut_outs: people to paste.
-    painted_share, mosaic_share: see `PAINTED_SHARE`, `MOSAIC_SHARE`.
+    painted_share, mosaic_share: see `PAINTED_SHARE`, `MOSAIC_SHARE`. zoom: of canvases that show
+    one picture.
     """
     if others is not None and random.random() < mosaic_share:
         view = mosaic(random, [picture, *others(3)], size)
     else:
-        view = random_view(random, picture, size, VIEW)
+        view = random_view(random, picture, size, replace(VIEW, zoom=zoom))
     if cut_outs is not None:
         view = cut_outs.crowd(random, view)
     image = recolour(random, view.image, rendered=view.rendered)

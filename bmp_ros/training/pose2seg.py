@@ -9,7 +9,7 @@ whether there is a person at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,21 +65,23 @@ class Pose2SegOptions:
 class Pose2SegSample(NamedTuple):
     """image: (3, S, S) float32 normalised RGB. joints: (G, K, 3) float32 x y v in its pixels.
 
-    masks: (G, S / 4, S / 4) float32 covered shares.
+    masks: (G, S / 4, S / 4) float32 covered shares. seeds: (G,) int64, of each person's prompts.
     """
 
     image: np.ndarray
     joints: np.ndarray
     masks: np.ndarray
+    seeds: np.ndarray
 
 
 class Batch(NamedTuple):
     """images: (B, 3, S, S). joints: (G, K, 3), masks: (G, S / 4, S / 4), image after image.
-    owners: (G,) int64, whose image."""
+    seeds: (G,) int64. owners: (G,) int64, whose image."""
 
     images: Tensor
     joints: Tensor
     masks: Tensor
+    seeds: Tensor
     owners: Tensor
 
 
@@ -133,6 +135,7 @@ class Pose2SegTask:
             torch.from_numpy(np.stack([s.image for s in samples])),
             torch.from_numpy(np.concatenate([s.joints for s in samples])),
             torch.from_numpy(np.concatenate([s.masks for s in samples])),
+            torch.from_numpy(np.concatenate([s.seeds for s in samples])),
             torch.from_numpy(owners),
         )
 
@@ -144,8 +147,11 @@ class Pose2SegTask:
         nothing = sum(p.sum() for p in network.sam_mask_decoder.parameters()) * torch.tensor(0.0)
         total = dict.fromkeys(("focal", "dice", "overlap", "presence"), nothing)
         used = torch.zeros(batch.joints.shape[:2], dtype=torch.bool, device=batch.joints.device)
+        # A generator for each person: the prompts are the same whichever process has the image,
+        # and whoever else is in the batch.
+        lots = [torch.Generator().manual_seed(seed) for seed in batch.seeds.tolist()]
         # All people of a decoder call have as many prompts; padding would change the answer.
-        first, counts = first_prompts(batch.joints, batch.masks, used)
+        first, counts = first_prompts(batch.joints, batch.masks, used, lots)
         rounds = 1 + self.options.corrections
         for image in range(len(batch.images)):
             embedding = _embedding(network, levels, image)
@@ -162,7 +168,7 @@ class Pose2SegTask:
                         total[name] = total[name] + value.sum()
                     previous = chosen[1].detach()
                     if turn + 1 < rounds:
-                        more = corrections(previous, truth, batch.joints[rows], used, rows)
+                        more = corrections(previous, truth, batch.joints[rows], used, rows, lots)
                         prompts = Prompts(
                             torch.cat([prompts.points, more.points], dim=1),
                             torch.cat([prompts.labels, more.labels], dim=1),
@@ -210,50 +216,60 @@ def pose2seg_sample(
     joints = np.concatenate([view.keypoints, view.visibility[..., None]], axis=2)[rows]
     values = (image[..., ::-1].astype(np.float32) - RGB_MEAN) / RGB_STD
     return Pose2SegSample(
-        np.ascontiguousarray(values.transpose(2, 0, 1)), joints.astype(np.float32), masks
-    )
+        np.ascontiguousarray(values.transpose(2, 0, 1)), joints.astype(np.float32), masks,
+        random.integers(2**31, size=len(rows)),
+    )  # fmt: skip
 
 
-def first_prompts(joints: Tensor, masks: Tensor, used: Tensor) -> tuple[Prompts, Tensor]:
+def first_prompts(
+    joints: Tensor, masks: Tensor, used: Tensor, lots: Sequence[torch.Generator]
+) -> tuple[Prompts, Tensor]:
     """Visible joints of each person, in random order, and one point of the mask.
 
     Returns points (G, P, 2) and labels, of which a person's first ``count`` hold, and the counts
-    (G,). ``used`` (G, K) notes the joints that were taken.
+    (G,). ``used`` (G, K) notes the joints that were taken. lots: G generators on the CPU.
     """
     people = len(joints)
     points = joints.new_zeros(people, FIRST_JOINTS + 1, 2)
     counts = torch.ones(people, dtype=torch.long, device=joints.device)
     for row in range(people):
         visible = (joints[row, :, 2] == 2).nonzero()[:, 0]
-        chosen = visible[torch.randperm(len(visible))[:FIRST_JOINTS].to(visible.device)]
+        order = torch.randperm(len(visible), generator=lots[row])[:FIRST_JOINTS]
+        chosen = visible[order.to(visible.device)]
         used[row, chosen] = True
         points[row, : len(chosen)] = joints[row, chosen, :2]
-        points[row, len(chosen)] = _some_pixel(masks[row] > 0.5, masks[row])
+        points[row, len(chosen)] = _some_pixel(masks[row] > 0.5, masks[row], lots[row])
         counts[row] = len(chosen) + 1
     labels = torch.ones(points.shape[:2], dtype=torch.int32, device=joints.device)
     return Prompts(points, labels), counts
 
 
 def corrections(
-    logits: Tensor, truth: Tensor, joints: Tensor, used: Tensor, rows: Tensor
-) -> Prompts:
-    """One point per person where its mask is wrong: points (G, 1, 2) and labels (G, 1)."""
+    logits: Tensor, truth: Tensor, joints: Tensor, used: Tensor, rows: Tensor,
+    lots: Sequence[torch.Generator],
+) -> Prompts:  # fmt: skip
+    """One point per person where its mask is wrong: points (G, 1, 2) and labels (G, 1).
+
+    rows: (G,), places of these people in ``used`` and among the generators ``lots``.
+    """
     points = joints.new_zeros(len(rows), 1, 2)
     labels = torch.ones(len(rows), 1, dtype=torch.int32, device=joints.device)
     found, wanted = logits > 0, truth > 0.5
     for place, row in enumerate(rows.tolist()):
         missed, wrong = wanted[place] & ~found[place], found[place] & ~wanted[place]
         share = missed.sum() / (missed.sum() + wrong.sum()).clamp(min=1)
-        on = bool(torch.rand(()) < share.item()) or not bool(wrong.any())
+        lot = lots[row]
+        on = bool(torch.rand((), generator=lot) < share.item()) or not bool(wrong.any())
         labels[place] = int(on)
         left = _missed_joints(joints[place], missed, used[row]) if on else []
-        if left and torch.rand(()) < JOINT_SHARE:
-            joint = left[int(torch.randint(len(left), ()))]
+        if left and torch.rand((), generator=lot) < JOINT_SHARE:
+            joint = left[int(torch.randint(len(left), (), generator=lot))]
             used[row, joint] = True
             points[place, 0] = joints[place, joint, :2]
         else:
             region = missed if on else wrong
-            points[place, 0] = _some_pixel(region if region.any() else wanted[place], truth[place])
+            region = region if region.any() else wanted[place]
+            points[place, 0] = _some_pixel(region, truth[place], lot)
     return Prompts(points, labels)
 
 
@@ -268,15 +284,16 @@ def _missed_joints(joints: Tensor, missed: Tensor, used: Tensor) -> list[int]:
     ]
 
 
-def _some_pixel(region: Tensor, fallback: Tensor) -> Tensor:
+def _some_pixel(region: Tensor, fallback: Tensor, lot: torch.Generator) -> Tensor:
     """The middle of a random cell of ``region`` (h, w), in pixels; of the fullest one of a person
-    too thin for any."""
-    places = region.nonzero()
-    if not len(places):
-        width = fallback.shape[1]
-        best = int(fallback.argmax())
-        places = torch.tensor([[best // width, best % width]], device=region.device)
-    y, x = places[int(torch.randint(len(places), ()))].tolist()
+    too thin for any.
+
+    Every cell draws a number and the largest one of the region wins, so that a cell more or less
+    at its edge, a matter of rounding, seldom changes which.
+    """
+    drawn = torch.rand(region.shape, generator=lot).to(region.device)
+    best = int((drawn.masked_fill(~region, -1) if region.any() else fallback).argmax())
+    y, x = divmod(best, region.shape[1])
     middle = (MASK_STRIDE - 1) / 2
     return torch.tensor([x * MASK_STRIDE + middle, y * MASK_STRIDE + middle], device=region.device)
 

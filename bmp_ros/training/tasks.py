@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from bmp_ros.training.detector_loss import Truth, detector_loss
 from bmp_ros.training.detector_samples import (
     MOSAIC_SHARE,
     PAINTED_SHARE,
+    VIEW,
     DetectorSample,
     detector_sample,
     fitted_detector_sample,
@@ -62,12 +63,23 @@ class DetectorOptions:
     variant: "packaged", a published size (tiny, s, m, l, x), or a mapping with ``widen`` and
     ``deepen``, factors of size l. painted_share: of the canvases with people whose mask is known,
     those on which some are painted out and no longer to be found. mosaic_share: of the canvases,
-    those that show four pictures.
+    those that show four pictures. zoom: smallest and largest factor of the other canvases, beside
+    the scale that fits the picture into the canvas.
     """
 
     variant: Any = "packaged"
     painted_share: float = PAINTED_SHARE
     mosaic_share: float = MOSAIC_SHARE
+    zoom: Sequence[float] = VIEW.zoom
+
+    def __post_init__(self) -> None:
+        for name in ("painted_share", "mosaic_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"options: {name} is {getattr(self, name)}, allowed: 0 to 1")
+        if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(
+                f"options: zoom is {list(self.zoom)}, needs two factors above 0, the smaller first"
+            )
 
     @property
     def network_size(self) -> RTMDetInsSize:
@@ -105,7 +117,7 @@ class DetectorTask:
         return detector_sample(
             random, picture, self.size, partial(self.pictures.more, random),
             self.pictures.cut_outs, painted_share=self.given.painted_share,
-            mosaic_share=self.given.mosaic_share,
+            mosaic_share=self.given.mosaic_share, zoom=(self.given.zoom[0], self.given.zoom[1]),
         )  # fmt: skip
 
     def collate(self, samples: list[DetectorSample]) -> DetectorBatch:
@@ -163,8 +175,7 @@ class PoseTask:
     ) -> dict[str, Tensor]:
         assert isinstance(network, ConvPose)
         crops, heatmaps, weights = batch
-        if not len(crops):  # only empty scenes
-            return {"location": sum(p.sum() for p in network.parameters()) * torch.tensor(0.0)}
+        # Also where there is no one: the other processes wait for what is summed over all.
         return {"location": location_loss(network.logits(crops), heatmaps, weights)}
 
     def section(self, weights: str) -> dict[str, Any]:
@@ -208,9 +219,7 @@ class SegmenterTask:
         assert isinstance(network, PointSegmenter)
         canvases, points, labels, first, masks, owners = batch
         features = network.encode(canvases)
-        if not len(points):  # only empty scenes
-            nothing = sum(part.sum() for part in features) * torch.tensor(0.0)
-            return {"entropy": nothing, "dice": nothing, "score": nothing}
+        # Also where there is no one: the other processes wait for what is summed over all.
         # index_select: adding up its gradient has one order, which part[owners] has not.
         each = tuple(part.index_select(0, owners) for part in features)
         logits, scores = network.decode(each, points, labels, first)

@@ -39,6 +39,10 @@ def joints_and_masks(people: int = 2) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(sample.joints), torch.from_numpy(sample.masks)
 
 
+def generators(people: int = 2) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(number) for number in range(people)]
+
+
 def test_a_picture_is_squeezed_as_at_work() -> None:
     picture = disc_picture(3, 2)  # 128 x 96
     sample = pose2seg_sample(np.random.default_rng(0), picture, SIDE, 3, augment=False)
@@ -70,7 +74,7 @@ def test_the_first_prompts_are_joints_and_a_point_of_the_mask() -> None:
     joints, masks = joints_and_masks()
     joints[1, :, 2] = 0  # nobody labelled them
     used = torch.zeros(2, 17, dtype=torch.bool)
-    prompts, counts = first_prompts(joints, masks, used)
+    prompts, counts = first_prompts(joints, masks, used, generators())
     assert counts.tolist() == [FIRST_JOINTS + 1, 1]
     assert used.sum(dim=1).tolist() == [FIRST_JOINTS, 0]
     taken = joints[0, used[0], :2]
@@ -86,17 +90,18 @@ def test_corrections_lie_where_the_mask_is_wrong() -> None:
     joints, masks = joints_and_masks()
     rows = torch.arange(2)
     nothing, everything = torch.full_like(masks, -9), torch.full_like(masks, 9)
+    lots = generators()
     for _ in range(20):
         used = torch.zeros(2, 17, dtype=torch.bool)
-        more = corrections(nothing, masks, joints, used, rows)
+        more = corrections(nothing, masks, joints, used, rows, lots)
         assert (more.labels == 1).all()
-        less = corrections(everything, masks, joints, used, rows)
+        less = corrections(everything, masks, joints, used, rows, lots)
         assert (less.labels == 0).all()
         for person in range(2):
             for prompts, inside in ((more, True), (less, False)):
                 x, y = (prompts.points[person, 0] / MASK_STRIDE).long().tolist()
                 assert bool(masks[person, y, x] > 0.5) == inside
-    right = corrections(masks * 20 - 10, masks, joints, used, rows)
+    right = corrections(masks * 20 - 10, masks, joints, used, rows, lots)
     assert (right.labels == 1).all(), "of a mask without a fault, another point of the person"
 
 
@@ -176,6 +181,22 @@ def test_a_narrow_network_learns() -> None:
     assert total_loss(task, 0).item() == 0, "nobody is there"
 
 
+def test_prompts_depend_on_the_person_alone() -> None:
+    """Neither on the state of a generator nor on who else is in the batch."""
+    task = narrow_task(frozen=True)
+    samples = [task.sample(number, 0) for number in (1, 2)]
+    assert [len(sample.seeds) for sample in samples] == [1, 2]
+
+    def total(*chosen: Any) -> float:
+        with torch.no_grad():
+            losses = task.losses(task.network, task.collate(list(chosen)))
+        return sum(losses.values(), torch.zeros(())).item()
+
+    alone = [total(sample) for sample in samples]
+    assert total(*samples) == pytest.approx((alone[0] + 2 * alone[1]) / 3, rel=1e-5)
+    assert [total(sample) for sample in samples] == alone
+
+
 def test_the_encoder_may_learn_too() -> None:
     task = narrow_task(frozen=False)
     total_loss(task, 1).backward()  # type: ignore[no-untyped-call]
@@ -186,7 +207,6 @@ def test_the_encoder_may_learn_too() -> None:
 
 
 def test_it_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its prompts are drawn in the loss, by the generator that a checkpoint keeps."""
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
     schedule = Schedule(2, 1, 1e-4, warmup=1, save_every=1)
     for folder, stops in (("whole", [None]), ("parts", [1, None])):

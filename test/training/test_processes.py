@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import csv
+import importlib.util
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +27,105 @@ from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.recipe import prepare, read_recipe
 
 WORKER = """
-import sys
+import json, os, sys
 from bmp_ros.training import command, trainer
 trainer.VALIDATION_BATCHES = 1
-sys.exit(command.main(sys.argv[1:]))
+for port, arguments in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
+    if command.main(arguments):
+        sys.exit(1)
 """
 VIT = {"width": 384, "depth": 1, "hidden": 64, "channels": 8}
+HRNET = {"widths": [8, 16, 32, 64], "modules": [1, 1, 1], "blocks": 1}
+HIERA = {
+    "embed_dim": 16, "heads": 1, "stages": [1, 1, 2, 1], "global_blocks": [3],
+    "windows": [8, 4, 4, 4], "position_side": 7,
+}  # fmt: skip
+DIMMED = {"mask_background": {"dim": 0.25}}
+# A recipe's name -> its network, narrower. Of the batch norms the statistics are kept.
 RECIPES: dict[str, dict[str, Any]] = {
-    # Of the head's batch norms the statistics are kept; the transformer has none.
-    "vit_pose": {"options": {"variant": VIT}, "size": [96, 128]},
-    "rtmdet_ins": {
-        "options": {"variant": {"widen": 0.125, "deepen": 0.17}, "painted_share": 0.0},
-        "size": [96, 96],
+    "maskpose": {
+        "network": "vit_pose", "size": [96, 128],
+        "options": {"variant": VIT, "skeleton": "multi_23", **DIMMED},
     },
+    "vitpose_multi": {
+        "network": "vit_pose", "size": [96, 128],
+        "options": {"variant": VIT, "skeleton": "multi_21"},
+    },
+    "pmpose": {
+        "network": "pmpose", "options": {"variant": VIT, "skeleton": "multi_23", **DIMMED},
+    },
+    "rtmdet_ins_maskout": {
+        "network": "rtmdet_ins", "size": [96, 96],
+        "options": {"variant": {"widen": 0.125, "deepen": 0.17}, "mosaic_share": 0.0},
+    },
+    "pose2seg": {
+        "network": "pose2seg", "size": [256, 256],
+        "options": {"variant": HIERA, "freeze_encoder": False, "corrections": 1},
+    },
+    "hrnet": {"network": "hrnet", "size": [64, 96], "options": {"variant": HRNET}},
+    "omnipose": {"network": "omnipose", "size": [64, 96], "options": {"variant": HRNET}},
+    "tiny_detector": {"network": "detector", "size": [96, 96]},
+    "tiny_pose": {"network": "pose"},
+    "tiny_segmenter": {"network": "segmenter", "size": [64, 64]},
 }  # fmt: skip
 
 
-def write_recipe(root: Path, network: str, **schedule: Any) -> Path:
-    write_figures(root / "figures", 6, people=2)
-    source = {"folder": "figures", "annotations": "coco.json"}
+RATES = {
+    "maskpose": 1.0, "vitpose_multi": 1.0, "tiny_pose": 1.0, "hrnet": 0.1, "omnipose": 0.1,
+    "pose2seg": 0.1,
+}  # fmt: skip
+"""Where gradients are small: weights change by far more than float32 rounds them."""
+
+
+def write_recipe(root: Path, name: str, **schedule: Any) -> Path:
+    recipe = {**RECIPES[name]}
+    multi = str(recipe.get("options", {}).get("skeleton", "")).startswith("multi")
+    sources = []
+    for data_set in ("coco", "mpii", "aic") if multi else ("coco",):
+        folder = root / data_set
+        if not folder.exists():
+            make_uneven(write_figures(folder, 6, data_set, people=2))
+        sources.append({"folder": data_set, "annotations": f"{data_set}.json"})
     steps = {
-        "steps": 5, "batch": 4, "warmup": 1, "save_every": 5, "learning_rate": 1e-2,
-        "frozen_norms": True, "optimizer": "sgd", "averaging": 0.5, **schedule,
+        "steps": 5, "batch": 4, "warmup": 1, "save_every": 5,
+        "learning_rate": RATES.get(name, 1e-2), "frozen_norms": True, "optimizer": "sgd",
+        "averaging": 0.5, "weight_decay": 0.0, **schedule,
     }  # fmt: skip
-    recipe = {
-        "network": network, "data": [source, {**source, "validation": True}],
-        "schedule": steps, **RECIPES[network],
-    }  # fmt: skip
-    file = root / f"{network}.yaml"
+    recipe |= {"data": [*sources, {**sources[0], "validation": True}], "schedule": steps}
+    file = root / f"{name}.yaml"
     file.write_text(yaml.safe_dump(recipe))
+    torch.save(first_weights(root, file), root / f"{name}.pth")
+    file.write_text(yaml.safe_dump({**recipe, "start_from": f"{name}.pth"}))
     return file
+
+
+def first_weights(root: Path, recipe: Path) -> dict[str, Any]:
+    """Random ones; a detector's boxes are no points, so that every part of its loss counts."""
+    read = read_recipe(recipe)
+    torch.manual_seed(0)
+    task, _ = prepare(read, root, root / "cache")
+    for name, parameter in task.network.named_parameters():
+        if "rtm_reg" in name and name.endswith("bias"):
+            torch.nn.init.constant_(parameter, 1.0)
+    return task.network.state_dict()
+
+
+def make_uneven(file: Path) -> None:
+    """Take people, masks and joints away, so that what losses are divided by differs from process
+    to process."""
+    document = json.loads(file.read_text())
+    for number, person in enumerate(document["annotations"]):
+        joints = person["keypoints"]
+        for joint in range(len(joints) // 3):
+            if (number + joint) % 3 == 0:
+                joints[3 * joint + 2] = 1
+            if (number + joint) % (2 + number % 4) == 0:
+                joints[3 * joint : 3 * joint + 3] = [0, 0, 0]
+        if number % 5 == 1:
+            del person["segmentation"]
+    del document["annotations"][3::4]
+    file.write_text(json.dumps(document))
 
 
 def train_alone(root: Path, recipe: Path, output: str, *more: str) -> Any:
@@ -68,58 +141,75 @@ def arguments(root: Path, recipe: Path, output: str, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def train_together(count: int, root: Path, recipe: Path, output: str, *more: str) -> Any:
-    """The same in ``count`` processes, as ``torchrun`` starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-c", WORKER, *arguments(root, recipe, output, *more)]
+def train_together(count: int, trainings: Sequence[Sequence[str]]) -> None:
+    """Commands, one after the other, each in the same ``count`` processes."""
+    given = json.dumps([(free_port(), list(each)) for each in trainings])
     running = []
     for rank in range(count):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        environment = {**os.environ, **place, **where}
+        environment = {**os.environ, **place, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", WORKER, given]
         pipe = subprocess.PIPE
         running.append(subprocess.Popen(command, env=environment, stderr=pipe, stdout=pipe))
     try:
-        for process in running:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors.decode()
+        errors = [process.communicate(timeout=600)[1].decode() for process in running]
+        assert not any(process.returncode for process in running), "\n".join(errors)
     finally:
         for process in running:
             process.kill()
-    return torch.load(root / output / "last.pth", weights_only=True)
 
 
-def first_weights(root: Path, recipe: Path) -> dict[str, Any]:
-    """Those that a training of the recipe begins with."""
-    read = read_recipe(recipe)
-    torch.manual_seed(read.schedule.seed)
-    task, _ = prepare(read, root, root / "cache")
-    return task.network.state_dict()
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def difference(first: dict[str, Any], second: dict[str, Any], start: dict[str, Any]) -> float:
     """Largest difference of two networks, in parts of what the training changed."""
     moved = max(float((first[k].double() - start[k].double()).abs().max()) for k in start)
     apart = max(float((first[k].double() - second[k].double()).abs().max()) for k in start)
-    assert moved > 1e-4, "the training changed something"
+    assert moved > 1e-3, "the training changed something"
     return apart / moved
 
 
-@pytest.mark.parametrize("network", sorted(RECIPES))
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what two processes learned of every recipe, in ``two/NAME``."""
+    root = tmp_path_factory.mktemp("together")
+    names = sorted(RECIPES)
+    if importlib.util.find_spec("sam2") is None:
+        names.remove("pose2seg")
+    train_together(2, [arguments(root, write_recipe(root, name), f"two/{name}") for name in names])
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_two_processes_learn_as_one_does(
-    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name == "pose2seg":
+        pytest.importorskip("sam2", reason="SAM's modules are those of the package sam2")
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
-    file = write_recipe(tmp_path, network)
-    start = first_weights(tmp_path, file)
-    one = train_alone(tmp_path, file, "one")
-    two = train_together(2, tmp_path, file, "two")
-    assert len(two["others"]) == 1, "the random states of the other process"
-    assert difference(one["network"], two["network"], start) < 1e-5
+    file = two / f"{name}.yaml"
+    start = torch.load(two / f"{name}.pth", weights_only=True)
+    one = train_alone(two, file, f"one/{name}")
+    both = torch.load(two / "two" / name / "last.pth", weights_only=True)
+    assert len(both["others"]) == 1, "the random states of the other process"
+    assert difference(one["network"], both["network"], start) < 1e-5
+    rows = [
+        next(csv.DictReader((two / count / name / "losses.csv").open()))
+        for count in ("one", "two")
+    ]
+    assert {k: float(v) for k, v in rows[1].items()} == pytest.approx(
+        {k: float(v) for k, v in rows[0].items()}, rel=1e-4, abs=1e-7
+    )
+
+
+def test_a_training_goes_on_in_as_many_processes(two: Path) -> None:
+    schedule = read_recipe(two / "hrnet.yaml").schedule
     with pytest.raises(ValueError, match="in 2 processes, these are 1"):
-        read_checkpoint(tmp_path / "two", read_recipe(file).schedule)
+        read_checkpoint(two / "two" / "hrnet", schedule)
 
 
 def test_parts_of_a_batch_learn_as_the_whole(
@@ -127,8 +217,8 @@ def test_parts_of_a_batch_learn_as_the_whole(
 ) -> None:
     """Of a loss whose weight is the same in all parts, as that of heatmaps is."""
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
-    file = write_recipe(tmp_path, "vit_pose")
-    start = first_weights(tmp_path, file)
+    file = write_recipe(tmp_path, "hrnet")
+    start = torch.load(tmp_path / "hrnet.pth", weights_only=True)
     whole = train_alone(tmp_path, file, "whole")
     parts = train_alone(tmp_path, file, "parts", "--accumulate", "2")
     assert difference(whole["network"], parts["network"], start) < 1e-5
