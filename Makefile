@@ -35,7 +35,7 @@ view:
 	@scripts/with_ros python -m bmp_ros view --demo --web $(ARGS)
 
 test:
-	@$(SET_UP) base ros torch synthetic dev evaluate-tracking
+	@$(SET_UP) base ros torch train synthetic dev evaluate-tracking
 	@scripts/with_ros python -m pytest -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
 
 test-fast:

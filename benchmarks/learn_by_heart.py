@@ -87,6 +87,8 @@ REDUCED: dict[str, tuple[dict[str, Any], list[int] | None, dict[str, Any]]] = {
 """Options, size and schedule by network. SAM's smallest encoder is the narrowest that a preset
 knows, and 256 pixels the smallest size; untrained, it has to learn too. The tiny networks
 (detector, pose, segmenter) are small as they are."""
+RATES = {"pose2seg": 1e-4}
+"""Of --full, where it is not 1e-3."""
 PLAIN = {
     "warmup": 10, "shape": "cosine", "layer_decay": 1.0, "averaging": 0.9, "weight_decay": 0.0,
     "optimizer": "adamw", "clip": 10.0, "warmup_from": 0.0,
@@ -178,14 +180,16 @@ def untrained_preset(root: Path) -> dict[str, Any]:
     return preset
 
 
-def full_width(name: str, batch: int, threads: int) -> bool:
+def full_width(name: str, batch: int, threads: int, side: int | None) -> bool:
     """20 steps; the checkpoint and its export as the networks of a preset."""
     recipe = read_recipe(RECIPES / f"{name}.yaml")
     values: dict[str, Any] = {"network": recipe.network, "options": dict(recipe.options)}
     values["options"].pop("freeze_backbone", None)  # nothing to start from
     values["size"] = None if recipe.size is None else list(recipe.size)
+    if side is not None and recipe.network in ("rtmdet_ins", "pose2seg"):
+        values["size"] = [side, side]
     steps = {"steps": 20, "batch": batch, "save_every": 5, "score_every": 20, "warmup": 2}
-    rate = 1e-3 if recipe.network != "pose2seg" else 1e-4
+    rate = RATES.get(recipe.network, 1e-3)
     values["schedule"] = {**PLAIN, **steps, "learning_rate": rate}
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -213,6 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(REDUCED)} (default: all)")
     parser.add_argument("--full", nargs="+", metavar="RECIPE", help="of config/training")
     parser.add_argument("--batch", type=int, default=2, help="of --full (%(default)s)")
+    parser.add_argument(
+        "--side", type=int, help="pixels of the square canvas of a detector's or SAM's --full"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
     unknown = [name for name in args.networks if name not in REDUCED]
@@ -221,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert set(REDUCED) <= set(KINDS)
     trainer.VALIDATION_BATCHES = 1  # the scores say what is asked here
     if args.full:
-        done = [full_width(name, args.batch, args.threads) for name in args.full]
+        done = [full_width(name, args.batch, args.threads, args.side) for name in args.full]
     else:
         done = [by_heart(name, args.threads) for name in args.networks or REDUCED]
     return 0 if all(done) else 1

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from bmp_ros.training.optimisation import Schedule
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (CUDA if there is one), cpu, cuda")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16", "fp16"),
-        help="of the computation; bf16 is twice as fast on processors with AVX512-BF16 or AMX",
+        help="of the computation; bf16 is faster with AVX512-BF16 or AMX and on GPUs",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare samples")
     parser.add_argument("--threads", type=int, help="of the computation (default: all cores)")
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from bmp_ros.training import processes
+    from bmp_ros.training.scoring import preset_section
     from bmp_ros.training.trainer import train
 
     if args.threads is not None:
@@ -97,14 +98,36 @@ def run(args: argparse.Namespace) -> int:
         schedule = replace(schedule, **given)
         if problems := schedule.problems():
             raise ValueError("; ".join(problems))
+        preset_section(cast(Any, task))  # refuses a size that no preset may have
+        if processes.rank() == 0:
+            print(_announcement(task, schedule, args.precision or precision, own))
         weights_file = train(
             task, schedule, args.output, device=own, precision=args.precision or precision,
             workers=args.workers, minutes=args.minutes, score=_score(task, args.output, own),
         )  # fmt: skip
         if weights_file is not None and processes.rank() == 0:
-            _write_section(task, weights_file)
+            preset = _write_preset(task, weights_file)
+            print(f"a preset that runs it beside the tiny networks: {preset}")
             print(weights_file)
     return 0
+
+
+def _announcement(task: Any, schedule: Schedule, precision: str, device: str) -> str:
+    """What is about to be trained, on how much, for how long."""
+    from bmp_ros.training.mixture import Mixture
+
+    learning = [p.numel() for p in task.network.parameters() if p.requires_grad]
+    words = f"{type(task.network).__name__}, {sum(learning) / 1e6:.1f} M parameters that learn"
+    if isinstance(task.pictures, Mixture):
+        images, kept = (
+            sum(map(len, folders)) for folders in (task.pictures.folders, task.pictures.held_out)
+        )
+        words += f"; {images} images, {kept} kept aside"
+    first = min(n for n in (schedule.save_every, schedule.score_every, schedule.steps) if n)
+    return (
+        f"{words}; {schedule.steps} steps of {schedule.batch}, {precision} on {device}; a line of "
+        f"losses first after step {first}"
+    )
 
 
 def _score(task: Any, output: Path, device: str) -> Score | None:
@@ -123,13 +146,23 @@ def _score(task: Any, output: Path, device: str) -> Score | None:
     return score
 
 
-def _write_section(task: Any, weights: Path) -> None:
-    """``section.yaml`` beside the weights: what a preset says to run them."""
+def _write_preset(task: Any, weights: Path) -> Path:
+    """``section.yaml``, what a preset says to run ``weights``, and ``preset.yaml``, the preset
+    ``tiny`` with that section; return the latter."""
     import yaml
 
+    from bmp_ros.resources import find_preset
+
     section = {task.role: task.section(str(weights.absolute()))}
-    text = yaml.safe_dump(section, sort_keys=False, default_flow_style=None)
-    (weights.parent / "section.yaml").write_text(text, encoding="utf-8")
+    preset = yaml.safe_load(find_preset("tiny").read_text(encoding="utf-8")) | section
+    preset["description"] = (
+        f"{type(task.network).__name__} as trained by bmp train, beside the tiny networks, whose "
+        "thresholds these are."
+    )
+    for name, content in (("section", section), ("preset", preset)):
+        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=95)
+        (weights.parent / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return weights.parent / "preset.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -112,7 +112,7 @@ def read_recipe(file: Path) -> Recipe:
     _known(file, "schedule", schedule, Schedule)
     if "drops" in schedule:
         schedule["drops"] = tuple(schedule["drops"])
-    schedule = replace(KINDS[network].schedule, **schedule)
+    schedule = _fitted(replace(KINDS[network].schedule, **schedule), schedule)
     if problems := schedule.problems():
         raise ValueError(f"{file}: schedule: {'; '.join(problems)}")
     precision = values.get("precision", "fp32")
@@ -139,6 +139,16 @@ def read_recipe(file: Path) -> Recipe:
         values.get("options", {}),
         longer_side,
     )
+
+
+def _fitted(schedule: Schedule, given: Mapping[str, Any]) -> Schedule:
+    """Warm-up and the steps between two validations, where a recipe does not say them, are at most
+    a tenth of the steps: the defaults are those of trainings that take days."""
+    if not isinstance(schedule.steps, int) or schedule.steps < 1:
+        return schedule  # about to be refused
+    tenth = max(1, schedule.steps // 10)
+    names = [name for name in ("warmup", "save_every") if name not in given]
+    return replace(schedule, **{name: min(getattr(schedule, name), tenth) for name in names})
 
 
 def open_folders(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,14 +20,19 @@ def append_row(file: Path, row: Mapping[str, float | str]) -> None:
 
 
 def to_tensorboard(folder: Path, step: int, row: Mapping[str, float]) -> None:
-    """Write ``row`` for TensorBoard, into ``folder/tensorboard``; where that is installed."""
+    """Write ``row`` for TensorBoard, into ``folder/tensorboard``; where that is installed.
+
+    Numbers that are not known (NaN) are left out. What an interrupted training wrote of this step
+    and later ones is no longer shown.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=step) as writer:
         for name, value in row.items():
-            writer.add_scalar(name, value, step)
+            if not math.isnan(value):
+                writer.add_scalar(name.replace("held-out ", "held-out/"), value, step)
 
 
 def keep_rows(file: Path, last: int) -> None:

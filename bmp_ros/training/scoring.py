@@ -56,14 +56,24 @@ class Answers:
     joints: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3)))
 
 
-def make_engine(task: Scored, state: Mapping[str, Tensor], device: str) -> Any:
-    """The engine of the task's role around the tensors of its network."""
-    from bmp_ros.engines.registry import Runtime, find_engine
+def preset_section(task: Scored) -> tuple[Any, Any]:
+    """The engine that a preset will name for the task, and its settings.
+
+    Raises SettingsError (a ValueError) for what no preset may say, such as a size out of range.
+    """
+    from bmp_ros.engines.registry import find_engine
     from bmp_ros.fields import settings_from_mapping
 
     section = task.section("in training")
     declared = find_engine(task.role, section.pop("engine"))
-    settings: Any = settings_from_mapping(declared.options, section, task.role)
+    return declared, settings_from_mapping(declared.options, section, task.role)
+
+
+def make_engine(task: Scored, state: Mapping[str, Tensor], device: str) -> Any:
+    """The engine of the task's role around the tensors of its network."""
+    from bmp_ros.engines.registry import Runtime
+
+    declared, settings = preset_section(task)
     return declared.build(settings, dict(state), Runtime(device))
 
 

@@ -287,6 +287,8 @@ class OmniPoseTask(TopDownTask):
     """OmniPose: wide peaks around the true place, uncut."""
 
     default_variant = "w48"
+    least_batch = 2
+    """Its global pooling leaves one value per sample to a batch norm."""
 
     def grid_of(self, size: Size) -> Grid:
         sigma = 1.0 if size[1] <= 128 else 3.0

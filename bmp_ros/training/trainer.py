@@ -189,7 +189,8 @@ def train(
     steps, and the training is done when either is over; such a training cannot be repeated. What
     it has spent before an interruption counts. score: called every ``schedule.score_every`` steps.
     Returns the file of the averaged weights, or None when stopped before the end.
-    Raises ValueError when the folder holds a training with another schedule.
+    Raises ValueError when the folder holds a training with another schedule, and for a batch that
+    is smaller in each process and part than the task's ``least_batch``.
     """
     if minutes is not None and not minutes > 0:
         raise ValueError(f"--minutes is {minutes}, it must be above 0")
@@ -202,6 +203,7 @@ def train(
     if state is not None:
         training.restore(state)
         if processes.rank() == 0:
+            print(f"{task.name}: goes on after step {training.step} of {schedule.steps}")
             keep_rows(folder / "losses.csv", training.step)
     if precision == "bf16" and device == "cpu":
         _keep_depthwise_single(training.network)
@@ -209,6 +211,13 @@ def train(
     clock = _Clock(minutes, 0.0 if state is None else float(state.get("seconds", 0.0)))
     numbers = processes.Numbers(training.step, last, schedule.batch, schedule.accumulate)
     numbers.ended = clock.over >= 1
+    least = getattr(task, "least_batch", 1)
+    if numbers.size < least and not schedule.frozen_norms:
+        raise ValueError(
+            f"batch is {schedule.batch}, which is {numbers.size} for each process and part: "
+            f"{type(task.network).__name__} needs {least} at least, since it has a batch norm "
+            "over one value per sample; enlarge batch, or say frozen_norms: true"
+        )
     batches = iter(_batches(task, schedule, numbers, workers, pinned=device.startswith("cuda")))
     if state is not None:  # last: nothing before the first step may draw from them any more
         set_random_states(state["random"])
@@ -223,7 +232,7 @@ def train(
         numbers.ended = over >= 1
         training.take(parts, over)
         progress.update()
-        if training.step % schedule.save_every == 0:
+        if _is_due(training.step, schedule, score):
             _save(training, clock, saved, score)
             saved = training.step
     if training.step > saved:
@@ -254,6 +263,12 @@ class _Clock:
     def over(self) -> float:
         """Share of the time that is over."""
         return 0.0 if self.minutes is None else self.seconds / (60 * self.minutes)
+
+
+def _is_due(step: int, schedule: Schedule, score: Score | None) -> bool:
+    """Whether ``step`` is followed by a checkpoint: scores are due between two as well."""
+    scored = score is not None and schedule.score_every and step % schedule.score_every == 0
+    return bool(step % schedule.save_every == 0 or scored)
 
 
 def _save(training: _Training, clock: _Clock, saved: int, score: Score | None) -> None:

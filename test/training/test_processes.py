@@ -12,11 +12,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from discs import disc_picture
 from figures import write_figures
 
 from bmp_ros.training import processes, trainer
@@ -237,6 +239,45 @@ def test_each_process_has_its_part_of_every_batch(monkeypatch: pytest.MonkeyPatc
     assert numbers(1, 2, 2) == [10, 11, 14, 15, 18, 19, 22, 23]
     with pytest.raises(ValueError, match="batch is 8.*processes, 3"):
         numbers(0, 3, 1)
+
+
+@pytest.mark.parametrize("name", ["pose", "segmenter"])
+def test_a_process_without_people_takes_part_in_every_sum(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the others wait for it, or take its gradients for a sum."""
+    from bmp_ros.training import pose_loss, segmenter_loss
+    from bmp_ros.training.tasks import make_task
+
+    class Discs:
+        cut_outs = None
+
+        def __init__(self, people: int) -> None:
+            self.people = people
+
+        def draw(self, number: int, seed: int, validation: bool) -> Any:
+            return np.random.default_rng(number), disc_picture(number, self.people)
+
+    sums: list[float] = []
+
+    def counted(weight: Any, like: torch.Tensor, least: float = 1.0) -> torch.Tensor:
+        sums.append(float(weight))
+        return shared_weight(weight, like, least)
+
+    for module in (pose_loss, segmenter_loss):
+        monkeypatch.setattr(module, "shared_weight", counted)
+    size = None if name == "pose" else (64, 64)
+    totals = []
+    for people in (2, 0):
+        task = make_task(name, cast(Any, Discs(people)), size)
+        task.network.train()
+        losses = task.losses(task.network, task.collate([task.sample(n, 0) for n in range(2)]))
+        totals.append(torch.stack(list(losses.values())).sum())
+    assert len(sums) == 2 and sums[0] > 0 and sums[1] == 0
+    assert totals[0] > 0 and totals[1] == 0
+    totals[1].backward()
+    assert all(p.grad is not None and not p.grad.any() for p in task.network.parameters())
+    assert all(buffer.isfinite().all() for buffer in task.network.buffers())
 
 
 def test_weights_are_never_below_the_least() -> None:

@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from photographs import write_photographs
 
+from bmp_ros.engines import build_loop
 from bmp_ros.synthetic.dataset import gather_annotations
 from bmp_ros.training import trainer
 from bmp_ros.training.coco_pictures import NEVER_TRAINED
@@ -46,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["detector", "pose", "segmenter"])
 def test_a_recipe_trains_and_goes_on(
-    name: str, root: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
     monkeypatch.setattr("bmp_ros.training.pose_samples.LEAST_HEIGHT", 5.0)
@@ -60,6 +62,11 @@ def test_a_recipe_trains_and_goes_on(
     weights = torch.load(root / "out" / f"{name}.pth", weights_only=True)
     assert all(value.isfinite().all() for value in weights.values())
     assert main([str(file), "--output", str(root / "out"), *options]) == 0, "nothing left to do"
+    said = capsys.readouterr().out
+    assert "10 images, 2 kept aside; 4 steps of 2, fp32 on cpu" in said
+    assert "goes on after step 4 of 4" in said
+    image = np.full((96, 128, 3), 90, np.uint8)
+    build_loop(root / "out" / "preset.yaml", "cpu", iterations=1)(image)
 
 
 def test_folders_are_drawn_by_weight(root: Path) -> None:
@@ -94,6 +101,41 @@ def test_folders_are_drawn_by_weight(root: Path) -> None:
 def test_mistakes_are_named(changes: dict[str, Any], words: str, root: Path) -> None:
     with pytest.raises(ValueError, match=words):
         read_recipe(write_recipe(root, **changes))
+
+
+def test_a_short_training_is_validated_ten_times(root: Path) -> None:
+    """The defaults of the published networks are those of trainings that take days."""
+    short = read_recipe(write_recipe(root, network="vit_pose", schedule={"steps": 300}, size=None))
+    assert (short.schedule.save_every, short.schedule.warmup) == (30, 30)
+    own = {"steps": 300, "save_every": 100, "warmup": 200}
+    own_words = read_recipe(write_recipe(root, network="vit_pose", schedule=own, size=None))
+    assert (own_words.schedule.save_every, own_words.schedule.warmup) == (100, 200)
+
+
+def test_what_no_preset_could_run_is_refused_before_the_first_step(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sam2", reason="SAM's modules are those of the package sam2")
+    options = {"variant": "t"}
+    file = write_recipe(root, network="pose2seg", size=[128, 128], options=options)
+    place = ["--root", str(root), "--cache", str(root / "cache"), "--output", str(root / "out")]
+    assert main([str(file), *place]) == 1
+    assert "image_size is 128, allowed: a whole number from 256" in capsys.readouterr().err
+    assert not (root / "out" / "losses.csv").exists()
+
+
+def test_a_batch_too_small_for_its_norms_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"variant": {"widths": [8, 16, 32, 64], "modules": [1, 1, 1], "blocks": 1}}
+    schedule = {"steps": 1, "batch": 4, "accumulate": 4}
+    file = write_recipe(
+        root, network="omnipose", size=[64, 96], options=options, schedule=schedule,
+        pasted_share=0.0,
+    )  # fmt: skip
+    place = ["--root", str(root), "--cache", str(root / "cache"), "--output", str(root / "out")]
+    assert main([str(file), *place]) == 1
+    assert "1 for each process and part: OmniPose needs 2 at least" in capsys.readouterr().err
 
 
 def test_nothing_kept_aside_is_refused(root: Path) -> None:

@@ -197,6 +197,46 @@ def test_the_best_weights_are_kept_beside_the_last_ones(tmp_path: Path) -> None:
     assert [float(row["AP"]) for row in rows] == list(scores.values())
 
 
+def test_scores_are_due_between_two_checkpoints_as_well(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        steps.append(step)
+        return {"AP": 0.5}
+
+    train(Line(), replace(SCHEDULE, save_every=30, score_every=15), tmp_path, score=score)
+    assert steps == [15, 30, 40]
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert [row["step"] for row in rows] == ["15", "30", "40"]
+
+
+def test_tensorboard_shows_every_number_of_a_training(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs requirements/train.txt")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    scores = {20: 0.25, 40: 0.5}
+    schedule = replace(SCHEDULE, score_every=20)
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        return {"AP": scores[step]}
+
+    train(Line(), schedule, tmp_path, stop_after=20, score=score)
+    checkpoint = (tmp_path / "last.pth").read_bytes()
+    train(Line(), schedule, tmp_path, stop_after=30, score=score)
+    (tmp_path / "last.pth").write_bytes(checkpoint)  # killed: what came after is done again
+    train(Line(), schedule, tmp_path, score=score)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    names = {"learning_rate": "learning_rate", "square": "square"}
+    names["held-out/square"] = "held-out square"
+    assert set(events.Tags()["scalars"]) == {*names, "AP"}
+    for tag, column in names.items():
+        shown = {event.step: event.value for event in events.Scalars(tag)}
+        assert shown == pytest.approx({int(row["step"]): float(row[column]) for row in rows})
+    assert {event.step: event.value for event in events.Scalars("AP")} == scores
+
+
 def test_half_precision_scales_its_loss(tmp_path: Path) -> None:
     """Gradients that half precision cannot hold are learned from all the same."""
 

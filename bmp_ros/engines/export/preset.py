@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -58,10 +59,11 @@ def export_preset(
     """Write ``<role>.onnx`` (and parts) for every network, and ``<preset>.yaml``, into ``output``.
 
     precision: fp16-weights, fp32: how weights are stored, the graphs compute in fp32; fp16: they
-    compute in fp16 (`bmp_ros.engines.export.half`); int8: they are quantised, see `Calibration`,
-    and engines ``onnx`` are taken as they are. weights_of: a state dict, or the path of an
-    ``onnx`` engine's file; None: the files that the preset names. loop_settings: of the loop that
-    calibrates; None: the preset's. tell: called before each file.
+    compute in fp16 (`bmp_ros.engines.export.half`); int8: they are quantised, see `Calibration`.
+    Engines ``onnx`` are taken as they are, if something else is exported or quantised.
+    weights_of: a state dict, or the path of an ``onnx`` engine's file; None: the files that the
+    preset names. loop_settings: of the loop that calibrates; None: the preset's. tell: called
+    before each file.
     Files appear when all networks passed: an export that fails leaves ``output`` as it was.
     Raises ExportRefused (see `compare`, `quantise_preset`), ValueError (an engine without export,
     a folder with the export of another preset, an unknown precision, int8 without images, or
@@ -98,8 +100,9 @@ def _check(preset: Preset, precision: str, calibration: Calibration | None) -> N
             if calibration is None
             else f"--calibrate is for --precision int8, the precision is {precision}"
         )
+    some = any(choice.declaration.export is not None for choice in preset.engines.values())
     for role, choice in preset.engines.items():
-        taken = choice.engine == "onnx" and precision == "int8"
+        taken = choice.engine == "onnx" and (some or precision == "int8")
         if choice.declaration.export is None and not taken:
             can = sorted({each.engine.name for each in built_in() if each.engine.export})
             raise ValueError(
@@ -135,7 +138,7 @@ def _write_networks(
         weights = weights_of(choice)
         if choice.engine == "onnx":
             options = {k: v for k, v in asdict(choice.settings).items() if k != "weights"}
-            cosines |= _copy_network(weights, first)
+            cosines |= _copy_network(weights, first, precision, tell)
         else:
             assert choice.declaration.export is not None
             tensors = load_state_dict(weights) if isinstance(weights, Path) else weights
@@ -165,11 +168,20 @@ def _write_network(
     return written
 
 
-def _copy_network(origin: Path, first: Path) -> dict[str, dict[str, float]]:
-    """Copy the files of an export, their weights in fp32, to the names that they have here."""
+def _copy_network(
+    origin: Path, first: Path, precision: str, tell: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """Copy the files of an export to the names that they have here; to be quantised with their
+    weights in fp32."""
     onnx = import_onnx()
     copied: dict[str, dict[str, float]] = {}
     for path in graph_files(origin):
+        target = first.with_name(first.stem + path.name.removeprefix(origin.stem))
+        copied[target.name] = {}
+        if precision != "int8":
+            tell(f"{target.name}: {path}, as it is")
+            shutil.copyfile(path, target)
+            continue
         model = onnx.load(str(path))
         facts = {item.key: item.value for item in model.metadata_props}
         if Card.from_metadata(facts, path).precision != "fp32":
@@ -177,9 +189,7 @@ def _copy_network(origin: Path, first: Path) -> dict[str, dict[str, float]]:
                 f"{path} computes in fp16 and cannot be quantised; export it with --precision fp32"
             )
         widen_weights(model)
-        target = first.with_name(first.stem + path.name.removeprefix(origin.stem))
         onnx.save(model, str(target))
-        copied[target.name] = {}
     return copied
 
 

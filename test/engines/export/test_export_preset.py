@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,9 +13,11 @@ torch = pytest.importorskip("torch", reason="exports come from torch")
 pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
 
 from bmp_ros.cli.main import main  # noqa: E402
+from bmp_ros.engines import build_loop  # noqa: E402
 from bmp_ros.engines.export import check  # noqa: E402
 from bmp_ros.engines.export.preset import export_preset  # noqa: E402
 from bmp_ros.engines.presets import load_preset  # noqa: E402
+from bmp_ros.resources import tiny_network  # noqa: E402
 from bmp_ros.weights.errors import WeightsMissing  # noqa: E402
 
 FILES = [
@@ -87,6 +90,29 @@ def test_an_engine_without_export(native: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detector has engine 'mmdet'.*rtmdet_ins.*vit_pose"):
         export_preset(preset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_networks_that_are_exported_already_are_taken_as_they_are(
+    native: Path, tmp_path: Path
+) -> None:
+    """As of a preset in which one network was trained anew and the others came exported."""
+    content = yaml.safe_load(native.read_text())
+    for role in ("detector", "segmenter"):
+        content[role] = {"engine": "onnx", "weights": f"tiny/{role}"}
+    pose = content["pose_estimator"]
+    pose["weights"] = str(native.parent / pose["weights"])
+    path = tmp_path / "preset.yaml"
+    path.write_text(yaml.safe_dump(content))
+    files = export_preset(load_preset(path), tmp_path / "out")
+    tiny = tiny_network("detector").parent
+    names = {file.path.name for file in files}
+    assert "pose_estimator.onnx" in names and len(names) == 5
+    for name in names - {"pose_estimator.onnx"}:
+        assert (tmp_path / "out" / name).read_bytes() == (tiny / name).read_bytes()
+    image = np.full((96, 128, 3), 90, np.uint8)
+    build_loop(tmp_path / "out" / "preset.yaml", "cpu", iterations=1)(image)
+    with pytest.raises(ValueError, match="engine 'onnx', which cannot be exported"):
+        export_preset(load_preset("tiny"), tmp_path / "again")
 
 
 def test_weights_that_are_missing(native: Path, tmp_path: Path) -> None:
