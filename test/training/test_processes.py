@@ -63,7 +63,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "pose2seg": {
         "network": "pose2seg", "size": [256, 256],
-        "options": {"variant": HIERA, "freeze_encoder": False, "corrections": 1},
+        "options": {"variant": HIERA, "freeze_encoder": True, "corrections": 1},
     },
     "hrnet": {"network": "hrnet", "size": [64, 96], "options": {"variant": HRNET}},
     "omnipose": {"network": "omnipose", "size": [64, 96], "options": {"variant": HRNET}},
@@ -208,7 +208,7 @@ def test_two_processes_learn_as_one_does(
     )
 
 
-def test_a_training_goes_on_in_as_many_processes(two: Path) -> None:
+def test_two_processes_go_on_as_two(two: Path) -> None:
     schedule = read_recipe(two / "hrnet.yaml").schedule
     with pytest.raises(ValueError, match="in 2 processes, these are 1"):
         read_checkpoint(two / "two" / "hrnet", schedule)
