@@ -2,7 +2,7 @@
 """How much of people stays visible in anonymised recordings, on clips whose truth is known.
 
     python -m bmp_ros.synthetic.tracking_clips \
-        --output DIR --set test --clips 1 --seconds 4 --fps 15
+        --output DIR --set test --clips 2 --seconds 4 --fps 15
     python benchmarks/anonymised.py DIR [--preset tiny]
 
 Detections are the truth, masks, boxes and joints shifted by up to ``--shift`` pixels, some of them
