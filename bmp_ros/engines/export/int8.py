@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exported graphs in int8: static quantisation, per channel, by what the networks see.
+"""Exported graphs in int8, per channel: convolutions statically, matrix products dynamically.
 
 The fp32 export runs on images like those of the camera, once, and the inputs of every graph are
 kept: a pose network sees the crops of the people who are found there. onnxruntime measures the
-range of every tensor on them and puts integer convolutions and products in the place of those in
-float (Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", CVPR 2018). The last layer of each output stays in fp32: its
-values are coordinates and logits, which 256 steps would round visibly.
+range of every tensor before a convolution on them and puts integer convolutions in the place of
+those in float (static quantisation: Jacob et al., "Quantization and Training of Neural Networks
+for Efficient Integer-Arithmetic-Only Inference", CVPR 2018). Matrix products with weights, of
+transformers above all, measure the range of their input in every run (dynamic quantisation): what
+passes there has a few large values in some images, and fp32 between the layers costs less than
+rounding everything to stored ranges. The last layer of each output stays in fp32: its values are
+coordinates and logits, which 256 steps would round visibly.
 
 Images that were not measured decide whether the result is good enough (`agreement`).
 """
@@ -41,8 +44,9 @@ MOST_RUNS = 200
 """Of a graph whose inputs are kept."""
 HELD_OUT = 4
 """Every so many images one is not measured, but compared."""
-QUANTISED = ("Conv", "Gemm", "MatMul")
-"""Operators in int8; what lies between them stays in float."""
+STATIC, DYNAMIC = ("Conv",), ("Gemm", "MatMul")
+"""Operators in int8, with ranges that were measured and with those of the moment; what lies
+between them stays in float."""
 
 
 @dataclass(frozen=True)
@@ -260,44 +264,57 @@ def quantise(source: Path, target: Path, samples: Sequence[Path]) -> tuple[int, 
     model = onnx.load(str(source))
     card = {each.key: each.value for each in model.metadata_props}
     widen_weights(model)
-    names = [each.name for each in model.graph.input]
+    operators = {node.op_type for node in model.graph.node}
+    last = last_layers(model.graph)
+    how = {"per_channel": True, "reduce_range": True}
     with _silent():
-        quantization.quantize_static(
-            onnx.shape_inference.infer_shapes(model),
-            str(target),
-            _Reader(samples, names),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED),
-            activation_type=quantization.QuantType.QUInt8,
-            per_channel=True,
-            reduce_range=True,
-            nodes_to_exclude=last_layers(model.graph),
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-            # Products of two computed tensors (attention) stay in float.
-            extra_options={"MatMulConstBOnly": True},
-        )
-    written = onnx.load(str(target))
-    del written.metadata_props[:]
-    written.metadata_props.add(key=METADATA_KEY, value=card[METADATA_KEY])
-    onnx.save(written, str(target))
-    return layers_in_int8(written.graph)
+        if operators.intersection(STATIC):
+            quantization.quantize_static(
+                onnx.shape_inference.infer_shapes(model),
+                str(target),
+                _Reader(samples, [each.name for each in model.graph.input]),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=list(STATIC),
+                activation_type=quantization.QuantType.QUInt8,
+                nodes_to_exclude=last,
+                calibrate_method=quantization.CalibrationMethod.MinMax,
+                **how,
+            )
+            model = onnx.load(str(target))
+        if operators.intersection(DYNAMIC):
+            quantization.quantize_dynamic(
+                model,
+                str(target),
+                op_types_to_quantize=["MatMul"],  # a Gemm becomes one, with this ending
+                nodes_to_exclude=[*last, *(f"{name}_MatMul" for name in last)],
+                # Products of two computed tensors (attention) stay in float.
+                extra_options={"MatMulConstBOnly": True},
+                **how,
+            )
+            model = onnx.load(str(target))
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA_KEY, value=card[METADATA_KEY])
+    onnx.save(model, str(target))
+    return layers_in_int8(model.graph)
 
 
 def layers_in_int8(graph: Any) -> tuple[int, int]:
-    """How many layers have no input in float, and how many there are."""
+    """How many layers compute with integers, and how many there are."""
     stored = {name for node in graph.node if node.op_type == "DequantizeLinear"
               for name in node.output}  # fmt: skip
-    layers = [node for node in graph.node if node.op_type in QUANTISED]
-    return sum(all(name in stored for name in node.input) for node in layers), len(layers)
+    products = sum(node.op_type == "MatMulInteger" for node in graph.node)
+    layers = [node for node in graph.node if node.op_type in (*STATIC, *DYNAMIC)]
+    static = sum(all(name in stored for name in node.input) for node in layers)
+    return static + products, len(layers) + products
 
 
 def last_layers(graph: Any) -> list[str]:
-    """Names of the nodes that `QUANTISED` names and that no other such node comes after."""
+    """Names of the layers (`STATIC`, `DYNAMIC`) that no other layer comes after."""
     last = []
     leading: set[str] = set()  # tensors from which such a node is reached
     for node in reversed(graph.node):
         leads = any(name in leading for name in node.output)
-        layer = node.op_type in QUANTISED
+        layer = node.op_type in (*STATIC, *DYNAMIC)
         if layer and not leads:
             last.append(node.name)
         if layer or leads:

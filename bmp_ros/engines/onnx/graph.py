@@ -39,7 +39,7 @@ class Graph:
         wanted = providers(target)
         if target.tensorrt:
             wanted = providers(target, _tensorrt_options(path, target))
-        self._session = _session(path, session_options(target), wanted)
+        self._session = _session(path, session_options(target, path), wanted)
         used = self._session.get_providers()
         missing = [name for name, _ in wanted if name not in used]
         if missing:
@@ -111,7 +111,7 @@ def _tensorrt_options(path: Path, target: Target) -> dict[str, Any]:
     """What TensorRT needs to know of one file: shapes, format, where its engine is kept."""
     from bmp_ros.weights.zoo import models_dir
 
-    unread = _session(path, session_options(target), [("CPUExecutionProvider", {})])
+    unread = _session(path, session_options(target, path), [("CPUExecutionProvider", {})])
     card = _card(unread, path)
     inputs = {value.name: value.shape for value in unread.get_inputs()}
     index = int(target.device.partition(":")[2])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="exports come from torch")
 onnx = pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="quantising needs onnxruntime")
 from random_weights import drawn_image  # noqa: E402
 
 from bmp_ros.cli.main import main  # noqa: E402
@@ -24,14 +26,15 @@ from bmp_ros.engines.export.agreement import Calls, agreement  # noqa: E402
 from bmp_ros.engines.export.check import ExportRefused  # noqa: E402
 from bmp_ros.engines.export.int8 import (  # noqa: E402
     MOST_IMAGES,
-    QUANTISED,
     Calibration,
     calibration_images,
     last_layers,
     layers_in_int8,
+    quantise,
 )
 from bmp_ros.engines.export.preset import export_preset  # noqa: E402
 from bmp_ros.engines.export.write import widen_weights  # noqa: E402
+from bmp_ros.engines.onnx.card import METADATA_KEY  # noqa: E402
 from bmp_ros.engines.presets import load_preset  # noqa: E402
 from bmp_ros.loop.frame import Frame  # noqa: E402
 from bmp_ros.loop.protocols import Detections, Poses, Segments  # noqa: E402
@@ -182,7 +185,59 @@ def test_shared_and_halved_weights_become_weights_of_their_own() -> None:
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, weight)
     assert last_layers(model.graph) == ["second", "first"]
-    assert set(QUANTISED) >= {"Conv", "MatMul"}
+
+
+def test_products_with_weights_measure_their_input_and_the_others_stay(tmp_path: Path) -> None:
+    """A patch of a transformer: convolution, two products with weights, attention, output."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "kernel": rng.normal(size=(8, 3, 2, 2)), "key": rng.normal(size=(8, 8)),
+        "value": rng.normal(size=(8, 8)), "bias": rng.normal(size=8),
+        "shape": np.array([1, 8, -1]), "out": rng.normal(size=(8, 4)),
+    }  # fmt: skip
+    stored = [
+        onnx.numpy_helper.from_array(
+            value.astype(np.int64 if name == "shape" else np.float32), name
+        )
+        for name, value in weights.items()
+    ]
+    node = onnx.helper.make_node
+    nodes = [
+        node("Conv", ["image", "kernel"], ["patches"], "patch", strides=[2, 2]),
+        node("Reshape", ["patches", "shape"], ["rows"], "rows"),
+        node("Transpose", ["rows"], ["tokens"], "tokens", perm=[0, 2, 1]),
+        node("MatMul", ["tokens", "key"], ["keys"], "key"),
+        node("Transpose", ["tokens"], ["turned"], "turned", perm=[0, 2, 1]),
+        node("MatMul", ["keys", "turned"], ["likeness"], "attention"),
+        node("Softmax", ["likeness"], ["weights"], "softmax", axis=-1),
+        node("MatMul", ["weights", "keys"], ["mixed"], "mix"),
+        node("MatMul", ["mixed", "value"], ["values"], "value"),
+        node("MatMul", ["values", "out"], ["answer"], "last"),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes, "patch",
+        [onnx.helper.make_tensor_value_info("image", floats, [1, 3, 8, 8])],
+        [onnx.helper.make_tensor_value_info("answer", floats, [1, 16, 4])], stored,
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    model.metadata_props.add(key=METADATA_KEY, value="{}")
+    source, target, sample = (tmp_path / name for name in ("a.onnx", "b.onnx", "0.npz"))
+    onnx.save(model, str(source))
+    image = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
+    np.savez(sample, image=image)
+    assert quantise(source, target, [sample]) == (3, 6)
+    kinds = Counter(each.op_type for each in onnx.load(str(target)).graph.node)
+    assert (kinds["Conv"], kinds["MatMulInteger"], kinds["MatMul"]) == (1, 2, 3)
+    answers = [
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
+            None, {"image": image}
+        )[0]
+        for path in (source, target)
+    ]
+    difference = np.abs(answers[1] - answers[0]).max() / np.abs(answers[0]).max()
+    assert 0 < difference < 0.05
 
 
 # ---------------------------------------------------------------- agreement

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from bmp_ros.engines.onnx import target
 from bmp_ros.engines.onnx.target import (
+    LARGE_FILE,
     Target,
     available_threads,
     onnx_device,
@@ -80,9 +82,19 @@ def test_tensorrt_that_cannot_be_had(machine) -> None:
         providers(Target("cpu", tensorrt=True))
 
 
-def test_threads() -> None:
+def test_threads(tmp_path: Path) -> None:
     assert 1 <= available_threads() <= (os.cpu_count() or 1)
-    assert session_options(Target()).intra_op_num_threads == available_threads()
-    options = session_options(Target(threads=3))
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(b"small")
+    assert session_options(Target(), path).intra_op_num_threads == available_threads()
+    options = session_options(Target(threads=3), path)
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.enable_cpu_mem_arena
+
+
+def test_large_graphs_keep_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    with path.open("wb") as file:
+        file.truncate(LARGE_FILE)
+    assert not session_options(Target(), path).enable_cpu_mem_arena
