@@ -25,43 +25,55 @@ from bmp_ros.engines.top_down_pose import TopDownPoseEstimator
 from bmp_ros.loop.bmp_loop import BMPLoop
 
 
-def competitors(loop: BMPLoop, scene: Scene) -> tuple[Schedule, Schedule]:
-    """Our schedule and the published one around the engines of ``loop``.
+def competitors(
+    loop: BMPLoop, scene: Scene, published_loop: BMPLoop | None = None
+) -> tuple[Schedule, Schedule]:
+    """Our schedule around the engines of ``loop``, the published one around the same ones.
 
-    Raises ValueError when the detector finds no person in the scene.
+    published_loop: the engines of the published one, where they are others.
+    Raises ValueError when a detector finds no person in the scene.
     """
-    thresholds = score_thresholds(loop.detector, scene)
-    estimator, segmenter = loop.pose_estimator, loop.segmenter
+    other = published_loop or loop
+    estimator = other.pose_estimator
     published_estimator = (
         FullImageDimmingEstimator(estimator)
         if isinstance(estimator, TopDownPoseEstimator) and estimator.decoding is DECODINGS["udp"]
         else OneByOneEstimator(estimator)
     )
-    scripted = None if segmenter is None else ScriptedSegmenter(segmenter, scene)
     ours = BMPLoop(
-        ScriptedDetector(loop.detector, scene, thresholds),
-        ScriptedPoseEstimator(estimator, scene),
-        scripted,
+        ScriptedDetector(loop.detector, scene, score_thresholds(loop.detector, scene)),
+        ScriptedPoseEstimator(loop.pose_estimator, scene),
+        None if loop.segmenter is None else ScriptedSegmenter(loop.segmenter, scene),
         loop.settings,
     )
+    thresholds = score_thresholds(other.detector, scene)
     published = PublishedLoop(
-        ScriptedDetector(FullSizeMasksDetector(loop.detector), scene, thresholds),
+        ScriptedDetector(FullSizeMasksDetector(other.detector), scene, thresholds),
         ScriptedPoseEstimator(published_estimator, scene),
-        None if scripted is None else OneByOneSegmenter(scripted),
-        loop.settings,
+        None
+        if other.segmenter is None
+        else OneByOneSegmenter(ScriptedSegmenter(other.segmenter, scene)),
+        other.settings,
     )
     return Schedule("ours", ours.run), Schedule("published", published.run)
 
 
 def measure(
-    loop: BMPLoop, scene: Scene, frames: int, warm_up: int, *, count: bool
+    loop: BMPLoop,
+    scene: Scene,
+    frames: int,
+    warm_up: int,
+    *,
+    count: bool,
+    published_loop: BMPLoop | None = None,
 ) -> dict[str, Any]:
     """Run both schedules in turn and return everything that `bmp bench` prints and writes.
 
     count: for networks in PyTorch. ``gflop``: floating-point operations of the networks in one
-    frame, in units of 10^9 (a multiplication with its addition counts as two).
+    frame, in units of 10^9 (a multiplication with its addition counts as two). published_loop: see
+    `competitors`.
     """
-    ours, published = competitors(loop, scene)
+    ours, published = competitors(loop, scene, published_loop)
     gflop = {each.name: _gflop(each, scene) for each in (ours, published)} if count else {}
     result = alternate(ours, published, scene, frames, warm_up - 1 if count else warm_up)
     for name, operations in gflop.items():

@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--int8", action="store_true", help="of --onnxruntime: quantised networks (docs/export.md)"
     )
     parser.add_argument(
+        "--published-fp32",
+        action="store_true",
+        help="of --random-weights: the published order of work runs in PyTorch and fp32, as it "
+        "was published, whatever ours runs in; default: both run the same networks",
+    )
+    parser.add_argument(
         "--canvas",
         metavar="PIXELS",
         help="of the detector, instead of the preset's: a side, or WIDTHxHEIGHT",
@@ -92,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.int8 and not args.onnxruntime:
         raise ValueError("--int8 is for --random-weights --onnxruntime")
+    if args.published_fp32 and not args.random_weights:
+        raise ValueError("--published-fp32 is for --random-weights")
     if args.onnxruntime and (args.compile or args.precision != "fp32"):
         raise ValueError("--onnxruntime goes without --compile and --precision")
     if args.json:  # found out now rather than after the work
@@ -103,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     result["preset"] = args.preset
     result["weights"] = "untrained" if args.random_weights else "as in the preset"
     result["precision"] = "int8" if args.int8 else args.precision
+    result["published_precision"] = "fp32" if args.published_fp32 else result["precision"]
     _print(result)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -120,7 +129,7 @@ def _time(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, A
         libraries = {"onnxruntime"}
     threads = args.threads or available_threads()
     versions = []
-    if "torch" in libraries:
+    if "torch" in libraries or args.published_fp32:
         import torch
 
         if args.threads:
@@ -151,7 +160,15 @@ def _time(args: argparse.Namespace, preset: Preset, scene: Scene) -> dict[str, A
             size = {"input_size": preset.detector.settings.input_size}
             with_threads["detector"] = {**with_threads.get("detector", {}), **size}
         loop = build_loop(args.preset, args.device, **how, **with_threads)
-    result = measure(loop, scene, args.frames, args.warm_up, count="torch" in libraries)
+    published = None
+    if args.published_fp32:
+        from bmp_ros.benchmark.untrained import untrained_loop
+
+        published = untrained_loop(preset, args.device, "fp32", compile=False)
+    result = measure(
+        loop, scene, args.frames, args.warm_up, count="torch" in libraries,
+        published_loop=published,
+    )  # fmt: skip
     return {
         **result,
         "canvas": canvas_of(loop.detector),
@@ -187,6 +204,8 @@ def _print(result: dict[str, Any]) -> None:
         f"({picture['found_in_second_iteration']} of them found in the second iteration), median "
         f"of {result['frames']} frames, input sha256 {picture['sha256'][:12]}"
     )
+    if result["published_precision"] != result["precision"]:
+        print("the published order of work in PyTorch, fp32")
     if result["canvas"]:
         print(f"largest canvas of the detector {result['canvas']}")
     ours, published = result["ours"], result["published"]

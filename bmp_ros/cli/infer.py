@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bmp_ros.offline.infer_files import Wanted
     from bmp_ros.offline.sources import Source
 
+MOST_AT_ONCE = 64
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -69,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="detector",
         help="of --boxes: images that FILE says nothing of are for the detector, or nobody is "
         "looked for in them (%(default)s)",
+    )
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="images in the networks at a time (default: on a CPU one per core for small ONNX "
+        "networks such as those of tiny, else 1)",
     )
     parser.add_argument("--count", type=int, help="stop after so many images and frames")
     parser.add_argument("--json", action="store_true", help="write results.json")
@@ -131,7 +140,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from bmp_ros import __version__
     from bmp_ros.engines import build_loop
+    from bmp_ros.engines.at_once import share_cores
     from bmp_ros.engines.pipeline import by_names, detector_size
+    from bmp_ros.engines.presets import load_preset
+    from bmp_ros.engines.registry import ROLES
     from bmp_ros.fields import settings_from_mapping
     from bmp_ros.image_files import shown_name
     from bmp_ros.offline.box_file import BoxFile
@@ -167,6 +179,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--rate is {args.rate:g}, must be above 0 and at most 1000 hertz")
     if args.count is not None and args.count < 1:
         raise ValueError(f"--count is {args.count}, must be at least 1")
+    if args.at_once is not None and not 1 <= args.at_once <= MOST_AT_ONCE:
+        raise ValueError(f"--at-once is {args.at_once}, must be 1 to {MOST_AT_ONCE} images")
+    if args.detection_interval is not None and args.at_once is not None:
+        raise ValueError(
+            "--at-once does not go with --detection-interval, where each image needs what was "
+            "found in the one before"
+        )
     keyframes = None
     if args.detection_interval is not None:
         chosen = {"detection_interval": args.detection_interval}
@@ -196,6 +215,12 @@ def run(args: argparse.Namespace) -> int:
             )
     sources = open_source(args.source, _say)
     boxes = None if args.boxes is None else BoxFile(args.boxes)
+    at_once = 1
+    if keyframes is None:
+        sections = {role: changes[role] for role in ROLES if role in changes}
+        at_once, threads = share_cores(load_preset(preset, sections), args.device, args.at_once)
+        for role, how in threads.items():
+            options[role] = {**changes.get(role, {}), **how}
     loop = build_loop(device=args.device, **options)
     log = None if args.report is None else PeopleLog(tracked=args.track, axis=_axis(args, sources))
     with ended_in_order():
@@ -203,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
             loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
             tracker=PersonTracker() if args.track else None, keyframes=keyframes,
             rate=args.rate, boxes=boxes, boxes_missing=args.boxes_missing,
-            watch=None if log is None else log.add,
+            watch=None if log is None else log.add, at_once=at_once,
         )  # fmt: skip
     if log is not None:
         from bmp_ros.reporting.page import people_sections, write_page

@@ -79,9 +79,14 @@ class ClockedLoop(BMPLoop):
     last_ms = 0.0
 
     def run(
-        self, image: np.ndarray, boxes: Boxes | None = None, *, refine: bool = True
+        self,
+        image: np.ndarray,
+        boxes: Boxes | None = None,
+        *,
+        refine: bool = True,
+        expected: np.ndarray | None = None,
     ) -> tuple[People, RunReport]:
-        people, report = super().run(image, boxes, refine=refine)
+        people, report = super().run(image, boxes, refine=refine, expected=expected)
         self.last_ms = report.stage_ms["total"]
         return people, report
 

@@ -95,13 +95,21 @@ class BMPLoop:
         return self.run(image, boxes)[0]
 
     def run(
-        self, image: np.ndarray, boxes: Boxes | None = None, *, refine: bool = True
+        self,
+        image: np.ndarray,
+        boxes: Boxes | None = None,
+        *,
+        refine: bool = True,
+        expected: np.ndarray | None = None,
     ) -> tuple[People, RunReport]:
         """Do as ``loop(image)`` does; return stage timings and counts as well.
 
         refine: False leaves the segmenter out: masks are those of the detector, or of ``boxes``.
+        expected: (M, 4) xyxy pixels where people should be. When they are all found, no further
+        iteration looks for others. None, or nobody: not known.
         """
         run = self.begin(image)
+        run.expected = expected
         if not refine:
             run.segmenter = None
         return _finish(run, boxes), run.report

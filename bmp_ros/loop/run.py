@@ -29,6 +29,9 @@ from bmp_ros.loop.trace import DISCARDED, IterationTrace, RunReport
 BESIDE = (0.02, 0.75)
 """IoU with the nearest person's box of a box that may be somebody else's, whom that one hides."""
 
+FOUND = 0.5
+"""IoU of a person's box and the one that is expected, from which on it is them."""
+
 
 @dataclass
 class Run:
@@ -50,6 +53,7 @@ class Run:
     step: IterationTrace = DISCARDED
     boxes_seen: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     scores_seen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    expected: np.ndarray | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -80,7 +84,17 @@ class Run:
         """
         nothing_to_paint = not any(mask.any() for mask in people.masks)
         full = len(people) >= self.settings.max_people
-        return nothing_to_paint or full or not self.somebody_may_be_hidden(people)
+        if nothing_to_paint or full or self.all_expected_are_found(people):
+            return True
+        return not self.somebody_may_be_hidden(people)
+
+    def all_expected_are_found(self, people: People) -> bool:
+        """Whether each of the ``expected`` boxes is that of another one of ``people``."""
+        if self.expected is None or not 0 < len(self.expected) <= len(people):
+            return False
+        overlap = box_iou(self.expected, people.boxes)
+        found = overlap.max(axis=1) >= FOUND
+        return bool(found.all()) and len(set(overlap.argmax(axis=1).tolist())) == len(overlap)
 
     def somebody_may_be_hidden(self, people: People) -> bool:
         """Whether the last detection saw a box that may be of somebody whom a person hides.

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bmp_ros.image_files import (
 from bmp_ros.loop import BMPLoop, People
 from bmp_ros.loop.protocols import Detections
 from bmp_ros.loop.trace import Trace
+from bmp_ros.offline.ahead import ahead
 from bmp_ros.offline.box_file import BoxFile, BoxFileError
 from bmp_ros.offline.gif import import_pillow, write_gif
 from bmp_ros.offline.mot_file import MotFile
@@ -34,6 +36,7 @@ from bmp_ros.tracking import Keyframes, PersonTracker
 
 RESULTS_NAME = "results.json"
 IMAGES_MOT_NAME = "images.txt"
+_NOTHING = np.zeros((0, 0, 3), np.uint8)
 Watch = Callable[[np.ndarray, People, float, Mapping[str, float], str, str], object]
 """Is told of each image: the image, its people, seconds, milliseconds by stage, the name of the
 video (empty for images), and what it is called."""
@@ -93,6 +96,7 @@ def infer(
     boxes: BoxFile | None = None,
     boxes_missing: str = "detector",
     watch: Watch | None = None,
+    at_once: int = 1,
 ) -> Outcome:
     """Process every source in turn and write into the folder ``output``, which is made.
 
@@ -104,7 +108,8 @@ def infer(
     images the detector runs; on all without it, with ``boxes`` and with ``wanted.gif``.
     boxes: take the detector's place, in one iteration (`BMPLoop`). boxes_missing: what an image
     that they say nothing of gets: the ``detector``, or ``skip``: nobody is found in it.
-    watch: see `Watch`.
+    watch: see `Watch`. at_once: images that pass the networks at a time, while the next one is
+    read and earlier ones are written; with ``keyframes`` they pass one by one.
 
     Files that cannot be read, or on which the networks fail, are told in the outcome and skipped;
     of a video the frames on which they fail. Raises ValueError before any
@@ -132,25 +137,35 @@ def infer(
         work = _Work(
             loop, output, wanted, results, count, advance, inputs, names, tracker, rate,
             images_mot, keyframes=keyframes, boxes=boxes, boxes_missing=boxes_missing,
-            watch=watch,
+            watch=watch, at_once=at_once if keyframes is None else 0,
         )  # fmt: skip
-        for source in sources:
-            if work.done:
-                break
-            try:
-                work.image(source) if isinstance(source, ImageSource) else work.video(source)
-            except (
-                UnreadableImageError, UnreadableVideoError, UnwritableImageError, BoxFileError,
-                NetworksFailedError,
-            ) as error:  # fmt: skip
-                work.outcome.failures.append(str(error))
-            except OSError as error:
-                # Of the file that is read, such as one without permission; not a full disk.
-                if not isinstance(source.path, Path) or not _is_about(error, source.path):
-                    raise
-                work.outcome.failures.append(f"{shown_name(source.path)}: {error.strerror}")
+        for images, group in groupby(sources, lambda each: isinstance(each, ImageSource)):
+            (work.images if images else work.videos)(group)
     work.tell_of_boxes()
     return work.outcome
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image on its way. number: of a video's frame, or among the images. known: boxes of
+    another program; without_boxes: it says nothing of this image. problem: why it was not read."""
+
+    source: Source
+    image: np.ndarray
+    seconds: float
+    number: int
+    known: Detections | None = None
+    without_boxes: bool = False
+    problem: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the loop found in an image."""
+
+    people: People
+    times_ms: Mapping[str, float]
+    trace: Trace | None
 
 
 @dataclass
@@ -170,9 +185,9 @@ class _Work:
     boxes: BoxFile | None = None
     boxes_missing: str = "detector"
     watch: Watch | None = None
-    times_ms: Mapping[str, float] = field(default_factory=dict)
+    at_once: int = 1
     without_boxes: list[str] = field(default_factory=list)
-    images_tracked: int = 0
+    images_read: int = 0
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -180,28 +195,58 @@ class _Work:
         processed = self.outcome.images + self.outcome.frames
         return self.count is not None and processed >= self.count
 
-    def image(self, source: ImageSource) -> None:
-        number = self.images_tracked  # a file that cannot be read has its time all the same
-        self.images_tracked += 1
-        image = read_image(source.path)
-        known = self._known(source, image)
+    def images(self, sources: Iterable[Source]) -> None:
+        """All images, in turn."""
+        with closing(ahead(self._read_images(sources), self._find, self.at_once)) as answers:
+            for item, answer in answers:
+                if self.done:
+                    break
+                with self._failures_told(item.source):
+                    self._image(item, answer)
+
+    def _read_images(self, sources: Iterable[Source]) -> Iterator[_Item]:
+        for source in sources:
+            assert isinstance(source, ImageSource)
+            number = self.images_read  # a file that cannot be read has its time all the same
+            self.images_read += 1
+            seconds = number / (self.rate or 1.0)
+            try:
+                image = read_image(source.path)
+                yield self._item(source, image, seconds, number)
+            except Exception as error:
+                yield _Item(source, _NOTHING, seconds, number, problem=error)
+
+    def _image(self, item: _Item, answer: Callable[[], _Found]) -> None:
+        source, image = item.source, item.image
+        assert isinstance(source, ImageSource)
+        self._note_boxes(item)
         try:
-            people, trace = self._run(image, number / (self.rate or 1.0), known)
+            found = answer()
         except NetworksFailedError as error:
             raise NetworksFailedError(
                 f"{shown_name(source.path)}: the networks failed: {error}"
             ) from error
+        people = self._tracked(item, found)
         if self.wanted.draw:
             self._write(source, self._drawn(image, people))
-        if trace is not None:
-            write_gif(self.output / f"{source.stem}.gif", list(stage_pictures(image, trace)))
-        self._tell(image, people, number / (self.rate or 1.0), "", source.name)
+        if found.trace is not None:
+            write_gif(self.output / f"{source.stem}.gif", list(stage_pictures(image, found.trace)))
+        self._tell(item, people, found, "", source.name)
         self._keep(people, source.name)
         if self.images_mot is not None:
-            self.images_mot.add(people, number)
+            self.images_mot.add(people, item.number)
         self.outcome.images += 1
 
-    def video(self, source: VideoSource) -> None:
+    def videos(self, sources: Iterable[Source]) -> None:
+        """All videos, in turn."""
+        for source in sources:
+            if self.done:
+                break
+            assert isinstance(source, VideoSource)
+            with self._failures_told(source):
+                self._video(source)
+
+    def _video(self, source: VideoSource) -> None:
         fullest: tuple[np.ndarray, Trace] | None = None
         broken: str | None = None
         failed, failures = "", 0
@@ -213,32 +258,36 @@ class _Work:
             if self.wanted.mot:
                 mot = stack.enter_context(MotFile(self.output / f"{source.stem}.txt"))
             fps = video.steady_fps if self.wanted.draw else video.fps
+            answers = ahead(self._read_frames(source, video), self._find, self.at_once)
+            stack.enter_context(closing(answers))
             try:
-                for image in video:
-                    known = self._known(source, image, video.read - 1)
+                for item, answer in answers:
+                    image = item.image
+                    self._note_boxes(item)
                     try:
-                        people, trace = self._run(image, video.seconds, known)
+                        found = answer()
                     except NetworksFailedError as error:
                         failed = failed or str(error)
                         failures += 1
                         self.advance()
                         continue
+                    people = self._tracked(item, found)
                     if mot is not None:
-                        mot.add(people, video.read - 1)
+                        mot.add(people, item.number)
                     if self.wanted.draw:
                         if writer is None:
                             height, width = image.shape[:2]
                             path = self.output / source.drawn_name
                             writer = VideoFile(path, fps, width, height)
                             stack.callback(writer.close)
-                        writer.write(self._drawn(image, people), video.seconds)
-                    if trace is not None and (
+                        writer.write(self._drawn(image, people), item.seconds)
+                    if found.trace is not None and (
                         fullest is None or len(people) > len(fullest[1].people)
                     ):
-                        fullest = image, trace
-                    label = f"{source.name}, {video.seconds:.2f} s"
-                    self._tell(image, people, video.seconds, source.name, label)
-                    facts = {"frame": video.read - 1, "seconds": round(video.seconds, 4)}
+                        fullest = image, found.trace
+                    label = f"{source.name}, {item.seconds:.2f} s"
+                    self._tell(item, people, found, source.name, label)
+                    facts = {"frame": item.number, "seconds": round(item.seconds, 4)}
                     self._keep(people, source.name, **facts)
                     self.outcome.frames += 1
                     if self.done:
@@ -255,6 +304,26 @@ class _Work:
             )
         if broken is not None:
             raise UnreadableVideoError(broken)
+
+    def _read_frames(self, source: VideoSource, video: VideoFrames) -> Iterator[_Item]:
+        for image in video:
+            yield self._item(source, image, video.seconds, video.read - 1)
+
+    @contextmanager
+    def _failures_told(self, source: Source) -> Iterator[None]:
+        """A file that cannot be read, or on which the networks fail, does not end the others."""
+        try:
+            yield
+        except (
+            UnreadableImageError, UnreadableVideoError, UnwritableImageError, BoxFileError,
+            NetworksFailedError,
+        ) as error:  # fmt: skip
+            self.outcome.failures.append(str(error))
+        except OSError as error:
+            # Of the file that is read, such as one without permission; not a full disk.
+            if not isinstance(source.path, Path) or not _is_about(error, source.path):
+                raise
+            self.outcome.failures.append(f"{shown_name(source.path)}: {error.strerror}")
 
     @contextmanager
     def _tracked_apart(self) -> Iterator[None]:
@@ -285,21 +354,22 @@ class _Work:
             write_image(path, drawn)
             self.outcome.notes.append(f"{error}; written as {shown_name(path.name)}")
 
-    def _known(
-        self, source: Source, image: np.ndarray, frame: int | None = None
-    ) -> Detections | None:
-        """The boxes of an image where there are some, None where the detector is to look."""
+    def _item(self, source: Source, image: np.ndarray, seconds: float, number: int) -> _Item:
+        """An image with the boxes that are known of it; without them, the detector is to look."""
         if self.boxes is None or not isinstance(source.path, Path):
-            return None
+            return _Item(source, image, seconds, number)
         height, width = image.shape[:2]
-        found = self.boxes.of(source.path, height, width, frame)
-        if found is None:
-            self.without_boxes.append(
-                source.name if frame is None else f"{source.name}, frame {frame}"
-            )
-            if self.boxes_missing == "skip":
-                return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
-        return found
+        frame = number if isinstance(source, VideoSource) else None
+        known = self.boxes.of(source.path, height, width, frame)
+        missing = known is None
+        if known is None and self.boxes_missing == "skip":
+            known = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+        return _Item(source, image, seconds, number, known, missing)
+
+    def _note_boxes(self, item: _Item) -> None:
+        if item.without_boxes:
+            name, video = item.source.name, isinstance(item.source, VideoSource)
+            self.without_boxes.append(f"{name}, frame {item.number}" if video else name)
 
     def tell_of_boxes(self) -> None:
         """Note, once each, images without boxes and boxes without images."""
@@ -324,35 +394,41 @@ class _Work:
                 "left out"
             )
 
-    def _run(
-        self, image: np.ndarray, seconds: float, known: Detections | None
-    ) -> tuple[People, Trace | None]:
+    def _find(self, item: _Item) -> _Found:
+        """The people of an image, without ids; several threads do this at a time.
+
+        Raises NetworksFailedError.
+        """
         tracker, keyframes = self.tracker, self.keyframes
+        if item.problem is not None:
+            raise item.problem
         try:
-            trace = self.loop.trace(image, known) if self.wanted.gif else None
-            if trace is not None:
-                people, report = trace.people, trace.report
-            elif tracker is None or keyframes is None or self.boxes is not None:
-                people, report = self.loop.run(image, known)
+            if self.wanted.gif:
+                trace = self.loop.trace(item.image, item.known)
+                return _Found(trace.people, trace.report.stage_ms, trace)
+            if tracker is None or keyframes is None or self.boxes is not None:
+                people, report = self.loop.run(item.image, item.known)
             else:
-                people, report = keyframes.find(self.loop, tracker, image, seconds)
+                people, report = keyframes.find(self.loop, tracker, item.image, item.seconds)
         except AssertionError:  # a fault of this program, not of the image
             raise
         except Exception as error:  # what networks raise depends on what runs them
             first, _, _ = str(error).strip().partition("\n")
             raise NetworksFailedError(f"{type(error).__name__}: {first[:300]}") from error
-        self.times_ms = report.stage_ms
-        if tracker is not None:
-            people = tracker.update(people, seconds, image=image)
-            if keyframes is not None:
-                keyframes.remember(people, image, seconds)
-        return people, trace
+        return _Found(people, report.stage_ms, None)
 
-    def _tell(
-        self, image: np.ndarray, people: People, seconds: float, sequence: str, label: str
-    ) -> None:
+    def _tracked(self, item: _Item, found: _Found) -> People:
+        """The people with ids, where those are wanted: one image after the other."""
+        if self.tracker is None:
+            return found.people
+        people = self.tracker.update(found.people, item.seconds, image=item.image)
+        if self.keyframes is not None:
+            self.keyframes.remember(people, item.image, item.seconds)
+        return people
+
+    def _tell(self, item: _Item, people: People, found: _Found, sequence: str, label: str) -> None:
         if self.watch is not None:
-            self.watch(image, people, seconds, self.times_ms, sequence, label)
+            self.watch(item.image, people, item.seconds, found.times_ms, sequence, label)
 
     def _drawn(self, image: np.ndarray, people: People) -> np.ndarray:
         wanted = self.wanted

@@ -2,7 +2,8 @@
 """``Keyframes``: run the detector on every Nth image only, and on others where it is needed.
 
 Between keyframes the tracker says where everybody should be. Pose network and segmenter look
-there, and boxes move with what they find.
+there, and boxes move with what they find. On keyframes the loop looks for more people only if
+somebody is missing whom the tracker expects.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ NEW_S = 0.3
 """Seconds for which the detector looks again at somebody who has no id yet."""
 LOST_S = 0.5
 """Seconds for which the detector looks for somebody who was lost, and did not leave the image."""
-MEETING_IOU = 0.35
+MEETING_IOU = 0.7
 """IoU of the boxes of two people whom the pose network could take for one another."""
 POSE_FALL, MASK_FALL = 0.75, 0.75
 """Share of its score in the image before below which a pose or a mask is in doubt."""
@@ -119,9 +120,11 @@ class Keyframes:
         ``report.iterations`` is 0 where people are taken from the image before.
         """
         self._detected, self._arrival_s = False, arrival_s
-        expected = None
-        if known is None:
-            expected = self._expected(tracker, image, stamp_s, arrival_s)
+        tracks = expected = None
+        if known is None and self.settings.detection_interval > 1 and self._last is not None:
+            tracks = tracker.expect(stamp_s, arrival_s)
+        if tracks is not None:
+            expected = self._expected(tracks, tracker, image, stamp_s, arrival_s)
         spent: dict[str, float] = {}
         if expected is not None:
             people, report = self._look(loop, image, expected)
@@ -131,7 +134,8 @@ class Keyframes:
                 return people, report
             spent = report.stage_ms
         self._detected = True
-        people, report = loop.run(image, known)
+        there = None if tracks is None else tracks.boxes[~_has_left(tracks, image.shape[1])]
+        people, report = loop.run(image, known, expected=there)
         for stage, milliseconds in spent.items():  # of the look that was not believed
             report.stage_ms[stage] = report.stage_ms.get(stage, 0.0) + milliseconds
         return people, report
@@ -152,24 +156,29 @@ class Keyframes:
             )
 
     def _expected(
-        self, tracker: PersonTracker, image: np.ndarray, stamp_s: float, arrival_s: float | None
+        self,
+        tracks: TrackReport,
+        tracker: PersonTracker,
+        image: np.ndarray,
+        stamp_s: float,
+        arrival_s: float | None,
     ) -> People | None:
         """Everybody where they should be in this image, best detector score first.
 
         None: the detector is to look, as it is on time; nobody is known, or somebody is new or was
-        lost; people meet; the border of the image shows something new; the tracker starts anew.
+        lost; people meet; the border of the image shows something new.
         """
-        last, settings = self._last, self.settings
-        if settings.detection_interval <= 1 or last is None or not len(last.people):
+        last = self._last
+        if last is None or not len(last.people):
             return None
-        if last.since + 1 >= settings.detection_interval or last.is_over(stamp_s, arrival_s):
+        if last.since + 1 >= self.settings.detection_interval or last.is_over(stamp_s, arrival_s):
             return None
         if last.people.image_size != image.shape[:2] or tracker.has_newcomers(NEW_S):
             return None
-        report = tracker.expect(stamp_s, arrival_s)
-        if report is None or _somebody_is_lost(report, image.shape[1]):
+        lost = (tracks.state == State.LOST) & (tracks.unseen < LOST_S)
+        if (lost & ~_has_left(tracks, image.shape[1])).any():
             return None
-        people = _moved(last.people, report.ids, report.boxes)
+        people = _moved(last.people, tracks.ids, tracks.boxes)
         if not len(people) or _meet(people.boxes) or _somebody_enters(last, image, people.boxes):
             return None
         return people
@@ -249,9 +258,10 @@ def _steps(people: People, expected: People) -> np.ndarray:
     )  # fmt: skip
 
 
-def _somebody_is_lost(report: TrackReport, width: int) -> bool:
-    lost = (report.state == State.LOST) & (report.unseen < LOST_S)
-    return bool((lost & ~is_cut_off(report.boxes, width)).any())
+def _has_left(tracks: TrackReport, width: int) -> np.ndarray:
+    """(T,) bool: tracks that were lost at the left or right border."""
+    left: np.ndarray = (tracks.state == State.LOST) & is_cut_off(tracks.boxes, width)
+    return left
 
 
 def _meet(boxes: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from bmp_ros.cli.main import main
         (["--threads", "-2"], "--threads is -2, needs at least 1"),
         (["--preset", "tiny", "--later", "5"], "needs 0 <= later < people"),
         (["--onnxruntime"], "--onnxruntime is for --random-weights; with weights: `bmp export`"),
+        (["--published-fp32"], "--published-fp32 is for --random-weights"),
         (["--random-weights", "--int8"], "--int8 is for --random-weights --onnxruntime"),
         (
             ["--random-weights", "--onnxruntime", "--precision", "bf16"],
@@ -47,7 +48,10 @@ def test_failures_are_one_line(
     [
         (["edge"], ["fp32", "torch", "canvas of the detector 416x320"]),
         (["edge", "--onnxruntime"], ["fp32", "onnxruntime", "416x320"]),
-        (["edge", "--onnxruntime", "--int8", "--canvas", "640"], ["int8", "640x640", "exclusive"]),
+        (
+            ["edge", "--onnxruntime", "--int8", "--canvas", "640", "--published-fp32"],
+            ["int8", "640x640", "exclusive", "published order of work in PyTorch, fp32", "torch"],
+        ),
         (["bmp_light"], ["segment", "prompts"]),
         (["td_posehrnet_w48"], ["pose", "640x640"]),
         (["td_simdr_w48"], ["pose"]),

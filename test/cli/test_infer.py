@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scripted import Actor  # noqa: E402
 import bmp_ros.engines  # noqa: E402
 from bmp_ros.cli.main import main  # noqa: E402
 from bmp_ros.image_files import write_image  # noqa: E402
+from bmp_ros.offline.results_file import ResultsFile  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -49,15 +51,15 @@ def test_image(
     image: Path, built: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new" / "Ausgabe"
-    arguments = ["--source", str(image), "--output", str(output), "--preset", "p.yaml"]
+    arguments = ["--source", str(image), "--output", str(output), "--preset", "edge"]
     assert main(["infer", *arguments, "--device", "cpu", "--json"]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"1 images and 0 video frames, 1 people: {output}\n"
     assert printed.err == ""
-    assert built == [("p.yaml", "cpu", {"precision": "fp32"})]
+    assert built == [("edge", "cpu", {"precision": "fp32"})]
     assert sorted(path.name for path in output.iterdir()) == ["Bild 人.png", "results.json"]
     info = json.loads((output / "results.json").read_text(encoding="utf-8"))["info"]
-    assert info["preset"] == "p.yaml" and info["source"] == str(image)
+    assert info["preset"] == "edge" and info["source"] == str(image)
 
 
 def test_one_command_names_detector_and_pose_estimator(
@@ -82,12 +84,14 @@ def test_one_network_of_a_preset_is_replaced(
 ) -> None:
     given = ["infer", "--source", str(image), "--output", str(tmp_path / "out")]
     assert main([*given, "--preset", "bmp_d3", "--detector", "yolov5s-coco"]) == 0
-    assert main([*given, "--size", "416x320"]) == 0
+    assert main([*given, "--preset", "edge", "--size", "416x320"]) == 0
+    assert main([*given, "--at-once", "2"]) == 0
     preset, _, options = built[0]
     assert preset == "bmp_d3" and "pose_estimator" not in options
     assert options["detector"] == {"engine": "yolov5", "weights": "yolov5s-coco"}
     assert options["detection_threshold"] == 0.25
-    assert built[1][0] == "tiny" and built[1][2]["detector"] == {"input_size": (416, 320)}
+    assert built[1][0] == "edge" and built[1][2]["detector"] == {"input_size": (416, 320)}
+    assert built[2][0] == "tiny" and built[2][2]["detector"]["threads"] >= 1
 
 
 def test_boxes_of_another_program(
@@ -167,6 +171,11 @@ def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> N
         (["--boxes", "gone.json"], "gone.json cannot be read"),
         (["--detector", "yolov5"], "no weights are called 'yolov5'"),
         (["--count", "0"], "--count is 0, must be at least 1"),
+        (["--at-once", "0"], "--at-once is 0, must be 1 to 64 images"),
+        (
+            ["--at-once", "2", "--track", "--detection-interval", "3"],
+            "--at-once does not go with --detection-interval",
+        ),
         (["--source", "gone.png"], "source 'gone.png' is not there"),
         (["--source", ""], "the source is empty; give an image, a folder"),
         (["--output", "IN"], "is the input"),
@@ -213,11 +222,18 @@ def test_what_there_is_when_a_run_is_ended_is_kept(
     for name in ("a.png", "b.png"):
         write_image(folder / name, numbered_image(120))
     loop, calls = numbered_loop({120: [[Actor((10, 10, 60, 110))]]}), []
-    detect = loop.detector.detect
+    detect, add, added = loop.detector.detect, ResultsFile.add, threading.Event()
+
+    def adding(*given: Any, **facts: Any) -> None:
+        add(*given, **facts)
+        added.set()
+
+    monkeypatch.setattr(ResultsFile, "add", adding)
 
     def ending(frame: Any, **options: Any) -> Any:
         calls.append(frame)
         if len(calls) == 3:  # two iterations of a.png
+            assert added.wait(60)
             os.kill(os.getpid(), number)
         return detect(frame, **options)
 
@@ -226,7 +242,8 @@ def test_what_there_is_when_a_run_is_ended_is_kept(
     before = signal.signal(number, signal.SIG_DFL)
     try:
         with pytest.raises(SystemExit) as ended:
-            main(["infer", "--source", str(folder), "--output", str(tmp_path / "out"), "--json"])
+            arguments = ["--source", str(folder), "--output", str(tmp_path / "out"), "--json"]
+            main(["infer", *arguments, "--at-once", "1"])
         assert ended.value.code == 128 + number
     finally:
         signal.signal(number, before)

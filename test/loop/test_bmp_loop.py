@@ -76,6 +76,26 @@ def test_another_look_only_where_somebody_may_be_hidden(
     assert len(always.detector.frames) == 2
 
 
+@pytest.mark.parametrize(
+    ("expected", "looks"),
+    [
+        ([LEFT.box], 1),
+        ([(12, 10, 60, 110)], 1),  # about there
+        ([LEFT.box, LEFT.box], 2),  # one person is not two
+        ([LEFT.box, (100, 10, 150, 110)], 2),  # somebody is missing
+        ([], 2),  # nobody is known
+    ],
+)
+def test_no_second_look_where_all_who_are_expected_were_found(
+    expected: list[tuple[int, int, int, int]], looks: int
+) -> None:
+    play = stage([LEFT])
+    boxes = np.array(expected, np.float32).reshape(-1, 4)
+    people, report = play.loop.run(IMAGE, expected=boxes)
+    assert len(people) == 1
+    assert len(play.detector.frames) == looks
+
+
 def test_two_overlapping_people_share_no_pixel_and_lose_none() -> None:
     front = Actor((20, 10, 80, 110), score=0.8, mask_score=0.95)
     behind = Actor((65, 10, 130, 110), score=0.9, mask_score=0.7)

@@ -482,9 +482,9 @@ def test_images_without_a_rate_are_refused_in_words(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def failing_on(number: int) -> BMPLoop:
+def failing_on(number: int, loop: BMPLoop | None = None) -> BMPLoop:
     """A loop whose detector runs out of memory in images of a number."""
-    loop = numbered_loop(SCRIPTS)
+    loop = loop or numbered_loop(SCRIPTS)
     detect = loop.detector.detect
 
     def limited(frame: Frame, **options: Any) -> Detections:
@@ -516,3 +516,27 @@ def test_frames_on_which_the_networks_fail(tmp_path: Path) -> None:
     ]
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [each["frame"] for each in document["images"]] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("at_once", [2, 5])
+def test_several_images_at_once_give_the_same(tmp_path: Path, at_once: int) -> None:
+    """Ids, failures, results and the tracks' text of two videos and of images between them."""
+    folder = write_images(tmp_path / "in", {f"b{number}.png": 30 * number for number in (1, 2, 3)})
+    (folder / "b4.png").write_bytes(b"no image")
+    write_walk(folder / "a.mp4")
+    write_video(folder / "c.mp4", [30, 60, 150, 210, 120])
+    wanted = Wanted(json=True, mot=True)
+    outcomes = [
+        run(
+            folder, tmp_path / str(number), wanted, failing_on(150, walk_loop()),
+            tracker=PersonTracker(), rate=10.0, at_once=number,
+        )
+        for number in (1, at_once)
+    ]  # fmt: skip
+    assert outcomes[0] == outcomes[1] and outcomes[0].images == 3 and outcomes[0].frames == 11
+    assert len(outcomes[0].failures) == 3
+    names = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / str(at_once)).iterdir())
+    for name in ("results.json", "a.mp4.txt", "c.mp4.txt", "images.txt"):
+        texts = [(tmp_path / str(number) / name).read_bytes() for number in (1, at_once)]
+        assert texts[0] == texts[1], name

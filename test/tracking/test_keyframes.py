@@ -165,6 +165,20 @@ def test_standing_people_need_one_detection_in_four() -> None:
     assert detected == [False, False, False, True] * 2
 
 
+def test_on_keyframes_a_second_look_is_for_those_who_are_missing() -> None:
+    film = settled()
+    film.loop.settings = LoopSettings(iterations=2)
+    before = film.stage.detections
+    for _ in range(8):
+        film.show(STILL, film.now + 1 / 30)
+    assert film.stage.detections == before + 2  # one look each
+    missing = film.stage.detections
+    film.show(STILL[:1], film.now + 1 / 30)
+    while film.iterations == 0:
+        film.show(STILL[:1], film.now + 1 / 30)
+    assert film.stage.detections >= missing + 2
+
+
 @pytest.mark.parametrize(
     ("what", "places", "more"),
     [
