@@ -76,13 +76,13 @@ def test_the_newton_step_is_that_of_the_pseudo_inverse(patches):
 
 def test_a_ridge_without_curvature_along_it_moves_across_it_only():
     ridge = np.tile(np.array([-1.0, 0.0, -0.5]), (3, 1))[None]
-    eps = np.finfo(np.float32).eps
+    eps = float(np.finfo(np.float32).eps)  # a float32 would make the sums below ones of float32
     expected = -0.25 / (-1.5 + eps)
     np.testing.assert_allclose(parabola_vertex(ridge), [[expected, 0]], atol=1e-9)
 
 
 def test_the_pseudo_inverse_of_a_matrix_of_rank_one():
-    eps = np.finfo(np.float32).eps
+    eps = float(np.finfo(np.float32).eps)  # a float32 would make the sums below ones of float32
     # A patch whose Hessian is [[-1, -1], [-1, -1]] once the decoder has added eps.
     right, left, below, above = 0.0, -1.0 - eps, 0.0, -1.0 - eps
     diagonal = 2 * (-1) + right + below + left + above
