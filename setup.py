@@ -61,7 +61,7 @@ setup(
     extras_require={
         "onnx": ["onnxruntime", "tqdm"],
         "bags": ["rosbags", "tqdm"],
-        "view": ["rerun-sdk", "pyarrow<19", "rosbags"],
+        "view": ["rerun-sdk", 'pyarrow<19; python_version < "3.13"', "pyarrow", "rosbags"],
         "report": ["plotly"],
         "archives": ["ray", "rosbags", "tqdm"],
         "export": ["onnx", "onnxruntime", "torch"],

@@ -20,7 +20,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 DOCS = CHECKOUT / "docs"
 PAGES = [
     *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *(CHECKOUT / name for name in ("QUALITY_DECLARATION.md", "bmp_msgs/QUALITY_DECLARATION.md")),
+    CHECKOUT / "QUALITY_DECLARATION.md",
+    *sorted((CHECKOUT / "bmp_msgs").glob("*.md")),
     CHECKOUT / "examples" / "README.md",
     *sorted((CHECKOUT / "models").glob("*/README.md")),
     *sorted(DOCS.glob("*.md")),

@@ -68,6 +68,8 @@ def test_package_xml(name: str) -> None:
     package = catkin_pkg.parse_package(str(folder), warnings=warnings)
     assert warnings == []
     assert (package.name, package.package_format, package.licenses) == (name, 3, ["Apache-2.0"])
+    licence = folder / package.licenses[0].file
+    assert licence.read_bytes() == (CHECKOUT / "LICENSE").read_bytes()
     assert package.version == bmp_ros.__version__
     assert {url.type for url in package.urls} >= {"repository", "bugtracker"} and package.authors
     assert package.get_build_type() == ("ament_python" if name == "bmp_ros" else "ament_cmake")

@@ -103,7 +103,13 @@ def local_discovery() -> dict[str, str]:
     return local
 
 
+NOT_RELEASED = {("kilted", "hri_msgs")}
+"""(distribution, package) of what no apt repository has; package.xml has conditions for them."""
+
+
 def how_to_install(package: str) -> str:
-    """Say which command brings a ROS package, for example ``tf2_ros_py``."""
+    """Say what brings a ROS package, for example ``tf2_ros_py``: a command, where there is one."""
     distribution = os.environ.get("ROS_DISTRO", "<distro>")
+    if (distribution, package) in NOT_RELEASED:
+        return f"{distribution} has no {package}, build it from source"
     return f"sudo apt-get install ros-{distribution}-{package.replace('_', '-')}"
