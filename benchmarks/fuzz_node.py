@@ -105,7 +105,8 @@ def _senders(rig: Rig, dice: random.Random) -> list[Any]:
         return case[0] if isinstance(case, tuple) else case
 
     def parameter() -> None:
-        value = dice.choice([*ODD, *(dice.uniform(-10, 1000) for _ in range(20)), 1, 2, 3])
+        fitting = [each for each in ODD if type(each) is not int or abs(each) < 2**63]
+        value = dice.choice([*fitting, *(dice.uniform(-10, 1000) for _ in range(20)), 1, 2, 3])
         try:
             message = Parameter(dice.choice(names), value=value).to_parameter_msg()
         except Exception:  # nothing that a parameter can be

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A minute of benchmarks/soak.py; an hour of it is run by hand."""
+"""Short runs of what is run for an hour by hand: faults, mutated inputs, killed processes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 
-SOAK = Path(__file__).resolve().parents[2] / "benchmarks" / "soak.py"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+RUNS = (
+    ["soak.py", "--minutes", "1", "--size", "160x120"],
+    ["fuzz.py", "--count", "60"],
+    ["restarts.py", "--rounds", "1"],
+)
 
 
 @pytest.mark.slow
-def test_a_minute_of_random_faults(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", RUNS, ids=lambda command: command[0])
+def test_short_run(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run(
-        [sys.executable, str(SOAK), "--minutes", "1", "--size", "160x120"],
+        [sys.executable, str(BENCHMARKS / command[0]), *command[1:]],
         capture_output=True, text=True,
     )  # fmt: skip
     with capsys.disabled():  # the figures are of interest also when all is well
