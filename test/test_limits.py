@@ -214,6 +214,20 @@ def test_archives_said_to_be_one_of_several(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+def test_tensors_larger_than_their_storage(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from bmp_ros.weights.checkpoint import load_checkpoint
+    from bmp_ros.weights.errors import BadCheckpoint
+
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.zeros(1).expand(3, 4)}, path)
+    assert load_checkpoint(path).state_dict["a"].shape == (3, 4)
+    torch.save({"a": torch.zeros(1).expand(1 << 40)}, path)
+    assert path.stat().st_size < 3000
+    with pytest.raises(BadCheckpoint, match=r"a has 4398046511104 bytes .* and 4 are stored"):
+        load_checkpoint(path)
+
+
 def test_masks_are_measured_before_they_are_made() -> None:
     target = np.zeros((8, 8), np.bool_)
     with pytest.raises(ValueError, match=r"x=0 y=0 of 4294967295x1 pixels lies outside of the i"):

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_SPARE_BYTES = 1 << 26
+"""That a tensor may have more than its storage: with a step of 0 a file of a kilobyte holds one of
+any size, which fills the memory when it is used."""
 _LOADING = threading.Lock()  # torch keeps its list of allowed types in one global set
 _WANTED_TYPE = re.compile(r"GLOBAL (\S+)|`add_safe_globals`\S* but got (.+)|function (.+)")
 
@@ -176,6 +179,13 @@ def _check_tensors(tensors: Mapping[Any, Any], path: Path) -> None:
             raise BadCheckpoint(
                 f"{path} has no state dict: {name!r} is a {type(value).__name__}, not a tensor; "
                 'known layouts are {"state_dict": ...}, {"model": ...} and name -> tensor'
+            )
+        wanted, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+        if wanted > stored + MOST_SPARE_BYTES:
+            raise BadCheckpoint(
+                f"{path}: {name} has {wanted} bytes of shape {tuple(value.shape)}, and {stored} "
+                f"are stored: at most {MOST_SPARE_BYTES} more than these are made of repeated "
+                "numbers; save it with .contiguous()"
             )
 
 

@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+DECODERS = (
+    "image",
+    "compressed_image",
+    "camera_info",
+    "people",
+    "checkpoint",
+    "preset",
+    "picture",
+)
 RUNS = (
-    ["soak.py", "--minutes", "1", "--size", "160x120"],
-    ["fuzz.py", "--count", "60"],
+    ["soak.py", "--minutes", "0.5", "--size", "160x120"],
+    ["fuzz.py", *DECODERS, "--count", "60"],
     ["restarts.py", "--rounds", "1"],
 )
 
