@@ -283,7 +283,7 @@ def from_parameter(item: Field[Any], value: Any) -> Any:
     """A ROS parameter value as a setting, not yet checked."""
     if item.metadata["kind"] is list:
         # rclpy gives None for [] without a type, and [""] stands for it.
-        return [] if value is None or list(value) == [""] else value
+        return [] if value is None or value in ([""], ("",)) else value
     # What looks like a boolean is made one on the command line and in files.
     if type(value) is bool and "true" in item.metadata.get("choices", ()):
         return str(value).lower()

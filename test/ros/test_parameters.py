@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 from node_harness import Lab
+from rclpy.parameter import Parameter
 
 from bmp_ros.loop import LoopSettings
 from bmp_ros.resources import resource_root
@@ -76,6 +78,18 @@ def test_refused_value_at_the_start_is_told(lab: Lab, name: str, value: object) 
 
     with pytest.raises(PARAMETER_ERRORS, match=name):
         lab.start(**{name: value})
+
+
+def test_any_value_of_any_type_is_answered(lab: Lab) -> None:
+    """An exception in a check would leave whoever asked without an answer."""
+    lab.start(autostart=False, cameras=["front"])
+    values = [True, 2, -1.5, 1e300, math.nan, "x", "", [b"x"], [True], [3], [0.5], ["x"], []]
+    names = [*lab.node.parameters._rows, CAMERAS]
+    assert "front.zones" in names
+    for name in names:
+        for value in values:
+            (result,) = lab.node.set_parameters([Parameter(name, value=value)])
+            assert result.successful or result.reason, (name, value)
 
 
 def test_files_are_named_at_the_start_only(lab: Lab, tmp_path: Path) -> None:
