@@ -23,8 +23,10 @@ from bmp_ros.image_files import UnreadableImageError, read_image
 from bmp_ros.image_size import announced_size
 from bmp_ros.interaction.zones import MAX_CORNERS, MAX_ZONES, ZoneError, parse_zones
 from bmp_ros.loop.masks import paste_runs
+from bmp_ros.offline import video
 from bmp_ros.offline.box_file import BoxFile, BoxFileError
 from bmp_ros.offline.results_reading import ResultsError, open_results
+from bmp_ros.offline.video import UnreadableVideoError, VideoFrames
 from bmp_ros.pixels import MAX_PIXELS, ImageError, RawImage, decode_raw
 from bmp_ros.received_people import MAX_PEOPLE, people_from_message
 from bmp_ros.resources import is_preset_path
@@ -236,6 +238,21 @@ def test_masks_are_measured_before_they_are_made() -> None:
         paste_runs(target, np.array([4], np.uint32), (7, 0, 2, 2))
     paste_runs(target, np.array([1, 3], np.uint32), (6, 6, 2, 2))
     assert target.sum() == 3 and not target[6, 6]
+
+
+def test_videos_of_larger_frames_than_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 40))
+    writer.write(IMAGE)
+    writer.release()
+    assert len(list(VideoFrames(path))) == 1
+    monkeypatch.setattr(video, "_MOST_PIXELS", 2559)
+    with pytest.raises(
+        UnreadableVideoError, match=r"a\.avi announces frames of 64x40 pixels, at m"
+    ):
+        VideoFrames(path)
 
 
 def test_messages_about_more_people_or_pixels_than_are_read() -> None:

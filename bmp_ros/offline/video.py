@@ -26,6 +26,8 @@ _CODEC = "mp4v"  # MPEG-4 part 2: the one that every FFmpeg build writes
 _LEAST_SIDE, _MOST_SIDE = 16, 8190
 """Pixels of a written video: FFmpeg's MPEG-4 encoder writes beyond its buffers for narrow ones,
 and the format has no more."""
+_MOST_PIXELS = 1 << 26
+"""Of a frame: 67 million, 200 MB, and FFmpeg keeps several."""
 _STEP_BACK_S, _LEAP_S, _NO_TIME_S = 1.0, 3600.0, 1e9
 _WHOLE, _DECODED = 0.9, 0.8
 """Shares of the duration and of the packets with less than which a video counts as broken: both
@@ -97,6 +99,13 @@ class VideoFrames:
         self._resources.callback(self._capture.release)
         if not self._capture.isOpened():
             raise UnreadableVideoError(problem)
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (self._capture.get(side) for side in sides)
+        if width * height > _MOST_PIXELS:
+            raise UnreadableVideoError(
+                f"{shown_name(str(source))} announces frames of {width:.0f}x{height:.0f} pixels, "
+                f"at most {_MOST_PIXELS} are decoded: make it smaller"
+            )
 
     @property
     def steady_fps(self) -> float:
