@@ -195,8 +195,9 @@ def main() -> int:
             run_target(name, args.seed, count, until, report)
         if report.growth_mb > MAX_GROWTH_MB:
             report.lines.append(f"memory grew by {report.growth_mb:.1f} MB")
+        came = "results came" if name == "node" else "were valid all the same"
         print(
-            f"{name}: {report.ran} inputs, {report.accepted} were valid all the same, "
+            f"{name}: {report.ran} inputs, {report.accepted} {came}, "
             f"{time.monotonic() - begun:.0f} s, memory {report.growth_mb:+.1f} MB",
             *report.lines, sep="\n  ", flush=True,
         )  # fmt: skip

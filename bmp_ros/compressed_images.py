@@ -43,13 +43,17 @@ def decode_compressed(data: bytes, form: str, least_bits: int = 8) -> Pixels:
     if b"\xff\xd8\xff" in data[:_SEARCHED] and not data.startswith(_PNG_START):
         whole = whole_jpeg(data)
     # What a decoder may be asked to allocate; other formats of OpenCV are in no message of ROS.
-    size = announced_size(whole) if whole.startswith(_STARTS) else None
+    facts = jpeg_header(whole)
+    size = None
+    if facts is not None:  # a whole header names it where decoders look
+        size = (facts.width, facts.height)
+    elif whole.startswith(_STARTS):
+        size = announced_size(whole)
     if size is None:
         raise ImageError(f"{len(data)} bytes of format {form!r} {_why_not(data, form)}")
     check_sides(*size, f"format {form!r}")
     if png_breaks_off(whole):
         raise ImageError(f"{len(data)} bytes of format {form!r} are a PNG that ends too early")
-    facts = jpeg_header(whole)
     if facts is None and whole.startswith(_PNG_START):
         damage = _png_damage(whole)
     if facts is not None:

@@ -23,6 +23,7 @@ from test_node_tracking import STEP_NS, ids, started
 from bmp_ros.interaction.postures import Gesture, Posture
 from bmp_ros.interaction.ros4hri import SKELETON_2D
 from bmp_ros.loop.protocols import Poses
+from bmp_ros.ros import hri_bridge
 
 FIELDS = {
     "hri_msgs/IdsList": {"header": "std_msgs/Header", "ids": "sequence<string>"},
@@ -162,6 +163,26 @@ def test_bodies_over_dds(lab: Lab) -> None:
     wait_for(lambda: bodies.lists[-1].ids == [], "the empty list")
     assert lab.transition("cleanup")
     assert not bodies.topics()
+
+
+def test_bodies_beyond_the_limit_wait_for_room(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    module("hri_msgs")
+    monkeypatch.setattr(hri_bridge, "MAX_BODIES", 1)
+    scene = started(lab, hri=True)
+    bodies = Bodies(lab)
+
+    def with_topics() -> set[str]:
+        scene.shoot()
+        return {name.split("/")[3] for name in bodies.topics() if name.count("/") == 4}
+
+    wait_for(lambda: with_topics() and bodies.lists and len(bodies.lists[-1].ids) == 2, "both")
+    for _ in range(5):
+        assert len(with_topics()) == 1
+    ids = set(bodies.lists[-1].ids)
+    (served,) = with_topics()
+    (waiting,) = ids - {served}
+    scene.boxes = scene.boxes[1:] if served == min(ids) else scene.boxes[:1]
+    wait_for(lambda: with_topics() == {waiting}, "topics of who is left")
 
 
 def test_two_cameras_share_one_list(lab: Lab) -> None:
