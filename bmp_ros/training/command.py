@@ -90,11 +90,8 @@ def run(args: argparse.Namespace) -> int:
         if value is not None
     }  # fmt: skip
     with processes.joined(device) as own:
-        if processes.rank() > 0:  # the first process fills the cache
-            processes.wait()
-        task, schedule, precision = _training(args)
-        if processes.rank() == 0:
-            processes.wait()
+        # The first process fills the cache and writes what it finds wrong.
+        task, schedule, precision = processes.first_alone(lambda: _training(args))
         schedule = replace(schedule, **given)
         if problems := schedule.problems():
             raise ValueError("; ".join(problems))

@@ -8,15 +8,16 @@ are divided by is summed over all (`bmp_ros.training.normalisers`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+Result = TypeVar("Result")
 LONGEST_WAIT = timedelta(hours=2)
 """Of the other processes while the first one decodes pictures or scores the network."""
 
@@ -50,6 +51,28 @@ def count() -> int:
 def rank() -> int:
     """Number of this process, from 0; process 0 writes the files."""
     return distributed.get_rank() if count() > 1 else 0
+
+
+def first_alone(work: Callable[[], Result]) -> Result:
+    """What ``work`` returns in this process; the first process does it before the others begin.
+
+    Where it fails in the first one, the others leave with exit code 1 and without words, so that
+    its error is the only one to be read.
+    """
+    if count() == 1:
+        return work()
+    done = [False]
+    if rank() > 0:
+        distributed.broadcast_object_list(done, src=0)
+        if not done[0]:
+            raise SystemExit(1)
+        return work()
+    try:
+        result = work()
+        done = [True]
+    finally:
+        distributed.broadcast_object_list(done, src=0)
+    return result
 
 
 def wait() -> None:
@@ -86,13 +109,16 @@ class Losses(nn.Module):
         return losses
 
 
-def shared(losses: Losses, device: str) -> nn.Module:
-    """``losses`` with gradients averaged over all processes."""
+def shared(losses: Losses, device: str, *, all_used: bool) -> nn.Module:
+    """``losses`` with gradients averaged over all processes.
+
+    all_used: every parameter has a gradient in each step. Otherwise, as of a detector whose people
+    have no masks, DDP looks which ones have.
+    """
     if count() == 1:
         return losses
     ids = [torch.device(device)] if device.startswith("cuda") else None
-    # A process whose people have no masks computes none: not every parameter is used each time.
-    return DistributedDataParallel(losses, device_ids=ids, find_unused_parameters=True)
+    return DistributedDataParallel(losses, device_ids=ids, find_unused_parameters=not all_used)
 
 
 def without_sharing(losses: nn.Module, condition: bool) -> Any:

@@ -97,6 +97,8 @@ class TopDownTask:
 
     role = "pose_estimator"
     default_variant = "b"
+    all_used = True
+    """Every parameter that learns has a gradient in each step."""
 
     def __init__(
         self, pictures: People, size: Size = (192, 256), options: Mapping[str, Any] | None = None

@@ -101,7 +101,10 @@ class _Training:
     def __post_init__(self) -> None:
         network = self.task.network.to(self.device, memory_format=torch.channels_last)
         self.network = processes.synchronised(network, self.device)
-        self.losses = processes.shared(processes.Losses(self.task, self.network), self.device)
+        self.losses = processes.shared(
+            processes.Losses(self.task, self.network), self.device,
+            all_used=getattr(self.task, "all_used", False),
+        )  # fmt: skip
         schedule = self.schedule
         self.average = AveragedModel(
             self.network, multi_avg_fn=moving_average(schedule.averaging), use_buffers=True

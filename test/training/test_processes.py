@@ -208,6 +208,33 @@ def test_two_processes_learn_as_one_does(
     )
 
 
+def test_two_processes_of_torchrun(two: Path) -> None:
+    """The command of docs/training.md; and of wrong data one error, of the first process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("RANK", None)
+    recipe = two / "hrnet.yaml"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command = [*torchrun, "2", "-m", "bmp_ros.training", *arguments(two, recipe, "torchrun")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pose 5/5") == 1, "the first process alone speaks"
+    assert "find_unused_parameters" not in done.stderr
+    first, second = (
+        torch.load(two / place / "last.pth", weights_only=True)["network"]
+        for place in ("torchrun", "two/hrnet")
+    )
+    start = torch.load(two / "hrnet.pth", weights_only=True)
+    assert difference(first, second, start) < 1e-5
+
+    wrong = two / "wrong.yaml"
+    wrong.write_text(recipe.read_text().replace("folder: coco", "folder: coca"))
+    command = [*torchrun, "2", "-m", "bmp_ros.training", *arguments(two, wrong, "wrong")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.count("problems in the data, no step was taken") == 1
+    assert "[rank1]" not in done.stderr, "the other process leaves without words"
+
+
 def test_two_processes_go_on_as_two(two: Path) -> None:
     schedule = read_recipe(two / "hrnet.yaml").schedule
     with pytest.raises(ValueError, match="in 2 processes, these are 1"):
