@@ -33,7 +33,7 @@ SLOW = (
     "archives/", "training/test_trainer", "viewing/test_in_the_browser",
     "training/test_published.py::test_each", "training/test_processes.py::test_two",
     "reporting/test_reports.py::test_pages_of_the_commands",
-    "training/test_pose2seg.py::test_it_goes",
+    "training/test_pose2seg.py::test_it_goes", "training/test_by_heart",
 )  # fmt: skip
 """Tests that start processes, nodes, renderers or pip, train, or run networks at full size: left
 out by ``make test-fast``."""

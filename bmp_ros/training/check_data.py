@@ -42,7 +42,8 @@ def data_problems(recipe: Recipe, root: Path) -> Iterator[str]:
         file = root / source.folder / source.annotations
         for problem in _source_problems(recipe, source, root / source.folder, file):
             yield f"{file}: {problem}"
-    for name, kept in recipe.held_out.items():
+    named = recipe.held_out if isinstance(recipe.held_out, Mapping) else {}
+    for name, kept in named.items():
         files = [
             root / source.folder / source.annotations
             for source in recipe.data

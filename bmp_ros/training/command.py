@@ -98,13 +98,16 @@ def run(args: argparse.Namespace) -> int:
         preset_section(cast(Any, task))  # refuses a size that no preset may have
         if processes.rank() == 0:
             print(_announcement(task, schedule, args.precision or precision, own))
+        score = _score(task, args.output, own)
         weights_file = train(
             task, schedule, args.output, device=own, precision=args.precision or precision,
-            workers=args.workers, minutes=args.minutes, score=_score(task, args.output, own),
+            workers=args.workers, minutes=args.minutes, score=score,
         )  # fmt: skip
         if weights_file is not None and processes.rank() == 0:
-            preset = _write_preset(task, weights_file)
-            print(f"a preset that runs it beside the tiny networks: {preset}")
+            scored = score is not None and schedule.score_every > 0
+            best = weights_file.with_suffix(".best.pth") if scored else weights_file
+            preset = _write_preset(task, best)
+            print(f"{preset} runs {best.name} beside the tiny networks")
             print(weights_file)
     return 0
 

@@ -131,7 +131,7 @@ def files_of_recipes(recipes: Iterable[Path], root: Path, cache: Path) -> dict[s
         recipe = read_recipe(file)
         files[f"recipes/{file.name}"] = file
         held_out = yaml.safe_load(file.read_text(encoding="utf-8")).get("held_out")
-        if held_out:
+        if isinstance(held_out, str):
             name = PurePosixPath("recipes") / Path(held_out).name
             files[str(name)] = file.parent / held_out
         if recipe.start_from is not None:

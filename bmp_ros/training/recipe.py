@@ -7,6 +7,7 @@ Every problem of a recipe is found before the first step.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -57,15 +58,15 @@ class Recipe:
 
     network: a key of `KINDS`. options: the network's own, see its task. start_from: a folder of
     exported networks, a file of weights (.pth), a name of the zoo or a preset. longer_side: pixels
-    to which pictures are shrunk in the cache, None to read them from their files. held_out: a JSON
-    file beside the recipe with the ids of every annotation file that are not trained on:
-    validation, thresholds and checkpoints are theirs. pasted_share: of the pictures, those that
-    get people of other ones pasted in.
+    to which images are shrunk in the cache, None to read them from their files. held_out: what is
+    not trained on, as validation, thresholds and checkpoints need it: a share of every folder's
+    images, or a JSON file beside the recipe with ids by annotation file. pasted_share: of the
+    images, those that get people of other ones pasted in.
     """
 
     network: str
     data: Sequence[Source]
-    held_out: Mapping[str, Sequence[Any]]
+    held_out: Mapping[str, Sequence[Any]] | float
     size: Size | None = None
     start_from: str | None = None
     schedule: Schedule = field(default_factory=lambda: Schedule(1, 1, 1e-3))
@@ -125,12 +126,11 @@ def read_recipe(file: Path) -> Recipe:
             f"{file}: people are pasted (pasted_share {pasted}) from the cache only: longer_side "
             "must be a number of pixels"
         )
-    held_out = values.get("held_out")
     size = values.get("size")
     return Recipe(
         network,
         sources,
-        json.loads((file.parent / held_out).read_text(encoding="utf-8")) if held_out else {},
+        _held_out(file, values.get("held_out")),
         None if size is None else (int(size[0]), int(size[1])),
         values.get("start_from"),
         schedule,
@@ -151,6 +151,29 @@ def _fitted(schedule: Schedule, given: Mapping[str, Any]) -> Schedule:
     return replace(schedule, **{name: min(getattr(schedule, name), tenth) for name in names})
 
 
+def _held_out(file: Path, value: Any) -> Mapping[str, Sequence[Any]] | float:
+    if value is None:
+        return {}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 < value < 1:
+            raise ValueError(f"{file}: held_out is {value}, a share is between 0 and 1")
+        return float(value)
+    ids: dict[str, list[Any]] = json.loads((file.parent / value).read_text(encoding="utf-8"))
+    return ids
+
+
+def kept_ids(recipe: Recipe, annotations: Path) -> Sequence[Any]:
+    """Ids of the images of an annotation file that are kept aside.
+
+    A share is one of all ids in an order that looks random and is the same every time.
+    """
+    if isinstance(recipe.held_out, Mapping):
+        return recipe.held_out.get(annotations.name, [])
+    images = json.loads(annotations.read_text(encoding="utf-8"))["images"]
+    ids = sorted((image["id"] for image in images), key=lambda n: zlib.crc32(str(n).encode()))
+    return ids[: max(1, round(recipe.held_out * len(ids)))]
+
+
 def open_folders(
     recipe: Recipe, root: Path, cache: Path
 ) -> tuple[list[CocoPictures], list[CocoPictures]]:
@@ -158,7 +181,7 @@ def open_folders(
     folders, held_out = [], []
     for source in recipe.data:
         folder, annotations = root / source.folder, Path(source.annotations)
-        kept = recipe.held_out.get(annotations.name, [])
+        kept = [] if source.validation else kept_ids(recipe, folder / annotations)
         options: dict[str, Any] = {
             "all_joints": source.all_joints, "count": source.count, "masked": source.masked,
             "joints": joints_of(source, folder, recipe.skeleton),
@@ -172,8 +195,8 @@ def open_folders(
             held_out.append(CocoPictures(folder, annotations, cache, only=kept, **options))
     if not held_out:
         raise ValueError(
-            "held_out names no picture of the data, and no folder is for validation: nothing "
-            "tells when to stop"
+            "nothing is kept aside to tell when to stop: say held_out: 0.1 for a tenth of the "
+            "images, held_out: FILE.json for these of your choice, or validation: true of a folder"
         )
     return folders, held_out
 

@@ -190,7 +190,8 @@ def train(
     stop_after: leave after so many steps in all, as an interruption would. minutes: for a machine
     that is lent for a time: the learning rate falls with the clock where that is ahead of the
     steps, and the training is done when either is over; such a training cannot be repeated. What
-    it has spent before an interruption counts. score: called every ``schedule.score_every`` steps.
+    it has spent before an interruption counts. score: called before the first step, every
+    ``schedule.score_every`` steps and in the end.
     Returns the file of the averaged weights, or None when stopped before the end.
     Raises ValueError when the folder holds a training with another schedule, and for a batch that
     is smaller in each process and part than the task's ``least_batch``.
@@ -222,6 +223,8 @@ def train(
             "over one value per sample; enlarge batch, or say frozen_norms: true"
         )
     batches = iter(_batches(task, schedule, numbers, workers, pinned=device.startswith("cuda")))
+    if state is None and score is not None and schedule.score_every:
+        _score_start(training, score)
     if state is not None:  # last: nothing before the first step may draw from them any more
         set_random_states(state["random"])
     saved = training.step
@@ -301,6 +304,19 @@ def _save(training: _Training, clock: _Clock, saved: int, score: Score | None) -
         print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
     clock.lap = time.monotonic()
     write_checkpoint(folder, schedule, {**training.state(), "seconds": clock.seconds})
+    processes.wait()
+
+
+def _score_start(training: _Training, score: Score) -> None:
+    """Score what the training begins with: the best weights until others are better."""
+    if processes.rank() == 0:
+        scores = _scored(score, training, 0)
+        training.best = next(iter(scores.values()), None)
+        best = training.folder / f"{training.task.name}.best.pth"
+        torch.save(training.average.module.state_dict(), best)
+        to_tensorboard(training.folder, 0, scores)
+        words = in_words(scores)
+        print(f"{training.task.name} 0/{training.schedule.steps}: {words}", flush=True)
     processes.wait()
 
 

@@ -69,6 +69,18 @@ def test_a_recipe_trains_and_goes_on(
     build_loop(root / "out" / "preset.yaml", "cpu", iterations=1)(image)
 
 
+def test_a_share_is_kept_aside(root: Path) -> None:
+    """The same images every time, and none of them is trained on."""
+    recipe = read_recipe(write_recipe(root, held_out=0.25))
+    parts = [
+        sorted(sum((folder.coco_ids for folder in folders), []))
+        for folders in open_folders(recipe, root, root / "cache")
+    ]
+    assert len(parts[1]) == 3 and sorted(parts[0] + parts[1]) == list(range(100, 112))
+    _, again = open_folders(recipe, root, root / "cache")
+    assert sorted(again[0].coco_ids) == parts[1] != [100, 101, 102]
+
+
 def test_folders_are_drawn_by_weight(root: Path) -> None:
     write_photographs(root / "more", first_id=500)
     data = [
@@ -95,6 +107,7 @@ def test_folders_are_drawn_by_weight(root: Path) -> None:
         ({"data": [{"folder": "x", "weight": 0}]}, "every weight"),
         ({"schedule": {"stesp": 4}}, "stesp"),
         ({"precision": "fp8"}, "fp8"),
+        ({"held_out": 1.5}, "held_out is 1.5.*between 0 and 1"),
         ({"speed": 2}, "speed"),
     ],
 )

@@ -181,7 +181,7 @@ def test_another_schedule_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_best_weights_are_kept_beside_the_last_ones(tmp_path: Path) -> None:
-    scores = {10: 0.2, 20: 0.6, 30: 0.4, 40: 0.5}
+    scores = {0: 0.1, 10: 0.2, 20: 0.6, 30: 0.4, 40: 0.5}
     seen: dict[int, Any] = {}
 
     def score(network: nn.Module, step: int) -> dict[str, float]:
@@ -194,7 +194,16 @@ def test_the_best_weights_are_kept_beside_the_last_ones(tmp_path: Path) -> None:
     best = torch.load(tmp_path / "line.best.pth", weights_only=True)
     assert all(torch.equal(best[k], seen[20][k]) for k in best)
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
-    assert [float(row["AP"]) for row in rows] == list(scores.values())
+    assert [float(row["AP"]) for row in rows] == list(scores.values())[1:]
+
+
+def test_where_no_step_helped_the_first_weights_are_the_best(tmp_path: Path) -> None:
+    task = Line()
+    first = {name: value.clone() for name, value in task.network.state_dict().items()}
+    scored = replace(SCHEDULE, score_every=10)
+    train(task, scored, tmp_path, score=lambda network, step: {"AP": 0.5 - step / 100})
+    best = torch.load(tmp_path / "line.best.pth", weights_only=True)
+    assert all(torch.equal(best[name], first[name]) for name in first)
 
 
 def test_scores_are_due_between_two_checkpoints_as_well(tmp_path: Path) -> None:
@@ -205,7 +214,7 @@ def test_scores_are_due_between_two_checkpoints_as_well(tmp_path: Path) -> None:
         return {"AP": 0.5}
 
     train(Line(), replace(SCHEDULE, save_every=30, score_every=15), tmp_path, score=score)
-    assert steps == [15, 30, 40]
+    assert steps == [0, 15, 30, 40]
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert [row["step"] for row in rows] == ["15", "30", "40"]
 
@@ -214,7 +223,7 @@ def test_tensorboard_shows_every_number_of_a_training(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs requirements/train.txt")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    scores = {20: 0.25, 40: 0.5}
+    scores = {0: 0.125, 20: 0.25, 40: 0.5}
     schedule = replace(SCHEDULE, score_every=20)
 
     def score(network: nn.Module, step: int) -> dict[str, float]:
