@@ -102,7 +102,11 @@ def test_error_names_place_key_value_and_what_is_allowed(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         read(**{key: value})
-    assert str(caught.value) == f"kitchen.yaml: oven: {key} is {value!r}, allowed: {allowed}"
+    text = str(caught.value)
+    if value == 10**400:  # shortened: a value may be a whole file
+        assert len(text) < 400
+        text = text.replace(text[text.index("1000") : text.index(", allowed")], repr(value))
+    assert text == f"kitchen.yaml: oven: {key} is {value!r}, allowed: {allowed}"
 
 
 def test_unknown_key() -> None:
