@@ -80,7 +80,7 @@ REDUCED: dict[str, tuple[dict[str, Any], list[int] | None, dict[str, Any]]] = {
         [256, 256],
         {"steps": 60, "batch": 2, "learning_rate": 5e-4},
     ),
-    "detector": (_STILL_DETECTOR, [160, 128], {"steps": 200, "batch": 4, "learning_rate": 2e-3}),
+    "detector": (_STILL_DETECTOR, [160, 128], {"steps": 300, "batch": 4, "learning_rate": 2e-3}),
     "pose": ({}, None, {"steps": 300, "batch": 4, "learning_rate": 2e-3}),
     "segmenter": ({}, [160, 128], {"steps": 300, "batch": 4, "learning_rate": 1.5e-3}),
 }

@@ -42,6 +42,7 @@ def data_problems(recipe: Recipe, root: Path) -> Iterator[str]:
         file = root / source.folder / source.annotations
         for problem in _source_problems(recipe, source, root / source.folder, file):
             yield f"{file}: {problem}"
+    yield from _no_masks(recipe, root)
     named = recipe.held_out if isinstance(recipe.held_out, Mapping) else {}
     for name, kept in named.items():
         files = [
@@ -53,6 +54,27 @@ def data_problems(recipe: Recipe, root: Path) -> Iterator[str]:
         if unknown:
             some = ", ".join(map(str, unknown[:5])) + (" …" if len(unknown) > 5 else "")
             yield f"{files[0]}: held_out names images that it does not have: {some}"
+
+
+def _no_masks(recipe: Recipe, root: Path) -> Iterator[str]:
+    """Of a network that learns from masks, if no folder that is trained on has any."""
+    from bmp_ros.training.tasks import KINDS
+
+    if not KINDS[recipe.network].needs_masks:
+        return
+    sources = [source for source in recipe.data if not source.validation]
+    files = [root / source.folder / source.annotations for source in sources]
+    for file in files:
+        try:
+            people = people_of(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return  # said of the file
+        if any(item.get("segmentation") for item in people):
+            return
+    yield (
+        f"{', '.join(map(str, files))}: no person has a segmentation, which {recipe.network} "
+        "learns from (bmp annotate makes them)"
+    )
 
 
 def _ids(file: Path) -> set[Any]:

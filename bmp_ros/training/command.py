@@ -99,6 +99,11 @@ def run(args: argparse.Namespace) -> int:
         if processes.rank() == 0:
             print(_announcement(task, schedule, args.precision or precision, own))
         score = _score(task, args.output, own)
+        if score is None and schedule.score_every and processes.rank() == 0:
+            print(
+                "no AP and no drawings: they need pycocotools (requirements/train.txt) and a "
+                "recipe's images"
+            )
         weights_file = train(
             task, schedule, args.output, device=own, precision=args.precision or precision,
             workers=args.workers, minutes=args.minutes, score=score,

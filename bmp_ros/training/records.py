@@ -49,8 +49,8 @@ def keep_rows(file: Path, last: int) -> None:
 
 
 def in_words(row: Mapping[str, float]) -> str:
-    """``row`` on one line, four digits each."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+    """``row`` on one line, four digits each, without what is not known (NaN)."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items() if value == value)
 
 
 def draw_curves(folder: Path) -> Path | None:

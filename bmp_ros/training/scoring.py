@@ -150,7 +150,9 @@ def _estimate(engine: Any, picture: Picture) -> Answers:
     boxes = picture.boxes if picture.given_boxes is None else picture.given_boxes
     if not len(boxes):
         return Answers()
-    poses = engine.estimate(Frame(picture.image), boxes, picture.masks)
+    # Of a person without a mask nothing is dimmed, as in training.
+    masks = picture.masks | ~picture.masks.any(axis=(1, 2), keepdims=True)
+    poses = engine.estimate(Frame(picture.image), boxes, masks)
     joints = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)
     results = [
         {
@@ -158,6 +160,7 @@ def _estimate(engine: Any, picture: Picture) -> Answers:
             "score": float(row[: len(COCO_17), 2].mean()),
         }
         for row in joints
+        if np.isfinite(row).all()
     ]
     return Answers(results if len(joints[0]) >= len(COCO_17) else [], boxes, joints=joints)
 
@@ -213,5 +216,5 @@ def _drawn(picture: Picture, answers: Answers) -> np.ndarray:
 def _edges(joints: np.ndarray, skeleton: Skeleton) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     for row in joints:
         for edge in skeleton.edges:
-            if max(edge) < len(row):
+            if max(edge) < len(row) and np.isfinite(row[list(edge)]).all():
                 yield edge, row

@@ -240,6 +240,8 @@ class Kind:
     """None: the network has no options."""
     needs_joints: bool = False
     """Whether it learns from people with labelled joints only."""
+    needs_masks: bool = False
+    """Whether it learns from people whose mask is known only."""
 
 
 # The published schedules: RTMDet-Ins for 300 epochs of COCO at 16 pictures, the others for 210 of
@@ -262,8 +264,8 @@ _PUBLISHED_SEGMENTER = Schedule(
 
 KINDS: dict[str, Kind] = {
     "detector": Kind(DetectorTask, Schedule(6500, 8, 2e-3), {}),
-    "pose": Kind(PoseTask, Schedule(20000, 4, 2e-3)),
-    "segmenter": Kind(SegmenterTask, Schedule(8000, 4, 1.5e-3)),
+    "pose": Kind(PoseTask, Schedule(20000, 4, 2e-3), needs_joints=True),
+    "segmenter": Kind(SegmenterTask, Schedule(8000, 4, 1.5e-3), needs_masks=True),
     "rtmdet_ins": Kind(
         partial(DetectorTask, size=(640, 640)), _PUBLISHED_DETECTOR, {"variant": "l"}
     ),
@@ -271,7 +273,7 @@ KINDS: dict[str, Kind] = {
     "pmpose": Kind(PMPoseTask, _PUBLISHED_POSE, {}, needs_joints=True),
     "hrnet": Kind(HRNetTask, _PUBLISHED_HRNET, {}, needs_joints=True),
     "omnipose": Kind(OmniPoseTask, _PUBLISHED_HRNET, {}, needs_joints=True),
-    "pose2seg": Kind(Pose2SegTask, _PUBLISHED_SEGMENTER, {}),
+    "pose2seg": Kind(Pose2SegTask, _PUBLISHED_SEGMENTER, {}, needs_masks=True),
 }
 
 

@@ -115,6 +115,15 @@ def test_people_without_joints_or_masks_teach_nothing(file: Path, tmp_path: Path
     with pytest.raises(ValueError) as caught:
         check_data(read_recipe(recipe_of(tmp_path, data=[masked])), tmp_path)
     assert "labelled joint" in str(caught.value) and "bmp annotate" in str(caught.value)
+    plain = [{"folder": "figures", "annotations": "coco.json"}]
+    for network, words in (
+        ("segmenter", "no person has a segmentation, which segmenter learns from"),
+        ("pose2seg", "no person has a segmentation, which pose2seg learns from"),
+        ("pose", "no person has a labelled joint"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            check_data(read_recipe(recipe_of(tmp_path, network=network, data=plain)), tmp_path)
+        assert words in str(caught.value)
 
 
 def test_good_data_pass(file: Path, tmp_path: Path) -> None:
