@@ -25,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=20.0, help="of each of the four runs (%(default)s)"
     )
     parser.add_argument(
+        "--detection-interval",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure 640x480 once more with this interval (docs/tracking.md)",
+    )
+    parser.add_argument(
         "--untuned", action="store_true", help="Fast DDS as it is, without config/fastdds.xml"
     )
     parser.add_argument(
@@ -35,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.seconds >= 1:
         raise ValueError(f"--seconds is {args.seconds}, needs at least 1")
+    if not 1 <= args.detection_interval <= 30:
+        raise ValueError(f"--detection-interval is {args.detection_interval}, must be 1 to 30")
     try:
         import rclpy  # noqa: F401
     except ImportError as error:
@@ -53,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             figures = measure_node(
                 args.preset, args.device, args.seconds, Path(folder), tuned=not args.untuned,
-                say=progress.show,
+                interval=args.detection_interval, say=progress.show,
             )  # fmt: skip
         except ProcessError as error:
             progress.clear()

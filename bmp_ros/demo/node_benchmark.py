@@ -119,13 +119,15 @@ def measure_node(
     folder: Path,
     *,
     tuned: bool = True,
+    interval: int = 1,
     say: Callable[[str], None],
 ) -> dict[str, list[Figure]]:
     """Measure everything; figures by heading.
 
     The camera at 30 Hz is best effort, as many drivers are: what is lost once is lost.
     seconds: of each run. folder: for the logs of the processes. tuned: use
-    config/fastdds.xml. say: told what is going on.
+    config/fastdds.xml. interval: above 1, 640x480 is measured once more with that
+    ``detection_interval``. say: told what is going on.
     Raises ProcessError when a process fails or nothing comes.
     """
     figures = {}
@@ -147,6 +149,17 @@ def measure_node(
                 preset, device, size, RATE, "sensor", seconds, folder, NODE_COMMAND, say
             )
             figures[f"{name} at {RATE:g} Hz, preset {preset}"] = stream_figures(run)
+            if interval > 1 and size == SIZES[0]:
+                say(f"{name}, preset {preset}, detection_interval {interval}")
+                seldom = run_once(
+                    preset, device, size, RATE, "sensor", seconds, folder, NODE_COMMAND, say,
+                    detection_interval=interval,
+                )  # fmt: skip
+                times = _rate(seldom.times) / _rate(run.times)
+                figures[f"{name} at {RATE:g} Hz, {preset}, detection_interval {interval}"] = [
+                    Figure("results, of those without", times, "times"),
+                    *stream_figures(seldom),
+                ]
     return figures
 
 
@@ -160,11 +173,15 @@ def run_once(
     folder: Path,
     command: Sequence[str],
     say: Callable[[str], None],
+    **parameters: object,
 ) -> Run:
-    """Show the demo clip for so long to a node and watch it; ``qos`` is the camera's."""
+    """Show the demo clip for so long to a node and watch it; ``qos`` is the camera's.
+
+    parameters: of the node.
+    """
     images = round(rate * seconds)
     width, height = size
-    node = node_process(preset, device, folder / "node.log", command)
+    node = node_process(preset, device, folder / "node.log", command, **parameters)
     camera = camera_process(
         folder / "camera.log", rate=rate, qos=qos, images=images, width=width, height=height,
         wait_for=1,

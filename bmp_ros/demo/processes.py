@@ -138,14 +138,20 @@ class ProcessError(RuntimeError):
 
 
 def node_process(
-    preset: str, device: str, log: Path, command: Sequence[str] = NODE_COMMAND
+    preset: str,
+    device: str,
+    log: Path,
+    command: Sequence[str] = NODE_COMMAND,
+    **more: object,
 ) -> ChildProcess:
-    """``bmp_node`` on `IMAGE_TOPIC`. command: arguments of Python that start it."""
+    """``bmp_node`` on `IMAGE_TOPIC`. command: arguments of Python that start it. more: parameters
+    of the node."""
     parameters = {
         "preset": preset,
         "device": device,
         "image_topic": IMAGE_TOPIC,
         "image_timeout": 3600.0,  # it waits for the camera, which is started after it
+        **more,
     }
     return ChildProcess("bmp_node", [*command, *_ros_arguments(NAMESPACE, parameters)], log)
 

@@ -23,6 +23,7 @@ from bmp_ros.demo.node_benchmark import (
     run_once,
     stream_figures,
 )
+from bmp_ros.demo.processes import node_process
 
 PRESET = "bmp_j1"  # named in the node's log only: the networks are scripted
 
@@ -100,11 +101,14 @@ def test_command_line(
     monkeypatch.setattr(node_benchmark, "NODE_COMMAND", SCRIPTED_COMMAND)
     file = tmp_path / "new" / "figures.json"
     arguments = ["bench", "node", "--preset", PRESET, "--seconds", "2", "--json", str(file)]
-    assert main(arguments) == 0
+    assert main([*arguments, "--detection-interval", "3"]) == 0
     printed = capsys.readouterr().out
     assert "config/fastdds.xml" in printed and "node overhead, median" in printed
     written = json.loads(file.read_text(encoding="utf-8"))
-    scripted, stream = written["figures"].values()
+    scripted, stream, seldom = written["figures"].values()
+    ratio, *others = seldom
+    assert ratio["name"] == "results, of those without" and 0.2 < ratio["value"] < 5
+    assert [figure["name"] for figure in others] == [figure["name"] for figure in stream]
     assert {figure["name"] for figure in scripted} >= {"node overhead, median", "images sent"}
     assert {figure["name"] for figure in stream} >= {"age of results, p95", "results"}
     assert written["machine"]["processor"] and written["preset"] == PRESET
@@ -116,3 +120,10 @@ def test_command_line_says_what_went_wrong(capsys: pytest.CaptureFixture[str]) -
     assert "bmp_node cannot configure: no preset is called 'no_such_preset'" in error
     assert main(["bench", "node", "--seconds", "0"]) == 1
     assert "--seconds is 0.0, needs at least 1" in capsys.readouterr().err
+    assert main(["bench", "node", "--detection-interval", "31"]) == 1
+    assert "--detection-interval is 31, must be 1 to 30" in capsys.readouterr().err
+
+
+def test_parameters_of_the_node_are_passed_on(tmp_path: Path) -> None:
+    process = node_process(PRESET, "cpu", tmp_path / "log", detection_interval=3)
+    assert "detection_interval:=3" in process._command
