@@ -2,6 +2,8 @@
 PYTHON ?= python3
 SET_UP := $(PYTHON) scripts/set_up
 ARGS ?=
+# One process per core; a file's tests stay together, since they share nodes and networks.
+PARALLEL := scripts/with_ros python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 # make test-python: another Python, another NumPy, another ROS, in a virtual environment of its own.
 NUMPY ?=
@@ -36,11 +38,11 @@ view:
 
 test:
 	@$(SET_UP) base ros torch train synthetic dev evaluate-tracking
-	@scripts/with_ros python -m pytest -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
+	@$(PARALLEL) -m "not openmmlab" --ignore=test/engines/openmmlab $(ARGS)
 
 test-fast:
 	@$(SET_UP) base ros torch synthetic dev
-	@scripts/with_ros python -m pytest -n auto -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
+	@$(PARALLEL) -m "not openmmlab and not slow" --ignore=test/engines/openmmlab $(ARGS)
 
 # What needs the viewer, a browser, plotly or Ray: left out by make test, which does not install them.
 test-view:
