@@ -45,12 +45,21 @@ def moment(number: int, people: People) -> Moment:
     )  # fmt: skip
 
 
+# Components by the names of rerun 0.23; later versions call them by their field.
+COMPONENTS = {
+    "half_sizes": "HalfSize2D", "labels": "Text", "positions": "Position2D",
+    "strips": "LineStrip3D", "scalars": "Scalar", "media_type": "MediaType",
+}  # fmt: skip
+
+
 def columns(path: Path, contents: str, index: str = "image") -> dict[str, list]:
     """Every component below an entity, by its name without the path, at each time."""
     view = rerun.dataframe.load_recording(path).view(index=index, contents=contents)
     table = view.select().read_all()
     names = [name for name in table.column_names if ":" in name]  # the others are times
-    return {name.rpartition(":")[2]: table.column(name).to_pylist() for name in names}
+    short = {name: name.rpartition(":")[2] for name in names}
+    return {COMPONENTS.get(short[name], short[name]): table.column(name).to_pylist()
+            for name in names}  # fmt: skip
 
 
 def test_a_file_has_all_that_was_shown(tmp_path: Path) -> None:
