@@ -99,9 +99,9 @@ def calibrate(network: nn.Module, run: Callable[[], Any]) -> None:
         for hook in hooks:
             hook.remove()
     for norm in norms:
-        if norm not in sums:
+        count, total, squares = sums.get(norm, (0, torch.zeros(()), torch.zeros(())))
+        if not count:  # unused, or used for no one: it computes what it did
             continue
-        count, total, squares = sums[norm]
         mean = total / count
         variance = (squares / count - mean.square()).clamp(min=0)
         assert norm.running_mean is not None and norm.running_var is not None

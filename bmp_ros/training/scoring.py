@@ -150,9 +150,7 @@ def _estimate(engine: Any, picture: Picture) -> Answers:
     boxes = picture.boxes if picture.given_boxes is None else picture.given_boxes
     if not len(boxes):
         return Answers()
-    # Of a person without a mask nothing is dimmed, as in training.
-    masks = picture.masks | ~picture.masks.any(axis=(1, 2), keepdims=True)
-    poses = engine.estimate(Frame(picture.image), boxes, masks)
+    poses = engine.estimate(Frame(picture.image), boxes, picture.masks)
     joints = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)
     results = [
         {

@@ -4,18 +4,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from figures import write_figures
 
 from bmp_ros.loop.frame import Frame
-from bmp_ros.training import scoring, trainer
+from bmp_ros.training import trainer
 from bmp_ros.training.pose2seg import Pose2SegOptions
 from bmp_ros.training.recipe import prepare, read_recipe
 from bmp_ros.training.scoring import make_engine, score_network
@@ -152,33 +150,6 @@ def test_wrong_options_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         make_task(network, cast(Any, None), size, options)
-
-
-def test_people_without_masks_are_scored(tmp_path: Path) -> None:
-    """As they are trained on: in the image as it is, nothing dimmed."""
-    file = write_figures(tmp_path / "coco", 2)
-    document = json.loads(file.read_text())
-    for person in document["annotations"]:
-        del person["segmentation"]
-    file.write_text(json.dumps(document))
-    for data_set in ("mpii", "aic"):
-        write_figures(tmp_path / data_set, 2, data_set)
-    recipe = read_recipe(write_recipe(tmp_path, "maskpose"))
-    task: Any
-    task, _ = prepare(recipe, tmp_path, tmp_path / "cache")
-    picture = next(task.pictures.kept_aside())
-    assert not picture.masked.any()
-    engine = make_engine(task, task.network.state_dict(), "cpu")
-    seen: list[Any] = []
-    estimate = engine.estimate
-
-    def noted(frame: Any, boxes: Any, masks: Any) -> Any:
-        seen.append(estimate(frame, boxes, masks))
-        return seen[-1]
-
-    engine.estimate = noted
-    answers = scoring._estimate(engine, picture)
-    assert len(answers.results) == 1 and np.isfinite(seen[0].keypoints).all()
 
 
 def test_the_layers_of_a_transformer_learn_at_their_own_rates(root: Path) -> None:

@@ -135,6 +135,14 @@ def test_norms_get_the_statistics_of_their_inputs(name: str, tasks: dict[str, An
         assert ((mean - norm.running_mean).abs() / scale).max() < 0.01
 
 
+def test_norms_that_saw_no_one_keep_what_they_have() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        calibrate(network, lambda: network(torch.zeros(0, 2, 4, 4)))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_another_network_is_refused(tasks: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="another size or kind"):
         read_back(tasks["pose"].network, [MODELS / "segmenter.onnx"])
