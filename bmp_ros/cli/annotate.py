@@ -12,11 +12,11 @@ from bmp_ros.cli.arguments import add_network_arguments, result_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Runs a preset over the pictures of a folder and writes boxes, joints and masks in COCO's "
+        "Runs a preset over the images of a folder and writes boxes, joints and masks in COCO's "
         "format, for bmp train. With --annotations, people keep their labels and get the masks "
         "that they lack. An interrupted run goes on when the same command is given again."
     )
-    parser.add_argument("folder", type=Path, help="folder of the pictures, or with images/ in it")
+    parser.add_argument("folder", type=Path, help="folder of the images, or with images/ in it")
     parser.add_argument(
         "--output", type=result_file, required=True, metavar="FILE", help="COCO file"
     )

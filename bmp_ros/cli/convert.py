@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "keypoint_train_annotations_*.json, CrowdPose's crowdpose_train.json",
     )
     parser.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder of the pictures"
+        "--images", type=Path, required=True, metavar="DIR", help="folder of the images"
     )
     parser.add_argument(
         "--output", type=result_file, required=True, metavar="FILE", help="COCO file"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a network on pictures in COCO's format, as a recipe says."""
+"""Train a network on images in COCO's format, as a recipe says."""
 
 from __future__ import annotations
 

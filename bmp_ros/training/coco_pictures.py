@@ -132,7 +132,7 @@ class CocoPictures:
         images = [image for image in document["images"] if image["id"] in chosen][:count]
         self.left_out = sum(image["id"] not in chosen for image in document["images"])
         if not images:
-            raise ValueError(f"{file} has no pictures to train on")
+            raise ValueError(f"{file} has no images to train on")
         self.joints, self._longer_side = joints, longer_side
         self._images, self._labels = images, Labels.of(document)
         self._places = [find_image(folder, image) for image in images]
@@ -282,7 +282,7 @@ def refuse_untrainable(images: Sequence[Mapping[str, Any]], file: Path) -> None:
     found = sorted({image.get("coco_id") for image in images} & NEVER_TRAINED, key=str)
     if found:
         raise ValueError(
-            f"{file} has the COCO pictures {', '.join(map(str, found))}, by which networks of "
+            f"{file} has the COCO images {', '.join(map(str, found))}, by which networks of "
             "this package are judged; remove them from the file"
         )
 

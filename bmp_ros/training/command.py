@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bmp_ros.training.trainer import Score, Task
 
 COCO_IDS = "coco_ids.json"
-"""Beside the weights: the COCO pictures that they were trained on."""
+"""Beside the weights: the COCO images that they were trained on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         default=Path("~/.cache/bmp_ros/training"),
-        help="folder for decoded pictures; may be deleted (default: %(default)s)",
+        help="folder for decoded images; may be deleted (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of this training")
     parser.add_argument("--steps", type=int, help="batches in all")
-    parser.add_argument("--batch", type=int, help="pictures per step")
+    parser.add_argument("--batch", type=int, help="images per step; of a pose network people")
     parser.add_argument(
         "--accumulate", type=int, help="parts in which a step is computed, for little memory"
     )
@@ -136,7 +136,7 @@ def _announcement(task: Any, schedule: Schedule, precision: str, device: str) ->
 
 
 def _score(task: Any, output: Path, device: str) -> Score | None:
-    """What scores a task's checkpoints; None for rendered pictures alone, and where pycocotools,
+    """What scores a task's checkpoints; None for rendered images alone, and where pycocotools,
     which counts, is not installed."""
     from bmp_ros.training.mixture import Mixture
     from bmp_ros.training.scoring import score_network
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
-    """The task, its schedule and its precision, of a recipe or of rendered pictures alone."""
+    """The task, its schedule and its precision, of a recipe or of rendered images alone."""
     import torch
 
     from bmp_ros.training.recipe import prepare, read_recipe, start_from
@@ -208,7 +208,7 @@ def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
         (args.output / COCO_IDS).write_text(json.dumps(coco_ids), encoding="utf-8")
         return task, recipe.schedule, recipe.precision
     if args.data is None:
-        raise ValueError(f"{args.network} without a recipe needs --data, a folder of pictures")
+        raise ValueError(f"{args.network} without a recipe needs --data, a folder of images")
     schedule = KINDS[args.network].schedule
     torch.manual_seed(schedule.seed)
     task = make_task(args.network, args.data, args.size)

@@ -122,7 +122,7 @@ def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimato
         raise ValueError(f"{folder.file} is not cached: longer_side must be a number of pixels")
     everybody: list[list[Seen | None]] = []
     progress = tqdm(
-        range(len(folder.entries)), f"looking at {folder.file.name}", unit="picture",
+        range(len(folder.entries)), f"looking at {folder.file.name}", unit="image",
         disable=not sys.stderr.isatty(),
     )  # fmt: skip
     for number in progress:
@@ -192,7 +192,7 @@ def write_detections(folder: Path, detector: Detector) -> int:
     """Fill ``folder/detections``; return the number of pictures. Those that are there stay."""
     (folder / "detections").mkdir(exist_ok=True)
     labels = sorted((folder / "labels").glob("*.json"))
-    for file in tqdm(labels, "detecting", unit="picture", disable=not sys.stderr.isatty()):
+    for file in tqdm(labels, "detecting", unit="image", disable=not sys.stderr.isatty()):
         target = folder / "detections" / file.name
         if target.is_file():
             continue
@@ -214,7 +214,7 @@ def write_poses(folder: Path, estimator: PoseEstimator, count: int) -> int:
     files = sorted((folder / "detections").glob("*.json"))
     files = files[:: max(1, len(files) // count)][:count]
     added = 0
-    for file in tqdm(files, "posing", unit="picture", disable=not sys.stderr.isatty()):
+    for file in tqdm(files, "posing", unit="image", disable=not sys.stderr.isatty()):
         entries = json.loads(file.read_text(encoding="utf-8"))
         people = [entry for entry in entries if entry is not None]
         if not people or "keypoints" in people[0]:
@@ -261,13 +261,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bmp_ros.training.detections", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("recipe", type=Path, nargs="?", help="whose pictures are looked at")
+    parser.add_argument("recipe", type=Path, nargs="?", help="whose images are looked at")
     parser.add_argument("--root", type=Path, default=Path(), help="see bmp_ros.training")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/bmp_ros/training"))
     parser.add_argument("--data", type=Path, help="instead: a folder of bmp_ros.synthetic.dataset")
     parser.add_argument("--preset", required=True, help="name or file; its networks are used")
     parser.add_argument(
-        "--poses", type=int, default=0, metavar="N", help="add keypoints for N pictures of --data"
+        "--poses", type=int, default=0, metavar="N", help="add keypoints for N images of --data"
     )
     parser.add_argument(
         "--without-poses", action="store_true", help="boxes and masks only, for the pose network"
@@ -293,13 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             estimator = None if args.without_poses else loop.pose_estimator
             found = write_seen(folder, loop.detector, estimator)
-            print(
-                f"{folder.file}: {len(folder.entries)} pictures, {found} people seen", flush=True
-            )
+            print(f"{folder.file}: {len(folder.entries)} images, {found} people seen", flush=True)
         return 0
     count = write_detections(args.data, loop.detector)
     posed = write_poses(args.data, loop.pose_estimator, args.poses) if args.poses else 0
-    print(f"{count} pictures in {args.data / 'detections'}, keypoints added to {posed}")
+    print(f"{count} images in {args.data / 'detections'}, keypoints added to {posed}")
     return 0
 
 

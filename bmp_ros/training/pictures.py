@@ -129,7 +129,7 @@ class PictureFolder:
         ]
         if not self._files:
             raise FileNotFoundError(
-                f"{folder} has no labels/*.json; render pictures with "
+                f"{folder} has no labels/*.json; render images with "
                 "`python -m bmp_ros.synthetic.dataset --split train --count 3000 --output "
                 f"{folder}`"
             )
