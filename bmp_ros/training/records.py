@@ -69,12 +69,17 @@ def draw_curves(folder: Path) -> Path | None:
     names = [name for name in names if not name.startswith("held-out ")]
     figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.5), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
-        for column, label in ((name, "training"), (f"held-out {name}", "held out, averaged")):
+        own = "held out, averaged" if name == "AP" else "training"
+        for column, label in ((name, own), (f"held-out {name}", "held out, averaged")):
             if column not in rows[0]:
                 continue
-            axis.plot(steps, [float(row[column]) for row in rows], label=label)
+            points = [(step, float(row[column])) for step, row in zip(steps, rows, strict=True)]
+            known = [point for point in points if not math.isnan(point[1])]
+            if known:
+                axis.plot(*zip(*known, strict=True), label=label, marker=".")
         axis.set(title=name, xlabel="step", ylim=(0, None))
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     figure.tight_layout()
     figure.savefig(folder / "curves.png", dpi=90)
     pyplot.close(figure)

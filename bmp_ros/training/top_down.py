@@ -289,6 +289,8 @@ class OmniPoseTask(TopDownTask):
     """OmniPose: wide peaks around the true place, uncut."""
 
     default_variant = "w48"
+    all_used = False
+    """Of the last stage only some outputs are read."""
     least_batch = 2
     """Its global pooling leaves one value per sample to a batch norm."""
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bmp_ros.training import detector_loss, trainer
 from bmp_ros.training.command import main
 from bmp_ros.training.optimisation import Schedule, learning_rate
+from bmp_ros.training.records import append_row, draw_curves
 from bmp_ros.training.tasks import make_task
 from bmp_ros.training.trainer import train
 
@@ -217,6 +218,23 @@ def test_scores_are_due_between_two_checkpoints_as_well(tmp_path: Path) -> None:
     assert steps == [0, 15, 30, 40]
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert [row["step"] for row in rows] == ["15", "30", "40"]
+
+
+def test_curves_connect_the_scores_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="needs requirements/train.txt")
+    for step, score in ((1, "nan"), (2, 0.5), (3, "nan"), (4, 0.75)):
+        row = {"step": step, "learning_rate": 1, "square": 9 - step, "AP": score, "none": "nan"}
+        append_row(tmp_path / "losses.csv", row)
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
+    assert draw_curves(tmp_path) == tmp_path / "curves.png"
+    square, ap, none = pyplot.gcf().axes
+    assert list(square.lines[0].get_xdata()) == [1, 2, 3, 4]
+    assert list(ap.lines[0].get_xdata()) == [2, 4] and list(ap.lines[0].get_ydata()) == [0.5, 0.75]
+    assert ap.lines[0].get_label() == "held out, averaged" and not none.lines
+    monkeypatch.undo()
+    pyplot.close("all")
 
 
 def test_tensorboard_shows_every_number_of_a_training(tmp_path: Path) -> None:
