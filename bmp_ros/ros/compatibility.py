@@ -111,5 +111,5 @@ def how_to_install(package: str) -> str:
     """Say what brings a ROS package, for example ``tf2_ros_py``: a command, where there is one."""
     distribution = os.environ.get("ROS_DISTRO", "<distro>")
     if (distribution, package) in NOT_RELEASED:
-        return f"{distribution} has no {package}, build it from source"
+        return f"{package} is not released for {distribution}: build it from source"
     return f"sudo apt-get install ros-{distribution}-{package.replace('_', '-')}"

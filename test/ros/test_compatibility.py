@@ -19,7 +19,10 @@ def test_a_package_is_named_with_the_command_that_brings_it(monkeypatch, distrib
     command = f"sudo apt-get install ros-{distribution}-"
     assert how_to_install("tf2_ros_py") == f"{command}tf2-ros-py"
     if distribution == "kilted":
-        assert how_to_install("hri_msgs") == "kilted has no hri_msgs, build it from source"
+        assert (
+            how_to_install("hri_msgs")
+            == "hri_msgs is not released for kilted: build it from source"
+        )
     else:
         assert how_to_install("hri_msgs") == f"{command}hri-msgs"
 

@@ -24,6 +24,7 @@ from bmp_ros.interaction.postures import Gesture, Posture
 from bmp_ros.interaction.ros4hri import SKELETON_2D
 from bmp_ros.loop.protocols import Poses
 from bmp_ros.ros import hri_bridge
+from bmp_ros.ros.compatibility import how_to_install
 
 FIELDS = {
     "hri_msgs/IdsList": {"header": "std_msgs/Header", "ids": "sequence<string>"},
@@ -72,7 +73,7 @@ def test_packages_that_are_missing_are_named_and_cost_nothing_else(
         monkeypatch.setitem(sys.modules, name, None)
     scene = started(lab, hri=True, body_frames_rate=10.0)
     assert [ids(scene.shoot()) for _ in range(3)] == [[1, 2]] * 3
-    lab.wait_for_log("no hri", "hri_msgs cannot be imported", "apt-get install", "hri-msgs")
+    lab.wait_for_log("no hri", "hri_msgs cannot be imported", how_to_install("hri_msgs"))
     lab.wait_for_log("no body frames", "tf2_msgs cannot be imported", "tf2-msgs")
     assert lab.log().count("no hri") == 1
     lab.diagnosis(": camera", lambda s: "hri_msgs" in s.message, "the reason")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +11,9 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-DECODERS = (
-    "image",
-    "compressed_image",
-    "camera_info",
-    "people",
-    "checkpoint",
-    "preset",
-    "picture",
-)
+DECODERS = ["image", "compressed_image", "camera_info", "people", "preset", "picture"]
+if importlib.util.find_spec("torch") is not None:
+    DECODERS.append("checkpoint")
 RUNS = (
     ["soak.py", "--minutes", "0.5", "--size", "160x120"],
     ["fuzz.py", *DECODERS, "--count", "60"],
