@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError("; ".join(problems))
         preset_section(cast(Any, task))  # refuses a size that no preset may have
         if processes.rank() == 0:
-            print(_announcement(task, schedule, args.precision or precision, own))
+            print(_announcement(task, schedule, args.precision or precision, own), flush=True)
         score = _score(task, args.output, own)
         if score is None and schedule.score_every and processes.rank() == 0:
             print(

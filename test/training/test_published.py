@@ -142,6 +142,8 @@ def test_the_options_of_the_shipped_recipes_are_accepted() -> None:
         ("pmpose", (96, 128), {}, r"\[192, 256\]"),
         ("rtmdet_ins", None, {"variant": "huge"}, "packaged, tiny"),
         ("rtmdet_ins", None, {"widen": 1}, "no entry 'widen'"),
+        ("rtmdet_ins", None, {"zoom": [2, 1]}, r"zoom is \[2, 1\], needs two factors"),
+        ("rtmdet_ins", None, {"painted_share": 2}, "painted_share is 2, allowed: 0 to 1"),
         ("pose", None, {"variant": "b"}, "pose has no options"),
     ],
 )
