@@ -30,6 +30,7 @@ import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
@@ -50,14 +51,20 @@ def dice_of(seed: int, name: str, number: int) -> random.Random:
     return random.Random(f"{seed} {name} {number}")
 
 
+def targets() -> dict[str, Any]:
+    """What makes each decoder's target."""
+    from fuzz_files import OF_FILES
+    from fuzz_messages import OF_MESSAGES
+
+    return OF_MESSAGES | OF_FILES
+
+
 def child(
     name: str, seed: int, start: int, stop: int, place: Path, until: float, only: bool
 ) -> int:
     """Run the cases of one decoder. place: where the number at work is written. until: when to
     stop, on the machine's clock."""
-    from fuzz_targets import TARGETS
-
-    target = TARGETS[name]()
+    target = targets()[name]()
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     warnings.simplefilter("ignore")
     accepted, faults = 0, Counter[str]()
@@ -178,10 +185,8 @@ def main() -> int:
             file.flush()
             name, number = args.targets[0], args.only
             return child(name, args.seed, number, number + 1, Path(file.name), math.inf, True)
-    from fuzz_targets import TARGETS
-
     wrong = False
-    for name in args.targets or [*TARGETS, "node"]:
+    for name in args.targets or [*targets(), "node"]:
         usual = {"video": VIDEOS, "node": NODE_MESSAGES}.get(name, COUNT)
         count = usual if args.count is None else args.count
         begun, begun_s, report = time.monotonic(), time.time(), Report()

@@ -10,19 +10,20 @@ from typing import Any
 
 import rclpy
 import soak
-from fuzz_mutations import ODD, mutated
-from fuzz_targets import (
+from fuzz_messages import (
     CameraInfoMessage,
     ImageMessage,
     PeopleMessage,
     Target,
     encoded_pictures,
 )
+from fuzz_mutations import ODD, mutated
 from rcl_interfaces.srv import ListParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
-from soak_cameras import CAMERAS, Rig
+from soak_cameras import CAMERAS
+from soak_rig import Rig
 
 from bmp_ros.demo.processes import private_domain
 from bmp_ros.ros.interfaces import EstimatePeople

@@ -36,7 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "test" / "ros")]
 
 from scripted_networks import ScriptedNetworks  # noqa: E402
-from soak_cameras import BLOCK, CAMERAS, MISBEHAVIOUR, Rig  # noqa: E402
+from soak_cameras import BLOCK, CAMERAS, MISBEHAVIOUR  # noqa: E402
+from soak_rig import Rig  # noqa: E402
 
 from bmp_ros.loop.protocols import Detections, Poses  # noqa: E402
 
