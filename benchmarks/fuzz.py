@@ -68,13 +68,15 @@ def child(
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     warnings.simplefilter("ignore")
     accepted, faults = 0, Counter[str]()
-    settled = 0.0
+    settled, begun = 0.0, time.time()
+    warm_s = begun + WARM_UP * (until - begun)
     with place.open("r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
         for number in range(start, stop):
             if time.time() > until:
                 break
             shared[:8] = struct.pack("<q", number)
-            if number - start == int(WARM_UP * (stop - start)):
+            warm = number - start >= WARM_UP * (stop - start) or time.time() > warm_s
+            if warm and not settled:
                 settled = resident_mb()
             case = target.make(dice_of(seed, name, number))
             try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -190,8 +191,12 @@ def device_of(loop: BMPLoop, asked: str) -> str:
 
 
 def free_memory() -> None:
-    """Give the memory of engines that are no longer used back to the device."""
+    """Give the memory of engines that are no longer used back to the system and the device."""
     gc.collect()
+    # glibc keeps what was freed below anything that is still in use.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     torch = sys.modules.get("torch")  # only engines import it
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node says of a preset that is slow: advice that fits the cause."""
+"""Advice for slow presets that fits the cause; memory that goes back."""
+
+import platform
 
 import pytest
 
 from bmp_ros.engines.presets import load_preset
-from bmp_ros.ros.engine_loading import _faster
+from bmp_ros.ros.engine_loading import _faster, free_memory, memory_in_use
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,14 @@ def test_advice_for_a_slow_preset(preset: str, wanted: str, wrong: str) -> None:
     said = _faster(load_preset(preset))
     assert wanted in said
     assert wrong not in said
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_memory_that_is_freed_goes_back_to_the_system() -> None:
+    parts = [bytes(1500) for _ in range(60_000)]  # each too large for Python's own pools
+    last = bytes(1500)
+    before = int(memory_in_use()["memory of the process (MB)"])
+    del parts
+    free_memory()
+    assert int(memory_in_use()["memory of the process (MB)"]) < before - 60
+    assert len(last) == 1500
