@@ -103,7 +103,7 @@ class Witness:
         return median(found or [self.memory[-1][1]])
 
     def counts(self) -> Counter[str]:
-        """What the node holds; see `docs/reliability.md`."""
+        """What the node holds: threads, files, services, publishers and subscriptions by topic."""
         process = Path(f"/proc/{self.pid}")
         found = Counter(
             threads=len(list((process / "task").iterdir())),
@@ -118,9 +118,17 @@ class Witness:
         ):  # fmt: skip
             for topic, _ in of_node(NODE, NAMESPACE):
                 ends = [end for end in of_topic(topic) if end.node_name == NODE]
-                found[what] += len(ends)
+                found[f"{what} {topic}"] += len(ends)
         found["services"] = len(own.get_service_names_and_types_by_node(NODE, NAMESPACE))
         return found
+
+
+def summary(counts: Counter[str]) -> dict[str, int]:
+    """Counts without the names of topics."""
+    found = Counter[str]()
+    for what, number in counts.items():
+        found[what.split()[0]] += number
+    return dict(found)
 
 
 def settled_counts(rig: Rig, witness: Witness) -> tuple[Counter[str], str]:
@@ -243,9 +251,11 @@ def run(args: argparse.Namespace) -> int:
                 wrong += judge(rig, witness, seconds, args.max_gap)
                 last, problem = settled_counts(rig, witness)
                 wrong += [problem] if problem else []
-                print(f"before: {dict(first)}\nafter:  {dict(last)}")
-                if first != last:
-                    wrong.append(f"in the end the node does not hold what it held: {last - first}")
+                print(f"before: {summary(first)}\nafter:  {summary(last)}")
+                if last - first:
+                    wrong.append(f"the node holds more than in the beginning: {last - first}")
+                if first - last:  # of somebody who was still there, or known to DDS
+                    print(f"only in the beginning: {dict(first - last)}")
                 node.send_signal(signal.SIGINT)
                 code = node.wait(30)
                 if code != 0:
