@@ -36,7 +36,7 @@ from bmp_ros.ros.image_messages import (
     read_message,
     stamp_ns,
 )
-from bmp_ros.ros.interaction import Demand, Interaction
+from bmp_ros.ros.interaction import Demand, Interaction, ProcessedImage
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.person_messages import person_array
@@ -227,9 +227,10 @@ class FrameProcessor:
         if lifted is not None:
             space = self._publish_lifted(camera, tracked, lifted, demand)
             stages["depth"] = lifted.milliseconds
-        occupied = self._interact(
-            camera, inputs, header, image, tracked, smooth, space, arrival_s, demand, stages
+        seen = ProcessedImage(
+            camera, inputs, header, image, arrival_s, tracked, smooth, space, demand
         )
+        occupied = self._interact(seen, stages)
         camera.statistics.add(age_s, stages, len(people), report.not_finite)
         no_markers = camera.publishers.publish_wanted(
             header,
@@ -319,30 +320,16 @@ class FrameProcessor:
         camera.publishers.publish_smooth(header, people, tracked.ages)
         return people
 
-    def _interact(
-        self,
-        camera: Camera,
-        inputs: CameraInputs,
-        header: Header,
-        image: np.ndarray,
-        tracked: Tracked,
-        smooth: People | None,
-        space: Space | None,
-        arrival_s: float,
-        demand: Demand,
-        stages: dict[str, float],
-    ) -> OccupiedZones | None:
+    def _interact(self, seen: ProcessedImage, stages: dict[str, float]) -> OccupiedZones | None:
         """Publish for the robot's other parts; an error in it costs nothing else of the image."""
         try:
-            occupied, stages["interaction"] = self._interaction.publish(
-                camera, inputs, header, image, tracked, smooth, space, arrival_s, demand,
-                self._tell,
-            )  # fmt: skip
+            occupied, stages["interaction"] = self._interaction.publish(seen, self._tell)
         except Exception as error:
             if not self._node.context.ok():  # ROS was closed under our hands
                 raise
-            if self._throttle.due(f"{camera.name} {type(error)} in interaction", _REPEAT_S):
-                self._log.error(f"{camera.name}: interaction: {traceback.format_exc()}")
+            name = seen.camera.name
+            if self._throttle.due(f"{name} {type(error)} in interaction", _REPEAT_S):
+                self._log.error(f"{name}: interaction: {traceback.format_exc()}")
             return None
         return occupied
 

@@ -58,6 +58,22 @@ class Demand:
     smooth_in_space: bool
 
 
+@dataclass(frozen=True)
+class ProcessedImage:
+    """An image of a camera and its people. smooth: with smoothed joints; space: their places; each
+    None where nobody wants it or it cannot be told. arrival_s: when the image arrived."""
+
+    camera: Camera
+    inputs: CameraInputs
+    header: Header
+    image: np.ndarray
+    arrival_s: float
+    tracked: Tracked
+    smooth: People | None
+    space: Space | None
+    demand: Demand
+
+
 class Interaction:
     """Of all cameras of a node; what it makes goes to the publishers of the camera, to ``/tf`` and
     to ``/humans``. `camera_stopped`, `tidy` and `close` are for the executor's thread."""
@@ -121,99 +137,72 @@ class Interaction:
         tell(camera, "hri")
         return wanted
 
-    def publish(
-        self,
-        camera: Camera,
-        inputs: CameraInputs,
-        header: Header,
-        image: np.ndarray,
-        tracked: Tracked,
-        smooth: People | None,
-        space: Space | None,
-        arrival_s: float,
-        demand: Demand,
-        tell: Tell,
-    ) -> tuple[OccupiedZones | None, float]:
+    def publish(self, seen: ProcessedImage, tell: Tell) -> tuple[OccupiedZones | None, float]:
         """Publish all that is wanted; returns zones for the markers, and the milliseconds."""
         start = time.perf_counter()
-        self._follow(camera, header, tracked, space, arrival_s, demand.settings.follow_settle)
+        space, demand = seen.space, seen.demand
+        self._follow(seen)
         frames = None
         if space is not None and space.smooth is not None and demand.smooth_in_space:
-            people = tracked.people
+            people = seen.tracked.people
             frames = body_frames(space.smooth.keypoints, people.keypoint_scores, people.skeleton)
-        if frames is not None and space is not None and demand.frames:
-            self._publish_frames(camera, space, tracked, frames, demand.run)
+            if demand.frames:
+                self._publish_frames(seen, space, frames)
         if demand.run.hri and self.humans.enabled:
-            remove = demand.run.hri_remove_background
-            frame = HumanFrame(camera.name, header, image, tracked, smooth, space, frames, remove)
+            frame = HumanFrame(
+                seen.camera.name, seen.header, seen.image, seen.tracked, seen.smooth, space,
+                frames, demand.run.hri_remove_background,
+            )  # fmt: skip
             self.humans.publish(frame, demand.humans)
-        occupied = self._watch_zones(camera, inputs, header, tracked, space, demand, tell)
-        return occupied, (time.perf_counter() - start) * 1e3
+        return self._watch_zones(seen, tell), (time.perf_counter() - start) * 1e3
 
-    def _follow(
-        self,
-        camera: Camera,
-        header: Header,
-        tracked: Tracked,
-        space: Space | None,
-        arrival_s: float,
-        settle_s: float,
-    ) -> None:
+    def _follow(self, seen: ProcessedImage) -> None:
         """Look where the followed person is, also without subscribers: they may be lost."""
+        camera, header, tracked = seen.camera, seen.header, seen.tracked
         row = camera.following.look(
             tracked,
-            space,
+            seen.space,
             swaps=camera.tracking.counts["swaps"],
-            arrival_s=arrival_s,
+            arrival_s=seen.arrival_s,
             stamped=stamp_ns(header.stamp) != 0,
-            settle_s=settle_s,
+            settle_s=seen.demand.settings.follow_settle,
         )
         news = camera.following.news
         if news and self._throttle.due(f"{camera.name} {news}", _REPEAT_S):
             self._log.info(f"{camera.name}: {news}")
         if camera.publishers.wants_followed:
             camera.publishers.publish_followed(
-                followed_person(header, tracked.people, tracked.ages, space, row)
+                followed_person(header, tracked.people, tracked.ages, seen.space, row)
             )
 
-    def _publish_frames(
-        self, camera: Camera, space: Space, tracked: Tracked, frames: BodyFrames, run: RunSettings
-    ) -> None:
+    def _publish_frames(self, seen: ProcessedImage, space: Space, frames: BodyFrames) -> None:
         """Frames have ROS4HRI's ids in their names where these are published, else the tracks'."""
+        run = seen.demand.run
         names: list[str | None] = [
             None if each < 0 else self.humans.body_id(each) if run.hri else str(each)
-            for each in tracked.people.track_ids.tolist()
+            for each in seen.tracked.people.track_ids.tolist()
         ]
-        self.bodies.publish(camera.name, space.header, names, frames, run.body_frames_rate)
+        self.bodies.publish(seen.camera.name, space.header, names, frames, run.body_frames_rate)
 
-    def _watch_zones(
-        self,
-        camera: Camera,
-        inputs: CameraInputs,
-        header: Header,
-        tracked: Tracked,
-        space: Space | None,
-        demand: Demand,
-        tell: Tell,
-    ) -> OccupiedZones | None:
+    def _watch_zones(self, seen: ProcessedImage, tell: Tell) -> OccupiedZones | None:
         """Publish who is in which zone; None without zones, subscribers or a way to tell."""
-        zones = parse_zones(demand.settings.zones)
+        camera, people, settings = seen.camera, seen.tracked.people, seen.demand.settings
+        zones = parse_zones(settings.zones)
         if not zones or not camera.publishers.wants_zones:
             camera.zones.forget()
             tell(camera, "zones")
             return None
-        people = tracked.people
         try:
             contained = who_is_inside(
-                zones, header, people, demand.settings.zone_anchor, space, inputs.calibration,
-                inputs.transforms,
+                zones, seen.header, people, settings.zone_anchor, seen.space,
+                seen.inputs.calibration, seen.inputs.transforms,
             )  # fmt: skip
         except NoZonesError as error:
             tell(camera, "zones", error.kind, str(error))
             return None
         tell(camera, "zones")
         found = camera.zones.update(
-            zones, contained, people.track_ids, tracked.stamp_s, demand.settings.zone_leave
+            zones, contained, people.track_ids, seen.tracked.stamp_s, settings.zone_leave
         )
-        camera.publishers.publish_zones(zone_states(header, zones, found))
+        camera.publishers.publish_zones(zone_states(seen.header, zones, found))
         return OccupiedZones(zones, found)
