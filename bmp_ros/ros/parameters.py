@@ -183,6 +183,14 @@ class NodeParameters:
 
     def _refusal(self, parameter: Parameter) -> str:
         """Why a new value cannot be taken; empty when it can, or is not one of ours."""
+        known = parameter.name in self._rows or parameter.name == CAMERAS
+        if known and parameter.type_ == Parameter.Type.NOT_SET:
+            # To rclpy that is the end of a parameter that exists; it comes with [] as well, when
+            # one is declared.
+            if self._node.has_parameter(parameter.name):
+                return (
+                    f"{parameter.name} cannot be deleted: set it to a value, its default for one"
+                )
         if parameter.name == CAMERAS:
             try:
                 _camera_names(parameter.value)

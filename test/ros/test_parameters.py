@@ -90,6 +90,8 @@ def test_any_value_of_any_type_is_answered(lab: Lab) -> None:
         for value in values:
             (result,) = lab.node.set_parameters([Parameter(name, value=value)])
             assert result.successful or result.reason, (name, value)
+        (result,) = lab.node.set_parameters([Parameter(name)])  # as `ros2 param delete` does
+        assert not result.successful and lab.node.has_parameter(name), name
 
 
 def test_files_are_named_at_the_start_only(lab: Lab, tmp_path: Path) -> None:
