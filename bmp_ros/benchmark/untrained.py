@@ -54,8 +54,15 @@ def untrained_exported_loop(
             precision="int8" if int8 else "fp32",
             calibration=Calibration(pictures, least=0) if int8 else None,
             weights_of=_random_weights,
-            # Every score is above it: there is somebody whose crops the pose network sees.
-            loop_settings=replace(preset.loop, detection_threshold=0.0, max_people=4),
+            # Every score is above it: there is somebody whose crops the pose network sees, and
+            # whose joints prompt the segmenter.
+            loop_settings=replace(
+                preset.loop,
+                detection_threshold=0.0,
+                max_people=4,
+                confidence_threshold=0.0,
+                visibility_threshold=0.0,
+            ),
             tell=log.info,
         )
         how = {role: {"threads": threads} for role in preset.engines}
