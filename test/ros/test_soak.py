@@ -15,7 +15,7 @@ DECODERS = ["image", "compressed_image", "camera_info", "people", "preset", "pic
 if importlib.util.find_spec("torch") is not None:
     DECODERS.append("checkpoint")
 RUNS = (
-    ["soak.py", "--minutes", "0.5", "--size", "160x120"],
+    ["soak.py", "--minutes", "0.5", "--size", "160x120", "--max-gap", "60"],
     ["fuzz.py", *DECODERS, "--count", "60"],
     ["restarts.py", "--rounds", "1"],
 )
