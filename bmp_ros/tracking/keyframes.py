@@ -30,6 +30,8 @@ from bmp_ros.tracking.tracks import State
 
 LONGEST_S = 0.6
 """Seconds after which the detector looks again, however slow the images come."""
+STEP_S = 0.1
+"""Seconds between two images in which people may move too far for the tracker to say where to."""
 NEW_S = 0.3
 """Seconds for which the detector looks again at somebody who has no id yet."""
 LOST_S = 0.5
@@ -79,7 +81,7 @@ class _Keyframe:
 
     def is_over(self, stamp_s: float, arrival_s: float | None) -> bool:
         """Whether an image comes too long after the detection, or before the last image."""
-        late = stamp_s - self.detected_s > LONGEST_S
+        late = stamp_s - self.detected_s > LONGEST_S or stamp_s - self.stamp_s > STEP_S
         if stamp_s == self.stamp_s and arrival_s is not None and self.arrived_s is not None:
             late |= arrival_s - self.arrived_s > LONGEST_S  # stamps may stand still
         return late or stamp_s < self.stamp_s

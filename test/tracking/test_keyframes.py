@@ -179,6 +179,12 @@ def test_on_keyframes_a_second_look_is_for_those_who_are_missing() -> None:
     assert film.stage.detections >= missing + 2
 
 
+def test_images_that_follow_slowly_are_all_detected() -> None:
+    film = settled()
+    assert all(film.detected(STILL, film.now + 0.12) for _ in range(4))
+    assert not film.detected(STILL, film.now + 0.09)
+
+
 @pytest.mark.parametrize(
     ("what", "places", "more"),
     [
