@@ -16,7 +16,8 @@ Size = tuple[int, int]
 """Width and height."""
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNM = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,10})(?:\s+|#[^\n]*\n)+(\d{1,10})")
+# One character of space at a time: with \s+ there would be a way to split spaces for every subset.
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,10})(?:\s|#[^\n]*\n)+(\d{1,10})")
 _FRAME_MARKS = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]", re.DOTALL)
 _WIDTH, _HEIGHT = 256, 257  # tags of TIFF
 _NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # TIFF's BYTE, SHORT, LONG and LONG8

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -68,6 +69,16 @@ def test_announced_sizes_of_the_other_kinds_of_webp() -> None:
     assert announced_size(extended) == (64, 40)
     assert announced_size(b"GIF89a" + struct.pack("<HH", 64, 40)) == (64, 40)
     assert announced_size(b"P5\n# of a scanner\n64 40\n255\n") == (64, 40)
+
+
+@pytest.mark.parametrize("filler", [b" ", b"\n", b"#\n", b"# \n "])
+def test_time_for_the_header_of_a_pnm_grows_with_its_length(filler: bytes) -> None:
+    """A header of 40 spaces that no number follows once took hours."""
+    start = time.process_time()
+    for header in (b"P5" + filler * 4000 + b"x", b"P5 64" + filler * 4000 + b"x"):
+        assert announced_size(header) is None
+    assert announced_size(b"P5" + filler * 400 + b"64" + filler * 400 + b"40\n") == (64, 40)
+    assert time.process_time() - start < 5.0
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
