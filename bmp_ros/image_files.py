@@ -215,7 +215,9 @@ def _decode_apart(data: np.ndarray) -> np.ndarray | None:
     """Decode in a process of its own. OpenCV's reader of JPEG 2000 (4.11) frees a pointer that it
     never set when it refuses a header, which ends the process now and then."""
     program = (
-        "import sys, cv2, numpy as np; d = np.frombuffer(sys.stdin.buffer.read(), np.uint8); "
+        # With -c, Python looks for modules in the current folder first, which may be a stranger's.
+        "import sys; sys.path[:] = filter(None, sys.path); "
+        "import cv2, numpy as np; d = np.frombuffer(sys.stdin.buffer.read(), np.uint8); "
         f"i = cv2.imdecode(d, {_FLAGS}); i is None or np.save(sys.stdout.buffer, i)"
     )
     done = subprocess.run(

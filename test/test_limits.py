@@ -153,6 +153,18 @@ def test_jpeg_2000_is_decoded_in_another_process(
         read_image(path)
 
 
+@pytest.mark.parametrize("module", ["numpy", "cv2"])
+def test_nothing_of_the_current_folder_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """Images of strangers come in folders of strangers."""
+    (tmp_path / f"{module}.py").write_text("open('was_run', 'w').close()\n")
+    (tmp_path / "a.jp2").write_bytes(encoded(".jp2"))
+    monkeypatch.chdir(tmp_path)
+    assert read_image(Path("a.jp2")).shape == IMAGE.shape
+    assert not Path("was_run").exists()
+
+
 def test_files_larger_than_what_they_are_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
