@@ -251,6 +251,25 @@ def test_tensors_larger_than_their_storage(tmp_path: Path) -> None:
     assert path.stat().st_size < 3000
     with pytest.raises(BadCheckpoint, match=r"a has 4398046511104 bytes .* and 4 are stored"):
         load_checkpoint(path)
+    several = {name: torch.zeros(1).expand(1 << 23) for name in "abc"}  # 32 MiB each
+    torch.save({name: several[name] for name in "ab"}, path)
+    assert load_checkpoint(path).state_dict["b"].shape == (1 << 23,)
+    torch.save(several, path)
+    with pytest.raises(BadCheckpoint, match=r"c has 33554432 bytes .*, of all tensors together"):
+        load_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr"])
+def test_sparse_tensors_are_refused(tmp_path: Path, layout: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from bmp_ros.weights.checkpoint import load_checkpoint
+    from bmp_ros.weights.errors import BadCheckpoint
+
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.eye(3).to_sparse(layout=getattr(torch, layout))}, path)
+    with pytest.raises(BadCheckpoint, match=rf"w\.pth: a has the layout torch\.{layout}, only"):
+        load_checkpoint(path)
 
 
 def test_masks_are_measured_before_they_are_made() -> None:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_SPARE_BYTES = 1 << 26
-"""That a tensor may have more than its storage: with a step of 0 a file of a kilobyte holds one of
-any size, which fills the memory when it is used."""
+"""That all tensors together may have more than their storages: with a step of 0 a file of a
+kilobyte holds one of any size, which fills the memory when it is used."""
 _LOADING = threading.Lock()  # torch keeps its list of allowed types in one global set
 _WANTED_TYPE = re.compile(r"GLOBAL (\S+)|`add_safe_globals`\S* but got (.+)|function (.+)")
 
@@ -174,18 +174,25 @@ def _check_tensors(tensors: Mapping[Any, Any], path: Path) -> None:
 
     if not tensors:
         raise BadCheckpoint(f"{path}: the state dict is empty")
+    spare = 0
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise BadCheckpoint(
                 f"{path} has no state dict: {name!r} is a {type(value).__name__}, not a tensor; "
                 'known layouts are {"state_dict": ...}, {"model": ...} and name -> tensor'
             )
+        if value.layout != torch.strided:  # sparse: of any shape, and without a storage
+            raise BadCheckpoint(
+                f"{path}: {name} has the layout {value.layout}, only torch.strided is read: save "
+                "it with .to_dense()"
+            )
         wanted, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
-        if wanted > stored + MOST_SPARE_BYTES:
+        spare += max(0, wanted - stored)
+        if spare > MOST_SPARE_BYTES:
             raise BadCheckpoint(
                 f"{path}: {name} has {wanted} bytes of shape {tuple(value.shape)}, and {stored} "
-                f"are stored: at most {MOST_SPARE_BYTES} more than these are made of repeated "
-                "numbers; save it with .contiguous()"
+                f"are stored: at most {MOST_SPARE_BYTES} more than is stored, of all tensors "
+                "together, are made of repeated numbers; save it with .contiguous()"
             )
 
 
