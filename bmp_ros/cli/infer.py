@@ -141,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros import __version__
     from bmp_ros.engines import build_loop
     from bmp_ros.engines.at_once import share_cores
+    from bmp_ros.engines.auto_preset import resolve_preset
     from bmp_ros.engines.pipeline import by_names, detector_size
     from bmp_ros.engines.presets import load_preset
     from bmp_ros.engines.registry import ROLES
@@ -218,7 +219,8 @@ def run(args: argparse.Namespace) -> int:
     at_once = 1
     if keyframes is None:
         sections = {role: changes[role] for role in ROLES if role in changes}
-        at_once, threads = share_cores(load_preset(preset, sections), args.device, args.at_once)
+        known = preset if isinstance(preset, dict) else resolve_preset(preset, args.device)
+        at_once, threads = share_cores(load_preset(known, sections), args.device, args.at_once)
         for role, how in threads.items():
             options[role] = {**changes.get(role, {}), **how}
     loop = build_loop(device=args.device, **options)

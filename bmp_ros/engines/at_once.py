@@ -14,8 +14,8 @@ from typing import Any
 from bmp_ros.engines.build import locate_weights
 from bmp_ros.engines.presets import Preset
 
-MOST = 8
-"""Images at a time, unless somebody asks for more."""
+MOST = 4
+"""Images at a time, unless somebody asks for more: masks of large photographs take much memory."""
 
 
 def share_cores(

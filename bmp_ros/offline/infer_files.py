@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +203,25 @@ class _Work:
         processed = self.outcome.images + self.outcome.frames
         return self.count is not None and processed >= self.count
 
+    def _answers(
+        self, items: Iterator[_Item]
+    ) -> Generator[tuple[_Item, Callable[[], _Found]], None, None]:
+        """Items and what the loop finds in them, no more than are still to be processed."""
+        more = True
+        while more and not self.done:
+            # In portions, since an image that fails does not count.
+            processed = self.outcome.images + self.outcome.frames
+            left = None if self.count is None else self.count - processed
+            more = False
+            with closing(ahead(islice(items, left), self._find, self.at_once)) as answers:
+                for each in answers:
+                    more = True
+                    yield each
+
     def images(self, sources: Iterable[Source]) -> None:
         """All images, in turn."""
-        with closing(ahead(self._read_images(sources), self._find, self.at_once)) as answers:
+        with closing(self._answers(self._read_images(sources))) as answers:
             for item, answer in answers:
-                if self.done:
-                    break
                 with self._failures_told(item.source):
                     self._image(item, answer)
 
@@ -258,7 +279,7 @@ class _Work:
             if self.wanted.mot:
                 mot = stack.enter_context(MotFile(self.output / f"{source.stem}.txt"))
             fps = video.steady_fps if self.wanted.draw else video.fps
-            answers = ahead(self._read_frames(source, video), self._find, self.at_once)
+            answers = self._answers(self._read_frames(source, video))
             stack.enter_context(closing(answers))
             try:
                 for item, answer in answers:
@@ -290,8 +311,6 @@ class _Work:
                     facts = {"frame": item.number, "seconds": round(item.seconds, 4)}
                     self._keep(people, source.name, **facts)
                     self.outcome.frames += 1
-                    if self.done:
-                        break
             except UnreadableVideoError as error:
                 broken = str(error)
             if broken is None and not self.done and not isinstance(source.path, int):

@@ -30,8 +30,11 @@ from bmp_ros.tracking.tracks import State
 
 LONGEST_S = 0.6
 """Seconds after which the detector looks again, however slow the images come."""
-STEP_S = 0.1
+STEP_S = 0.12
 """Seconds between two images in which people may move too far for the tracker to say where to."""
+FULL_S, MOST_CUT = 0.6, 8
+"""Seconds, and detections in a row, after which all iterations look for people, whoever is there:
+somebody whom nobody expects may be seen behind another in a later one only."""
 NEW_S = 0.3
 """Seconds for which the detector looks again at somebody who has no id yet."""
 LOST_S = 0.5
@@ -100,6 +103,7 @@ class Keyframes:
         self._last: _Keyframe | None = None
         self._detected = True
         self._arrival_s: float | None = None
+        self._full_s, self._cut = -np.inf, 0
 
     def reset(self) -> None:
         """Detect on the next image: what is known is of other images."""
@@ -136,7 +140,9 @@ class Keyframes:
                 return people, report
             spent = report.stage_ms
         self._detected = True
-        there = None if tracks is None else tracks.boxes[~_has_left(tracks, image.shape[1])]
+        there = None if tracks is None else self._there(tracks, tracker, image, stamp_s)
+        if there is None:
+            self._full_s, self._cut = stamp_s, 0
         people, report = loop.run(image, known, expected=there)
         for stage, milliseconds in spent.items():  # of the look that was not believed
             report.stage_ms[stage] = report.stage_ms.get(stage, 0.0) + milliseconds
@@ -156,6 +162,16 @@ class Keyframes:
             self._last = replace(
                 last, people=tracked, border=_border(image), stamp_s=stamp_s, since=last.since + 1
             )
+
+    def _there(
+        self, tracks: TrackReport, tracker: PersonTracker, image: np.ndarray, stamp_s: float
+    ) -> np.ndarray | None:
+        """(M, 4) boxes of all who should be found in this image; None: look for everybody."""
+        recent = 0 <= stamp_s - self._full_s <= FULL_S
+        if not recent or self._cut >= MOST_CUT or tracker.has_newcomers(NEW_S):
+            return None
+        self._cut += 1
+        return tracks.boxes[~_has_left(tracks, image.shape[1])]
 
     def _expected(
         self,

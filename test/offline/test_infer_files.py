@@ -540,3 +540,21 @@ def test_several_images_at_once_give_the_same(tmp_path: Path, at_once: int) -> N
     for name in ("results.json", "a.mp4.txt", "c.mp4.txt", "images.txt"):
         texts = [(tmp_path / str(number) / name).read_bytes() for number in (1, at_once)]
         assert texts[0] == texts[1], name
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_no_image_is_computed_for_nothing(tmp_path: Path, at_once: int) -> None:
+    """--count 3 of images of which the second fails: four are looked at."""
+    names = {f"{place}.png": number for place, number in enumerate([60, 120, 60, 180, 60, 60])}
+    source = write_images(tmp_path / "in", names)
+    loop, asked = failing_on(120), []
+    detect = loop.detector.detect
+
+    def counted(frame: Frame, **options: Any) -> Detections:
+        asked.append(int(frame.image[2, 2, 0]))
+        return detect(frame, **options)
+
+    loop.detector.detect = counted  # type: ignore[method-assign]
+    outcome = run(source, tmp_path / "out", loop=loop, count=3, at_once=at_once)
+    assert outcome.images == 3 and len(outcome.failures) == 1
+    assert asked.count(60) == 2 and 120 in asked and 180 in asked

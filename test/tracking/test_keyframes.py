@@ -168,6 +168,7 @@ def test_standing_people_need_one_detection_in_four() -> None:
 def test_on_keyframes_a_second_look_is_for_those_who_are_missing() -> None:
     film = settled()
     film.loop.settings = LoopSettings(iterations=2)
+    film.keyframes._full_s = film.now
     before = film.stage.detections
     for _ in range(8):
         film.show(STILL, film.now + 1 / 30)
@@ -181,8 +182,29 @@ def test_on_keyframes_a_second_look_is_for_those_who_are_missing() -> None:
 
 def test_images_that_follow_slowly_are_all_detected() -> None:
     film = settled()
-    assert all(film.detected(STILL, film.now + 0.12) for _ in range(4))
+    assert all(film.detected(STILL, film.now + 0.13) for _ in range(4))
     assert not film.detected(STILL, film.now + 0.09)
+
+
+@pytest.mark.parametrize("step", [1 / 30, 0.0])
+def test_who_is_seen_in_a_later_iteration_only_is_found_before_long(step: float) -> None:
+    """Also while stamps stand still."""
+    film = settled()
+    film.loop.settings = LoopSettings(iterations=2)
+    detect, hidden = film.stage.detect, (160.0, 120.0)
+
+    def one_behind(frame: Frame, *, score_threshold: float) -> Detections:
+        again = not np.array_equal(frame.image, shown)  # people are painted out
+        film.stage.here = walkers([hidden] if again else STILL)
+        found = detect(frame, score_threshold=score_threshold)
+        masks = film.stage.here.masks
+        film.stage.here = walkers([*STILL, hidden])
+        return Detections(found.boxes, found.scores, lambda rows: masks[rows])
+
+    film.stage.detect = one_behind  # type: ignore[method-assign]
+    shown = picture(walkers(STILL), COLOURS[:2])
+    counts = [len(film.show(STILL, film.now + step, image=shown)) for _ in range(40)]
+    assert 3 in counts
 
 
 @pytest.mark.parametrize(
