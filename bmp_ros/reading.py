@@ -11,6 +11,7 @@ MAX_SETTINGS_BYTES = 1 << 20
 """Of a file of settings, such as a preset. Those that come with the package have 2 kB."""
 MAX_JSON_BYTES = 1 << 30
 """Of annotations and results; read, they take about ten times as much memory."""
+_PART = 1 << 20
 
 
 class FileTooLargeError(ValueError):
@@ -22,10 +23,14 @@ def read_limited(path: Path, most: int, remedy: str) -> bytes:
 
     Raises OSError when it cannot be read, FileTooLargeError when it has more.
     """
+    parts, room = [], most + 1
     with path.open("rb") as stream:
-        content = stream.read(most + 1)
-    if len(content) > most:
+        # Asked for a length, Python takes that much memory before it reads.
+        while part := stream.read(min(_PART, room)):
+            parts.append(part)
+            room -= len(part)
+    if not room:
         raise FileTooLargeError(
             f"{path} has more than {most} bytes, which is the most that is read: {remedy}"
         )
-    return content
+    return b"".join(parts)

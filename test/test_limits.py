@@ -181,6 +181,19 @@ def test_files_larger_than_what_they_are_for(
         load_preset(preset)
 
 
+def test_reading_takes_no_more_memory_than_the_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    for content in (b"", b"[]", bytes(3 << 20)):
+        path.write_bytes(content)
+        tracemalloc.start()
+        assert reading.read_limited(path, reading.MAX_JSON_BYTES, "split it") == content
+        assert tracemalloc.get_traced_memory()[1] < 1e7
+        tracemalloc.stop()
+    assert reading.read_limited(path, 3 << 20, "split it") == content
+    with pytest.raises(reading.FileTooLargeError):
+        reading.read_limited(path, (3 << 20) - 1, "split it")
+
+
 def test_lists_of_lists_in_yaml_are_not_written_out(tmp_path: Path) -> None:
     """Nine lines that are 10**9 words when an error message shows them."""
     lines = ["a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
