@@ -31,14 +31,15 @@ class Pair(NamedTuple, Generic[ImageType, BoxType]):
 
 class BoxPairing(Generic[ImageType, BoxType]):
     """slop_s: seconds that the stamps of an image and its boxes may be apart; 0: none. wait_s:
-    how long an image waits. Times are seconds of a steady clock. Not for several threads at once.
+    how long an image waits. Times are seconds of a steady clock. most_box_bytes: of all boxes that
+    wait, see `StampBuffer`. Not for several threads at once.
     """
 
-    def __init__(self, slop_s: float, wait_s: float) -> None:
+    def __init__(self, slop_s: float, wait_s: float, most_box_bytes: int | None = None) -> None:
         self._slop_ns = int(slop_s * 1e9)
         self._wait_s = wait_s
         self._images: StampBuffer[ImageType] = StampBuffer(4 * MOST_IMAGES)
-        self._boxes: StampBuffer[BoxType] = StampBuffer(MOST_BOXES)
+        self._boxes: StampBuffer[BoxType] = StampBuffer(MOST_BOXES, most_bytes=most_box_bytes)
         self._deadlines: deque[tuple[float, int]] = deque()  # with the stamp
 
     def add_image(self, stamp_ns: int, image: ImageType, now_s: float) -> Pair | None:

@@ -30,6 +30,8 @@ from bmp_ros.ros.settings import CameraSettings
 MAX_BYTES = 1 << 24
 """Of a message of boxes: one about 1000 people with masks has about 4 MB. Reading a message takes
 up to a hundred times its size."""
+MAX_WAITING_BYTES = 1 << 28
+"""Of all messages of boxes that wait: 256 MiB, which are 64 of 4 MB."""
 _LOOK_S = 0.02  # how often images that have waited long enough are looked for
 _DETECTIONS = "vision_msgs/msg/Detection2DArray"
 
@@ -74,7 +76,7 @@ class BoxesInput:
         self._on_pair, self._on_skipped = on_pair, on_skipped
         self._lock = threading.Lock()  # around the pairing: time jumps are seen by the worker
         self._pairing: BoxPairing[Any, bytes] = BoxPairing(
-            settings.boxes_slop, settings.boxes_wait
+            settings.boxes_slop, settings.boxes_wait, MAX_WAITING_BYTES
         )
         self._kind: type = PersonArray
         self._subscription = self._subscribed()

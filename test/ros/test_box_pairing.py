@@ -54,6 +54,17 @@ def test_images_wait_no_longer_than_asked() -> None:
     assert pairs.overdue(99.0) is None
 
 
+def test_boxes_that_wait_have_no_more_bytes_than_allowed() -> None:
+    pairs: BoxPairing[str, bytes] = BoxPairing(0.0, 1.0, most_box_bytes=100)
+    for stamp in range(1, 5):
+        pairs.add_boxes(stamp * S, bytes(40))
+    assert pairs.add_image(2 * S, "image 2", 0.0) is None, "its boxes made room"
+    assert pairs.add_image(3 * S, "image 3", 0.0) == Pair("image 3", bytes(40), 1)
+    pairs.add_boxes(5 * S, bytes(1000))
+    assert pairs.add_image(4 * S, "image 4", 0.0) is None
+    assert pairs.add_image(5 * S, "image 5", 0.0) == Pair("image 5", bytes(1000), 1)
+
+
 def test_no_more_wait_than_there_is_room_for() -> None:
     pairs = pairing(wait_s=60.0)
     for stamp in range(MOST_IMAGES + 3):

@@ -14,15 +14,18 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
 from bmp_ros.loop.people import People
+from bmp_ros.ros import boxes_input
 from bmp_ros.ros.boxes_input import (
     MAX_BYTES,
     BoxesError,
+    BoxesInput,
     ReceivedBoxes,
     _of_detections,
     detections_of,
 )
 from bmp_ros.ros.interfaces import BoundingBox, Mask, Person, PersonArray
 from bmp_ros.ros.person_messages import person_array
+from bmp_ros.ros.settings import CameraSettings
 
 BOXES = "/detector/people"
 SECOND = 10**9
@@ -116,6 +119,28 @@ def test_images_without_boxes_are_skipped_where_that_is_asked_for(lab: Lab) -> N
     lab.wait_for_log("are of an image of 640x480 pixels, the image has 64x48")
     assert [message.header.stamp.sec for message in rig.poses] == [2]
     assert not rig.detector_ran
+
+
+def test_messages_that_wait_push_out_those_before_them(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boxes_input, "MAX_WAITING_BYTES", 1)  # the newest is kept in any case
+    pairs: list[tuple[int, ReceivedBoxes]] = []
+    waiting = BoxesInput(
+        lab.peer, CameraSettings(boxes_topic=BOXES, boxes_wait=60.0),
+        lambda number, boxes, _: pairs.append((number, boxes)), lambda _: None,
+    )  # fmt: skip
+    said = {}
+    for second in (1, 2):
+        message = boxes_of((5, 6, 20, 30, 0.5))
+        message.header.stamp.sec = second
+        said[second] = serialize_message(message)
+        waiting._keep(said[second])
+    for second in (1, 2):
+        shown = image()
+        shown.header.stamp.sec = second
+        waiting.image(serialize_message(shown), second)
+    assert pairs == [(2, ReceivedBoxes(said[2], PersonArray, BOXES))]
 
 
 def test_foreign_boxes_cost_the_boxes_not_the_people(lab: Lab) -> None:
