@@ -210,7 +210,8 @@ class NodeParameters:
                 f"{allowed_parameter_values(item)}"
             )
         if parameter.name == "preset" and self._started and is_preset_path(parameter.value):
-            return _only_at_start(str(parameter.value))
+            if parameter.value != self._node.get_parameter("preset").value:
+                return _only_at_start(str(parameter.value))
         return _when(parameter.name, group) if group in self.frozen else ""
 
 

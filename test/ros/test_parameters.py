@@ -102,7 +102,10 @@ def test_files_are_named_at_the_start_only(lab: Lab, tmp_path: Path) -> None:
     assert not result.successful
     assert "other.yaml" in result.reason and "only when the node starts" in result.reason
     assert lab.get("preset") == str(own)
+    (result,) = lab.set(preset=str(own))  # as `ros2 param load` does with what was dumped
+    assert result.successful, result.reason
     assert lab.set(preset="tiny")[0].successful
+    assert not lab.set(preset=str(own))[0].successful
     (result,) = lab.set(cameras=[f"c{number}" for number in range(17)])
     assert not result.successful and "17 names, at most 16" in result.reason
 
