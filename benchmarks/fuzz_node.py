@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import tempfile
 import time
 from typing import Any
@@ -59,9 +60,7 @@ def fuzz_node(seed: int, count: int) -> tuple[int, float, list[str]]:
                     settled = witness.memory[-1][1]
             if node.poll() is None:
                 growth = witness.memory[-1][1] - settled
-                node.terminate()
-                if node.wait(30) != 0:
-                    wrong.append(f"exit code {node.returncode} after SIGTERM")
+                wrong += soak.end(node, signal.SIGTERM)
         finally:
             node.kill()
             node.wait()

@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from node_harness import wait_for
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 DECODERS = ["image", "compressed_image", "camera_info", "people", "preset", "picture"]
@@ -21,13 +29,82 @@ RUNS = (
 )
 
 
+LIMIT_S = 1200.0
+"""Of one run, which takes two minutes at most where nothing else runs."""
+
+
+@pytest.fixture
+def soak(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script as a module."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
+    return importlib.import_module("soak")
+
+
+def run_to_end(command: list[str], limit_s: float = LIMIT_S) -> tuple[int, str, str]:
+    """Exit code and output; no process that the command started outlives it."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            errors += f"\nkilled after {limit_s:g} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output, errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS, ids=lambda command: command[0])
 def test_short_run(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / command[0]), *command[1:]],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    code, output, errors = run_to_end([sys.executable, str(BENCHMARKS / command[0]), *command[1:]])
     with capsys.disabled():  # the figures are of interest also when all is well
-        print(f"\n{done.stdout.strip()}")
-    assert done.returncode == 0, done.stderr
+        print(f"\n{output.strip()}")
+    assert code == 0, errors
+
+
+def test_no_process_outlives_a_run_that_hangs() -> None:
+    sleep = "import time; time.sleep(600)"
+    program = (
+        "import subprocess, sys; "
+        f"print(subprocess.Popen([sys.executable, '-c', {sleep!r}]).pid, flush=True); {sleep}"
+    )
+    code, output, errors = run_to_end([sys.executable, "-c", program], limit_s=3.0)
+    assert code == -signal.SIGKILL and "killed after 3 s" in errors
+
+    def is_gone() -> bool:
+        try:  # nobody may be there to take its exit code
+            return ") Z " in Path(f"/proc/{int(output)}/stat").read_text()
+        except FileNotFoundError:
+            return True
+
+    wait_for(is_gone, "the end of what the run had started")
+
+
+def test_node_that_does_not_end_is_said_to(soak: Any) -> None:
+    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); "
+    with subprocess.Popen(
+        [sys.executable, "-c", program + "signal.pause()"], stdout=subprocess.PIPE
+    ) as node:
+        assert node.stdout is not None and node.stdout.readline() == b"\n"
+        assert soak.end(node, signal.SIGINT, 0.1) == ["the node still ran 0.1 s after SIGINT"]
+        node.kill()
+
+
+@pytest.mark.parametrize("minutes", [4.0, 6.0])
+def test_memory_is_judged_after_five_minutes(
+    soak: Any, capsys: pytest.CaptureFixture[str], minutes: float
+) -> None:
+    rig = SimpleNamespace(
+        sent=Counter(), results=Counter(), heard=[], bodies=[], faults={}, gaps=Counter()
+    )
+    witness = soak.Witness(rig, os.getpid())
+    witness.memory = [(second, 100.0 + second) for second in range(int(60 * minutes))]
+    wrong = soak.judge(rig, witness, 60 * minutes, 60.0)
+    if minutes < 5:
+        assert wrong == [] and "no verdict on memory" in capsys.readouterr().out
+    else:
+        assert len(wrong) == 1 and "memory grew by 179.5 MB" in wrong[0]
