@@ -116,6 +116,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(kind, enabled=self.precision == "fp16")
         self.means: defaultdict[str, list[float]] = defaultdict(list)
         self.best: float | None = None
+        self.scored = -1
         self.step = 0
         self.rate = 0.0
 
@@ -125,6 +126,7 @@ class _Training:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state.get("best")
+        self.scored = int(state.get("scored", -1))
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
 
@@ -136,6 +138,7 @@ class _Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best": self.best,
+            "scored": self.scored,
         }
 
     def take(self, parts: list[Any], over: float) -> None:
@@ -191,7 +194,7 @@ def train(
     that is lent for a time: the learning rate falls with the clock where that is ahead of the
     steps, and the training is done when either is over; such a training cannot be repeated. What
     it has spent before an interruption counts. score: called before the first step, every
-    ``schedule.score_every`` steps and in the end.
+    ``schedule.score_every`` steps and in the end, whether steps or time are over.
     Returns the file of the averaged weights, or None when stopped before the end.
     Raises ValueError when the folder holds a training with another schedule, and for a batch that
     is smaller in each process and part than the task's ``least_batch``.
@@ -214,7 +217,9 @@ def train(
     last = schedule.steps if stop_after is None else min(stop_after, schedule.steps)
     clock = _Clock(minutes, 0.0 if state is None else float(state.get("seconds", 0.0)))
     numbers = processes.Numbers(training.step, last, schedule.batch, schedule.accumulate)
-    numbers.ended = clock.over >= 1
+    # Where the time was over before the last score was taken, one more step is followed by it.
+    unscored = score is not None and schedule.score_every and training.scored < training.step
+    numbers.ended = clock.over >= 1 and not unscored
     least = getattr(task, "least_batch", 1)
     if numbers.size < least and not schedule.frozen_norms:
         raise ValueError(
@@ -238,12 +243,14 @@ def train(
         numbers.ended = over >= 1
         training.take(parts, over)
         progress.update()
-        if _is_due(training.step, schedule, score):
-            _save(training, clock, saved, score)
+        # When the time is over the end is near, and its save scores.
+        if _is_due(training.step, schedule, score) and not numbers.ended:
+            _save(training, clock, saved, score, ended=training.step == schedule.steps)
             saved = training.step
+    stopped = training.step == last < schedule.steps
     if training.step > saved:
-        _save(training, clock, saved, score)
-    if training.step == last < schedule.steps:
+        _save(training, clock, saved, score, ended=not stopped)
+    if stopped:
         return None
     weights = folder / f"{task.name}.pth"
     if processes.rank() == 0:
@@ -277,20 +284,27 @@ def _is_due(step: int, schedule: Schedule, score: Score | None) -> bool:
     return bool(step % schedule.save_every == 0 or scored)
 
 
-def _save(training: _Training, clock: _Clock, saved: int, score: Score | None) -> None:
-    """Validate, write the row of losses, the checkpoint, the curves and the best weights."""
+def _save(
+    training: _Training, clock: _Clock, saved: int, score: Score | None, *, ended: bool
+) -> None:
+    """Validate, write the row of losses, the checkpoint, the curves and the best weights.
+
+    ended: no step follows, so that the network is scored whatever its step.
+    """
     schedule, folder, step, task = training.schedule, training.folder, training.step, training.task
     row = {name: float(np.mean(values)) for name, values in training.means.items()}
     training.means.clear()
     row = processes.mean_rows(row)
+    due = schedule.score_every and step // schedule.score_every > saved // schedule.score_every
+    if score is not None and (due or ended):
+        training.scored = step
     if processes.rank() == 0:
         losses = validate(task, training.average.module, schedule, training.device)
         quality = -sum(losses.values())
         row |= {f"held-out {name}": value for name, value in losses.items()}
-        due = schedule.score_every and step // schedule.score_every > saved // schedule.score_every
         if score is not None and schedule.score_every:
             # Every row has the same columns; where nothing was scored they are empty.
-            scores = _scored(score, training, step) if due or step == schedule.steps else {}
+            scores = _scored(score, training, step) if due or ended else {}
             quality = next(iter(scores.values()), float("-inf"))
             row |= {"AP": quality} if scores else {"AP": float("nan")}
         if quality > (float("-inf") if training.best is None else training.best):

@@ -207,6 +207,47 @@ def test_where_no_step_helped_the_first_weights_are_the_best(tmp_path: Path) -> 
     assert all(torch.equal(best[name], first[name]) for name in first)
 
 
+@pytest.mark.parametrize("save_every", [1, 1000])
+def test_a_limited_time_ends_with_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int
+) -> None:
+    """Whether or not the last step is one after which a checkpoint is due."""
+    time_over = iter([0.0, 0.1, 0.2, *[1.0] * 3])
+    monkeypatch.setattr(trainer._Clock, "over", property(lambda clock: next(time_over)))
+    seen: dict[int, Any] = {}
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        seen[step] = {k: v.clone() for k, v in network.state_dict().items()}
+        return {"AP": float(step > 0)}
+
+    often = replace(SCHEDULE, steps=10**6, save_every=save_every, score_every=1000)
+    assert train(Line(), often, tmp_path, minutes=1, score=score)
+    last = torch.load(tmp_path / "last.pth", weights_only=True)["step"]
+    assert sorted(seen) == [0, last] and last == 3
+    best = torch.load(tmp_path / "line.best.pth", weights_only=True)
+    assert all(torch.equal(best[k], seen[last][k]) for k in best), "not the untrained ones"
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert [row["AP"] for row in rows] == ["nan"] * (len(rows) - 1) + ["1.0"]
+    before = (tmp_path / "losses.csv").read_text()
+    assert train(Line(), often, tmp_path, minutes=1, score=score)
+    assert sorted(seen) == [0, last] and (tmp_path / "losses.csv").read_text() == before
+
+
+def test_a_time_that_is_shortened_to_what_is_over_ends_with_a_score(tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        steps.append(step)
+        return {"AP": float(step)}
+
+    rare = replace(SCHEDULE, score_every=1000)
+    assert train(Line(), rare, tmp_path, minutes=1, stop_after=20, score=score) is None
+    assert steps == [0], "an interruption is no end"
+    for _ in range(2):
+        assert train(Line(), rare, tmp_path, minutes=1e-9, score=score)
+        assert steps == [0, 21]
+
+
 def test_scores_are_due_between_two_checkpoints_as_well(tmp_path: Path) -> None:
     steps: list[int] = []
 
