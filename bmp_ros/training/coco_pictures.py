@@ -228,6 +228,11 @@ class CocoPictures:
             and any(points[3 * joint + 2] > 0 for joint in used)
         ]
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether the mask of any person is known."""
+        return any(map(self._has_mask, self._numbers))
+
     def _has_mask(self, number: int) -> bool:
         if self._file is not None:
             return any(person.mask is not None for person in self.entries[number].people)

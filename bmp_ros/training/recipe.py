@@ -201,6 +201,45 @@ def open_folders(
     return folders, held_out
 
 
+def _refuse_empty(
+    recipe: Recipe, folders: Sequence[CocoPictures], held_out: Sequence[CocoPictures]
+) -> None:
+    """Raise ValueError where a folder that is drawn from, or all images kept aside, show no person
+    with the labels that the network learns from, though other images of the file do."""
+    lacking = next((words for folder in folders if (words := _lacking(recipe, [folder]))), None)
+    # Some folders may be without masks, as images without people are.
+    lacking = lacking or _lacking(recipe, folders, masks=KINDS[recipe.network].needs_masks)
+    if lacking:
+        raise ValueError(
+            f"{lacking} in the images that are left to train on, only in those kept aside: keep "
+            "fewer, or choose them (held_out: FILE.json)"
+        )
+    if lacking := _lacking(recipe, held_out, masks=KINDS[recipe.network].needs_masks):
+        count = sum(len(folder.image_ids) for folder in held_out)
+        raise ValueError(
+            f"{lacking} in the {count} images that are kept aside, so that {recipe.network} could "
+            "not be judged by them: keep more (held_out: 0.2 for a fifth), choose them (held_out: "
+            "FILE.json), or say validation: true of a folder"
+        )
+
+
+def _lacking(
+    recipe: Recipe, folders: Sequence[CocoPictures], *, masks: bool = False
+) -> str | None:
+    """What no person has in any of the folders, None where there is somebody to learn from.
+
+    masks: whether a mask must be known.
+    """
+    files = ", ".join(sorted({str(folder.file) for folder in folders}))
+    if not any(len(folder) for folder in folders) or (
+        masks and not any(folder.has_masks for folder in folders)
+    ):
+        return f"{files}: no person has a segmentation"
+    if KINDS[recipe.network].needs_joints and not any(folder.with_joints for folder in folders):
+        return f"{files}: no person has a labelled joint"
+    return None
+
+
 def joints_of(source: Source, folder: Path, skeleton: Skeleton) -> JointMap:
     """Where the joints of a source go; ValueError names the file."""
     file = folder / source.annotations
@@ -222,6 +261,7 @@ def prepare(recipe: Recipe, root: Path, cache: Path) -> tuple[Task, list[int]]:
     check_data(recipe, root)
     folders, held_out = open_folders(recipe, root, cache)
     sources = [source for source in recipe.data if not source.validation]
+    _refuse_empty(recipe, [f for f, s in zip(folders, sources, strict=True) if s.weight], held_out)
     pasted = [folder for folder, source in zip(folders, sources, strict=True) if source.cut_outs]
     cut_outs = CutOuts(pasted, share=recipe.pasted_share) if recipe.pasted_share > 0 else None
     mixture = Mixture(folders, [source.weight for source in sources], held_out, cut_outs)

@@ -157,6 +157,29 @@ def test_nothing_kept_aside_is_refused(root: Path) -> None:
         prepare(read_recipe(file), root, root / "cache")
 
 
+@pytest.mark.parametrize("network", ["pose", "vit_pose", "segmenter", "masked"])
+@pytest.mark.parametrize("aside", [True, False])
+def test_images_without_labels_on_one_side_are_refused(
+    network: str, aside: bool, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a small folder a share may be just the images in which no person has what is learned."""
+    people = root / "photographs" / "people.json"
+    document = json.loads(people.read_text())
+    for item in document["annotations"]:
+        if (item["image_id"] in (101, 103)) == aside:
+            item |= {"segmentation": [], "keypoints": [0] * 51}
+    people.write_text(json.dumps(document))
+    source = {"folder": "photographs", "annotations": "people.json", "masked": network == "masked"}
+    network = "segmenter" if network == "masked" else network
+    file = write_recipe(root, network=network, size=None, data=[source], pasted_share=0.0)
+    place = ["--root", str(root), "--cache", str(root / "cache"), "--output", str(root / "out")]
+    words = "in the 2 images that are kept aside" if aside else "left to train on"
+    assert main([str(file), *place]) == 1
+    said = capsys.readouterr().err
+    assert words in said and str(people) in said and "held_out: FILE.json" in said
+    assert not (root / "out" / "losses.csv").exists()
+
+
 def test_rendered_folders_are_read_in_cocos_format(root: Path, disc_folder: Path) -> None:
     gather_annotations_of_discs(disc_folder)
     data = [
