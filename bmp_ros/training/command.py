@@ -10,7 +10,7 @@ import argparse
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -72,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from bmp_ros.training import processes
+    from bmp_ros.training.checkpoints import read_checkpoint
     from bmp_ros.training.scoring import preset_section
-    from bmp_ros.training.trainer import train
+    from bmp_ros.training.trainer import refuse_wrong, train
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -89,23 +90,27 @@ def run(args: argparse.Namespace) -> int:
         )
         if value is not None
     }  # fmt: skip
+
+    def prepared() -> tuple[Task, Schedule, str]:
+        task, schedule, precision = _training(args, given)
+        preset_section(cast(Any, task))  # refuses a size that no preset may have
+        refuse_wrong(task, schedule, args.minutes)
+        read_checkpoint(args.output, schedule)  # refuses that of another training
+        return task, schedule, args.precision or precision
+
     with processes.joined(device) as own:
         # The first process fills the cache and writes what it finds wrong.
-        task, schedule, precision = processes.first_alone(lambda: _training(args))
-        schedule = replace(schedule, **given)
-        if problems := schedule.problems():
-            raise ValueError("; ".join(problems))
-        preset_section(cast(Any, task))  # refuses a size that no preset may have
-        if processes.rank() == 0:
-            print(_announcement(task, schedule, args.precision or precision, own), flush=True)
+        task, schedule, precision = processes.first_alone(prepared)
         score = _score(task, args.output, own)
+        if processes.rank() == 0:
+            print(_announcement(task, schedule, precision, own, score is not None), flush=True)
         if score is None and schedule.score_every and processes.rank() == 0:
             print(
                 "no AP and no drawings: they need pycocotools (requirements/train.txt) and a "
                 "recipe's images"
             )
         weights_file = train(
-            task, schedule, args.output, device=own, precision=args.precision or precision,
+            task, schedule, args.output, device=own, precision=precision,
             workers=args.workers, minutes=args.minutes, score=score,
         )  # fmt: skip
         if weights_file is not None and processes.rank() == 0:
@@ -117,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _announcement(task: Any, schedule: Schedule, precision: str, device: str) -> str:
+def _announcement(task: Any, schedule: Schedule, precision: str, device: str, scored: bool) -> str:
     """What is about to be trained, on how much, for how long."""
     from bmp_ros.training.mixture import Mixture
 
@@ -128,7 +133,8 @@ def _announcement(task: Any, schedule: Schedule, precision: str, device: str) ->
             sum(map(len, folders)) for folders in (task.pictures.folders, task.pictures.held_out)
         )
         words += f"; {images} images, {kept} kept aside"
-    first = min(n for n in (schedule.save_every, schedule.score_every, schedule.steps) if n)
+    score_every = schedule.score_every if scored else 0
+    first = min(n for n in (schedule.save_every, score_every, schedule.steps) if n)
     return (
         f"{words}; {schedule.steps} steps of {schedule.batch}, {precision} on {device}; a line of "
         f"losses first after step {first}"
@@ -183,11 +189,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
-    """The task, its schedule and its precision, of a recipe or of rendered images alone."""
+def _training(args: argparse.Namespace, given: Mapping[str, Any]) -> tuple[Task, Schedule, str]:
+    """The task, its schedule and its precision, of a recipe or of rendered images alone.
+
+    given: entries of the schedule that the command line says.
+    """
     import torch
 
-    from bmp_ros.training.recipe import prepare, read_recipe, start_from
+    from bmp_ros.training.recipe import fitted, prepare, read_recipe, start_from
     from bmp_ros.training.tasks import KINDS, make_task
 
     if args.network not in KINDS:
@@ -196,7 +205,7 @@ def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
             raise FileNotFoundError(
                 f"{args.network!r} is neither a recipe that is there nor one of {', '.join(KINDS)}"
             )
-        recipe = read_recipe(file)
+        recipe = read_recipe(file, given)
         if args.size is not None:
             recipe = replace(recipe, size=args.size)
         if args.start_from is not None:
@@ -209,7 +218,7 @@ def _training(args: argparse.Namespace) -> tuple[Task, Schedule, str]:
         return task, recipe.schedule, recipe.precision
     if args.data is None:
         raise ValueError(f"{args.network} without a recipe needs --data, a folder of images")
-    schedule = KINDS[args.network].schedule
+    schedule = fitted(KINDS[args.network].schedule, {}, given)
     torch.manual_seed(schedule.seed)
     task = make_task(args.network, args.data, args.size)
     if args.start_from is not None:

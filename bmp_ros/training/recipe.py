@@ -84,8 +84,12 @@ class Recipe:
         return SKELETONS[name]
 
 
-def read_recipe(file: Path) -> Recipe:
-    """Read a recipe; ValueError names the file, what is wrong and what is allowed."""
+def read_recipe(file: Path, given: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe; ValueError names the file, what is wrong and what is allowed.
+
+    given: entries of the schedule that replace those of the file.
+    """
+    given = given or {}
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"{file} is not a recipe: it must be a mapping with network and data")
@@ -93,11 +97,11 @@ def read_recipe(file: Path) -> Recipe:
     network = values.get("network")
     if network not in KINDS:
         raise ValueError(f"{file}: network is {network!r}, known are {', '.join(KINDS)}")
-    given = values.get("data")
-    if not isinstance(given, list) or not given:
+    data = values.get("data")
+    if not isinstance(data, list) or not data:
         raise ValueError(f"{file}: data must list at least one folder")
     sources = []
-    for entry in given:
+    for entry in data:
         _known(file, "data", entry, Source)
         if "folder" not in entry:
             raise ValueError(f"{file}: an entry of data has no folder: {entry}")
@@ -113,9 +117,10 @@ def read_recipe(file: Path) -> Recipe:
     _known(file, "schedule", schedule, Schedule)
     if "drops" in schedule:
         schedule["drops"] = tuple(schedule["drops"])
-    schedule = _fitted(replace(KINDS[network].schedule, **schedule), schedule)
-    if problems := schedule.problems():
+    own = replace(KINDS[network].schedule, **schedule)
+    if problems := own.problems():
         raise ValueError(f"{file}: schedule: {'; '.join(problems)}")
+    schedule = fitted(own, schedule, given)
     precision = values.get("precision", "fp32")
     if precision not in PRECISIONS:
         raise ValueError(f"{file}: precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
@@ -141,13 +146,17 @@ def read_recipe(file: Path) -> Recipe:
     )
 
 
-def _fitted(schedule: Schedule, given: Mapping[str, Any]) -> Schedule:
-    """Warm-up and the steps between two validations, where a recipe does not say them, are at most
-    a tenth of the steps: the defaults are those of trainings that take days."""
-    if not isinstance(schedule.steps, int) or schedule.steps < 1:
-        return schedule  # about to be refused
+def fitted(schedule: Schedule, said: Mapping[str, Any], given: Mapping[str, Any]) -> Schedule:
+    """``schedule`` with the entries ``given``; ValueError for what is out of range.
+
+    Warm-up and the steps between two validations, where a recipe does not say them (``said``), are
+    at most a tenth of the steps: the defaults are those of trainings that take days.
+    """
+    schedule = replace(schedule, **given)
+    if problems := schedule.problems():
+        raise ValueError("; ".join(problems))
     tenth = max(1, schedule.steps // 10)
-    names = [name for name in ("warmup", "save_every") if name not in given]
+    names = [name for name in ("warmup", "save_every") if name not in said]
     return replace(schedule, **{name: min(getattr(schedule, name), tenth) for name in names})
 
 

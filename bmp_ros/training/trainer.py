@@ -199,10 +199,7 @@ def train(
     Raises ValueError when the folder holds a training with another schedule, and for a batch that
     is smaller in each process and part than the task's ``least_batch``.
     """
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"--minutes is {minutes}, it must be above 0")
-    if minutes is not None and processes.count() > 1:
-        raise ValueError("--minutes is for one process: the clocks of several differ")
+    refuse_wrong(task, schedule, minutes)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(schedule.seed + processes.rank())
     training = _Training(task, schedule, folder, device, precision)
@@ -220,13 +217,6 @@ def train(
     # Where the time was over before the last score was taken, one more step is followed by it.
     unscored = score is not None and schedule.score_every and training.scored < training.step
     numbers.ended = clock.over >= 1 and not unscored
-    least = getattr(task, "least_batch", 1)
-    if numbers.size < least and not schedule.frozen_norms:
-        raise ValueError(
-            f"batch is {schedule.batch}, which is {numbers.size} for each process and part: "
-            f"{type(task.network).__name__} needs {least} at least, since it has a batch norm "
-            "over one value per sample; enlarge batch, or say frozen_norms: true"
-        )
     batches = iter(_batches(task, schedule, numbers, workers, pinned=device.startswith("cuda")))
     if state is None and score is not None and schedule.score_every:
         _score_start(training, score)
@@ -257,6 +247,22 @@ def train(
         torch.save(training.average.module.state_dict(), weights)
     processes.wait()
     return weights
+
+
+def refuse_wrong(task: Task, schedule: Schedule, minutes: float | None) -> None:
+    """Raise ValueError for a time or a batch with which `train` could take no step."""
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"--minutes is {minutes}, it must be above 0")
+    if minutes is not None and processes.count() > 1:
+        raise ValueError("--minutes is for one process: the clocks of several differ")
+    size = processes.Numbers(0, schedule.steps, schedule.batch, schedule.accumulate).size
+    least = getattr(task, "least_batch", 1)
+    if size < least and not schedule.frozen_norms:
+        raise ValueError(
+            f"batch is {schedule.batch}, which is {size} for each process and part: "
+            f"{type(task.network).__name__} needs {least} at least, since it has a batch norm "
+            "over one value per sample; enlarge batch, or say frozen_norms: true"
+        )
 
 
 @dataclass

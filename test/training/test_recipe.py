@@ -125,6 +125,29 @@ def test_a_short_training_is_validated_ten_times(root: Path) -> None:
     assert (own_words.schedule.save_every, own_words.schedule.warmup) == (100, 200)
 
 
+def test_steps_of_the_command_line_shorten_what_is_a_tenth_of_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And without pycocotools no score announces a line of losses."""
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    schedule = {"steps": 5000, "batch": 2, "score_every": 2}
+    place = ["--root", str(root), "--cache", str(root / "cache"), "--output", str(root / "out")]
+    for steps, first in ((4, 1), (30, 3)):
+        file = write_recipe(root, schedule=schedule)
+        assert read_recipe(file, {"steps": steps}).schedule.save_every == first
+        assert read_recipe(file, {"steps": steps}).schedule.warmup == first
+    file = write_recipe(root, schedule={**schedule, "save_every": 3})
+    assert main([str(file), "--steps", "4", "--threads", "1", *place]) == 0
+    assert "4 steps of 2, fp32 on cpu; a line of losses first after step 3" in (
+        said := capsys.readouterr().out
+    )
+    assert "no AP and no drawings" in said and "detector 3/4: " in said
+    assert torch.load(root / "out" / "last.pth", weights_only=True)["schedule"]["warmup"] == 1
+    assert main([str(file), "--steps", "0", *place]) == 1
+    assert "error: steps is 0, must be at least 1" in capsys.readouterr().err
+
+
 def test_what_no_preset_could_run_is_refused_before_the_first_step(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
