@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from photographs import write_photographs
 
 from bmp_ros.engines import build_loop
 from bmp_ros.synthetic.dataset import gather_annotations
-from bmp_ros.training import trainer
+from bmp_ros.training import processes, trainer
 from bmp_ros.training.coco_pictures import NEVER_TRAINED
 from bmp_ros.training.command import main
+from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.recipe import open_folders, prepare, read_recipe
 
 CONFIG = Path(__file__).parents[2] / "config" / "training"
@@ -158,6 +160,38 @@ def test_what_no_preset_could_run_is_refused_before_the_first_step(
     assert main([str(file), *place]) == 1
     assert "image_size is 128, allowed: a whole number from 256" in capsys.readouterr().err
     assert not (root / "out" / "losses.csv").exists()
+
+
+def test_the_first_process_alone_says_what_is_wrong(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that is refused is found before the other processes begin."""
+    found: list[str] = []
+
+    def first_alone(work: Any) -> Any:
+        try:
+            return work()
+        except ValueError as error:
+            found.append(str(error))
+            raise
+
+    monkeypatch.setattr(processes, "first_alone", first_alone)
+    place = ["--root", str(root), "--cache", str(root / "cache"), "--output", str(root / "out")]
+    file = write_recipe(root)
+    (root / "out").mkdir()
+    torch.save({"schedule": asdict(Schedule(9, 2, 1e-3))}, root / "out" / "last.pth")
+    for wrong, words in (
+        (["--steps", "0"], "steps is 0"),
+        (["--minutes", "0"], "--minutes is 0"),
+        (["--batch", "4", "--accumulate", "3"], "accumulate is 3"),
+        ([], "belongs to a training with"),
+    ):
+        assert main([str(file), *wrong, *place]) == 1
+        assert words in found[-1] and found[-1] in capsys.readouterr().err
+    assert len(found) == 4
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    assert main([str(file), *place]) == 1
+    assert "batch is 2" in found[-1] and "number of processes, 3" in found[-1]
 
 
 def test_a_batch_too_small_for_its_norms_is_refused(
