@@ -7,7 +7,6 @@ import csv
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,10 +29,15 @@ from bmp_ros.training.recipe import prepare, read_recipe
 
 WORKER = """
 import json, os, sys
+from functools import partial
+from torch import distributed
 from bmp_ros.training import command, trainer
 trainer.VALIDATION_BATCHES = 1
-for port, arguments in json.loads(sys.argv[1]):
-    os.environ["MASTER_PORT"] = str(port)
+place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+join = distributed.init_process_group
+for store, arguments in json.loads(sys.argv[1]):
+    # They meet in a file: a port that was free may be taken when it is used.
+    distributed.init_process_group = partial(join, init_method=f"file://{store}", **place)
     if command.main(arguments):
         sys.exit(1)
 """
@@ -143,13 +147,17 @@ def arguments(root: Path, recipe: Path, output: str, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def train_together(count: int, trainings: Sequence[Sequence[str]]) -> None:
-    """Commands, one after the other, each in the same ``count`` processes."""
-    given = json.dumps([(free_port(), list(each)) for each in trainings])
+def train_together(count: int, trainings: Sequence[Sequence[str]], stores: Path) -> None:
+    """Commands, one after the other, each in the same ``count`` processes.
+
+    stores: an empty folder, for the files in which they meet.
+    """
+    stores.mkdir()
+    given = json.dumps([(str(stores / str(n)), list(each)) for n, each in enumerate(trainings)])
     running = []
     for rank in range(count):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-        environment = {**os.environ, **place, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **place, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", WORKER, given]
         pipe = subprocess.PIPE
         running.append(subprocess.Popen(command, env=environment, stderr=pipe, stdout=pipe))
@@ -159,12 +167,6 @@ def train_together(count: int, trainings: Sequence[Sequence[str]]) -> None:
     finally:
         for process in running:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def difference(first: dict[str, Any], second: dict[str, Any], start: dict[str, Any]) -> float:
@@ -182,7 +184,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = sorted(RECIPES)
     if importlib.util.find_spec("sam2") is None:
         names.remove("pose2seg")
-    train_together(2, [arguments(root, write_recipe(root, name), f"two/{name}") for name in names])
+    commands = [arguments(root, write_recipe(root, name), f"two/{name}") for name in names]
+    train_together(2, commands, root / "stores")
     return root
 
 
