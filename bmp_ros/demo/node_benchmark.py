@@ -32,6 +32,7 @@ from bmp_ros.demo.processes import (
     ProcessError,
     await_active,
     camera_process,
+    module_command,
     node_process,
     require_good_end,
     ros_of_its_own,
@@ -51,7 +52,7 @@ AGE_ALLOWANCE_MS = 30.0
 RATE_SHARE = 0.9
 SIZES = ((640, 480), (1920, 1080))
 SCRIPTED_RATE = 5.0  # slower than anything, so that no image waits for another
-SCRIPTED_COMMAND = ("-m", "bmp_ros.demo.clocked_node")
+SCRIPTED_COMMAND = module_command("bmp_ros.demo.clocked_node")
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 _CALL_EVERY_S = 0.2
 _LAST_S = 5.0

@@ -128,8 +128,19 @@ def _domain(number: int | None) -> Iterator[int]:
 
 NAMESPACE, NODE = "/bmp", "bmp_node"
 IMAGE_TOPIC = "/camera/image_raw"
-NODE_COMMAND = ("-m", "bmp_ros.ros.bmp_node")
-CAMERA_COMMAND = ("-m", "bmp_ros.demo.camera_node")
+
+
+def module_command(module: str) -> tuple[str, str]:
+    """Arguments of Python that run a module as ``-m`` does, but for the current folder: with -m
+    and -c Python looks there first, and a stranger's folder may have a numpy.py."""
+    return "-c", (
+        "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+
+
+NODE_COMMAND = module_command("bmp_ros.ros.bmp_node")
+CAMERA_COMMAND = module_command("bmp_ros.demo.camera_node")
 _TICK_S = 0.1
 
 

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 
 from bmp_ros.cli.main import main
 from bmp_ros.demo.demo import DemoSettings, IdCounts, count_ids, run_demo
-from bmp_ros.demo.processes import ProcessError
+from bmp_ros.demo.processes import ProcessError, module_command
 from bmp_ros.demo.recorder import Result
 from bmp_ros.image_files import shown_name
 from bmp_ros.loop.people import People
@@ -130,6 +130,16 @@ def test_node_that_dies(tmp_path: Path) -> None:
     with pytest.raises(ProcessError, match="bmp_node ended with exit code 3") as failure:
         run_demo(settings(tmp_path, ("-c", code)))
     assert "about to fail" in str(failure.value)
+
+
+def test_nothing_of_the_current_folder_is_run(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise SystemExit('run')\n")
+    (tmp_path / "given.json").write_text("[1]")
+    done = subprocess.run(
+        [sys.executable, *module_command("json.tool"), "given.json", "--compact"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "[1]"), done.stderr
 
 
 def test_source_that_is_not_there(tmp_path: Path) -> None:
