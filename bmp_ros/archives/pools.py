@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +47,25 @@ class Pool(Protocol):
     def replace(self, worker: int) -> None: ...
 
     def close(self) -> None: ...
+
+
+def start_fork_server() -> None:
+    """Start the process that workers are forked from, unless it runs, in the folder /.
+
+    It is started with ``python -c``, which looks for modules in the current folder first, and that
+    may be a stranger's archive with a numpy.py. The workers change to this process's folder.
+    """
+    folder, path = os.getcwd(), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    os.chdir("/")
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(folder)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
 
 
 class ProcessPool:
@@ -84,6 +105,7 @@ class ProcessPool:
             target=_serve, args=(theirs, self._orders, self._output, worker, self.size),
             daemon=True,
         )  # fmt: skip
+        start_fork_server()
         process.start()
         theirs.close()
         self._processes[worker], self._pipes[worker] = process, mine
