@@ -99,7 +99,7 @@ def test_kept_aside_and_forbidden_pictures(folder: Path, tmp_path: Path) -> None
     (folder / "forbidden.json").write_text(json.dumps(document))
     with pytest.raises(ValueError, match=str(min(NEVER_TRAINED))):
         CocoPictures(folder, Path("forbidden.json"), tmp_path)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         CocoPictures(folder, file, tmp_path, only=[])
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
         CocoPictures(folder, Path("nowhere.json"), tmp_path)
