@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
 from bmp_ros.archives.files import ArchiveFile
 from bmp_ros.archives.work import Answer, Orders, Worker, end_with_parent, share_processors
+from bmp_ros.fork_server import start_fork_server
 
 READY, ANSWER, DIED, UNUSABLE = "ready", "answer", "died", "unusable"
 INSTALL_RAY = "--ray needs Ray: `pip install -r requirements/archives.txt`"
@@ -47,25 +46,6 @@ class Pool(Protocol):
     def replace(self, worker: int) -> None: ...
 
     def close(self) -> None: ...
-
-
-def start_fork_server() -> None:
-    """Start the process that workers are forked from, unless it runs, in the folder /.
-
-    It is started with ``python -c``, which looks for modules in the current folder first, and that
-    may be a stranger's archive with a numpy.py. The workers change to this process's folder.
-    """
-    folder, path = os.getcwd(), os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    os.chdir("/")
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.chdir(folder)
-        if path is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = path
 
 
 class ProcessPool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from bmp_ros.fork_server import fork_server_context
 from bmp_ros.loop.masks import coco_run_lengths
 from bmp_ros.synthetic.ground_truth import PeopleTruth
 from bmp_ros.synthetic.splits import SPLITS, find_split
@@ -72,10 +72,8 @@ def write_dataset(
         (folder / part).mkdir(parents=True, exist_ok=True)
     orders = [Order(folder, split, seed, width, height) for seed in range(start, start + count)]
     missing = [order for order in orders if not order.label_file.is_file()]
-    if workers > 1:  # a software renderer takes every core; a process a core does more
-        os.environ.setdefault("LP_NUM_THREADS", "1")
-    spawn = multiprocessing.get_context("spawn")  # an OpenGL context does not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+    # Forked from a process without an OpenGL context, which does not survive that.
+    with ProcessPoolExecutor(workers, fork_server_context(), _begin_worker, (workers,)) as pool:
         waiting = [pool.submit(write_picture, order) for order in missing]
         progress = tqdm(
             as_completed(waiting), f"rendering {split}", len(waiting), unit="picture",
@@ -86,11 +84,16 @@ def write_dataset(
     return gather_annotations(folder)
 
 
+def _begin_worker(workers: int) -> None:
+    cv2.setNumThreads(1)
+    if workers > 1:  # a software renderer takes every core; a process a core does more
+        os.environ.setdefault("LP_NUM_THREADS", "1")
+
+
 def write_picture(order: Order) -> None:
     """Render one picture; the label is written last and whole, so it says that both are there."""
     from bmp_ros.synthetic.generator import render_scene
 
-    cv2.setNumThreads(1)
     sample = render_scene(order.seed, order.split, order.width, order.height)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     if not cv2.imwrite(str(order.image_file), sample.image, quality):

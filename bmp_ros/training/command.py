@@ -184,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     try:
         return run(parser.parse_args(arguments))
+    except KeyboardInterrupt:
+        return 130
     except (FileNotFoundError, ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -90,6 +90,15 @@ def gathered(item: Any) -> list[Any]:
     return items
 
 
+def in_any(condition: bool, device: str) -> bool:
+    """Whether ``condition`` holds in any process; all ask at the same point."""
+    if count() == 1:
+        return condition
+    found = torch.tensor(float(condition), device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return bool(found.item())
+
+
 def mean_rows(row: dict[str, float]) -> dict[str, float]:
     """The mean over all processes of each number of a row; a loss's is that of the whole batch."""
     rows = gathered(row)

@@ -8,7 +8,9 @@ A folder holds everything of a training: ``last.pth`` (to go on from), ``losses.
 from __future__ import annotations
 
 import copy
+import math
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from bmp_ros.fork_server import fork_server_context
 from bmp_ros.training import processes
 from bmp_ros.training.checkpoints import (
     random_states,
@@ -33,6 +36,7 @@ from bmp_ros.training.checkpoints import (
     set_random_states,
     write_checkpoint,
 )
+from bmp_ros.training.interruption import interruption_noted
 from bmp_ros.training.normalisers import alone
 from bmp_ros.training.optimisation import (
     Schedule,
@@ -127,6 +131,7 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state.get("best")
         self.scored = int(state.get("scored", -1))
+        self.means.update(state.get("means", {}))
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
 
@@ -195,7 +200,8 @@ def train(
     steps, and the training is done when either is over; such a training cannot be repeated. What
     it has spent before an interruption counts. score: called before the first step, every
     ``schedule.score_every`` steps and in the end, whether steps or time are over.
-    Returns the file of the averaged weights, or None when stopped before the end.
+    Returns the file of the averaged weights, or None when stopped before the end. Ctrl-C
+    (KeyboardInterrupt) leaves a checkpoint of the last step that was finished.
     Raises ValueError when the folder holds a training with another schedule, and for a batch that
     is smaller in each process and part than the task's ``least_batch``.
     """
@@ -227,25 +233,28 @@ def train(
         desc=task.name, total=schedule.steps, initial=saved, unit="step",
         disable=not sys.stderr.isatty() or processes.rank() > 0,
     )  # fmt: skip
-    while len(parts := list(islice(batches, schedule.accumulate))) == schedule.accumulate:
-        over = clock.over
-        # What is being prepared still comes: the processes end with their work, not in it.
-        numbers.ended = over >= 1
-        training.take(parts, over)
-        progress.update()
-        # When the time is over the end is near, and its save scores.
-        if _is_due(training.step, schedule, score) and not numbers.ended:
-            _save(training, clock, saved, score, ended=training.step == schedule.steps)
-            saved = training.step
-    stopped = training.step == last < schedule.steps
-    if training.step > saved:
-        _save(training, clock, saved, score, ended=not stopped)
-    if stopped:
-        return None
-    weights = folder / f"{task.name}.pth"
-    if processes.rank() == 0:
-        torch.save(training.average.module.state_dict(), weights)
-    processes.wait()
+    with interruption_noted() as interrupted:
+        while len(parts := list(islice(batches, schedule.accumulate))) == schedule.accumulate:
+            over = clock.over
+            # What is being prepared still comes: the processes end with their work, not in it.
+            numbers.ended = over >= 1
+            training.take(parts, over)
+            progress.update()
+            # When the time is over the end is near, and its save scores.
+            if _is_due(training.step, schedule, score) and not numbers.ended:
+                _save(training, clock, saved, score, ended=training.step == schedule.steps)
+                saved = training.step
+            if training.step < last and processes.in_any(interrupted(), device):
+                _stop(training, clock, saved)
+        stopped = training.step == last < schedule.steps
+        if training.step > saved:
+            _save(training, clock, saved, score, ended=not stopped)
+        if stopped:
+            return None
+        weights = folder / f"{task.name}.pth"
+        if processes.rank() == 0:
+            torch.save(training.average.module.state_dict(), weights)
+        processes.wait()
     return weights
 
 
@@ -313,7 +322,7 @@ def _save(
             scores = _scored(score, training, step) if due or ended else {}
             quality = next(iter(scores.values()), float("-inf"))
             row |= {"AP": quality} if scores else {"AP": float("nan")}
-        if quality > (float("-inf") if training.best is None else training.best):
+        if _is_best(quality, training.best):
             training.best = quality
             torch.save(training.average.module.state_dict(), folder / f"{task.name}.best.pth")
         speed = (step - saved) * schedule.batch / (time.monotonic() - clock.lap)
@@ -323,8 +332,40 @@ def _save(
         words = in_words({**row, "samples per second": speed})
         print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
     clock.lap = time.monotonic()
-    write_checkpoint(folder, schedule, {**training.state(), "seconds": clock.seconds})
+    _write(training, clock)
+
+
+def _is_best(quality: float, best: float | None) -> bool:
+    """Of equal scores the newest: a score that cannot tell them apart, such as no person found, is
+    no reason to keep weights that have learned less."""
+    if math.isnan(quality) or quality == float("-inf"):  # not scored
+        return False
+    return best is None or math.isnan(best) or quality >= best
+
+
+def _write(training: _Training, clock: _Clock) -> None:
+    """Write the checkpoint, with the losses of steps that are in no row yet."""
+    own = processes.gathered(dict(training.means))
+    means = {name: np.mean([each[name] for each in own], axis=0).tolist() for name in own[0]}
+    state = {**training.state(), "means": means, "seconds": clock.seconds}
+    write_checkpoint(training.folder, training.schedule, state)
     processes.wait()
+
+
+def _stop(training: _Training, clock: _Clock, saved: int) -> NoReturn:
+    """Keep the state of an interrupted training, neither validated nor scored, which takes time.
+
+    saved: the step of the last checkpoint.
+    """
+    if training.step > saved:
+        _write(training, clock)
+    if processes.rank() == 0:
+        print(
+            f"{training.task.name}: stopped after step {training.step} of "
+            f"{training.schedule.steps}; called again in the same way it goes on from there",
+            flush=True,
+        )
+    raise KeyboardInterrupt
 
 
 def _score_start(training: _Training, score: Score) -> None:
@@ -407,7 +448,7 @@ def _batches(
             sampler=numbers,
             num_workers=workers,
             collate_fn=samples.collate,
-            multiprocessing_context="spawn" if workers else None,
+            multiprocessing_context=fork_server_context() if workers else None,
             worker_init_fn=_begin_worker if workers else None,
             prefetch_factor=max(2, 6 // workers) if workers else None,
             pin_memory=pinned,
@@ -416,7 +457,11 @@ def _batches(
 
 
 def _begin_worker(number: int) -> None:
-    """Processes that prepare samples give way to the step, and to everybody else."""
+    """Processes that prepare samples give way to the step, and to everybody else.
+
+    Ctrl-C is for the first process: the step at hand may need their samples.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     if hasattr(os, "nice"):
         os.nice(5)

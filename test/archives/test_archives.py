@@ -46,33 +46,6 @@ def run(folder: Path, output: Path, workers: int, given: Orders | None = None, *
     return run_archive(files_of(folder), given, output, make_pool, **options)
 
 
-START_WORKER = """
-import multiprocessing, os, sys
-def write(): open("folder", "w").write(os.getcwd())
-if __name__ == "__main__":
-    from bmp_ros.archives.pools import start_fork_server
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["numpy"])
-    os.chdir(sys.argv[1])
-    start_fork_server()
-    worker = context.Process(target=write)
-    worker.start(), worker.join()
-"""
-
-
-def test_nothing_of_the_current_folder_is_run(tmp_path: Path) -> None:
-    """Nor anything of Python's own that a stranger's folder has under the same name."""
-    given, program = tmp_path / "given", tmp_path / "program.py"
-    given.mkdir()
-    for module in ("numpy", "socket"):
-        (given / f"{module}.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w').close()\n")
-    program.write_text(START_WORKER)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, str(program), str(given)], env=environment, check=True)
-    assert (given / "folder").read_text() == str(given), "relative paths mean the same"
-    assert not (tmp_path / "was_run").exists()
-
-
 def test_what_is_found(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "in")
     write_bag(archive / "bags" / "one")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,51 @@ def test_every_network_goes_on_exactly(
     assert whole and parts
     first, second = (torch.load(file, weights_only=True) for file in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Interrupted(Line):
+    """Somebody presses Ctrl-C in the loss of step ``at``, as often as ``times`` says."""
+
+    def __init__(self, at: int, times: int = 1) -> None:
+        super().__init__()
+        self.left, self.times = at, times
+
+    def losses(self, network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        if network.training:
+            self.left -= 1
+            for _ in range(self.times * (self.left == 0)):
+                signal.raise_signal(signal.SIGINT)
+        return super().losses(network, batch)
+
+
+def test_ctrl_c_keeps_every_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also the losses of steps that are in no row of the table yet."""
+    whole = train(Line(), SCHEDULE, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(27), SCHEDULE, tmp_path / "parts")
+    shown = capfd.readouterr()
+    assert "stopped after step 27 of 40" in shown.out and "Ctrl-C again" in shown.err
+    assert torch.load(tmp_path / "parts" / "last.pth", weights_only=True)["step"] == 27
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    parts = train(Line(), SCHEDULE, tmp_path / "parts")
+    assert whole and parts
+    first, second = (torch.load(file, weights_only=True) for file in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    rows = [(tmp_path / name / "losses.csv").read_text() for name in ("whole", "parts")]
+    assert rows[0] == rows[1]
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(27, times=2), SCHEDULE, tmp_path)
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == 20
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_in_the_last_step_is_told_when_the_weights_are_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(40), SCHEDULE, tmp_path)
+    assert (tmp_path / "line.pth").is_file()
 
 
 class Lots(Line):
@@ -205,6 +251,30 @@ def test_where_no_step_helped_the_first_weights_are_the_best(tmp_path: Path) -> 
     train(task, scored, tmp_path, score=lambda network, step: {"AP": 0.5 - step / 100})
     best = torch.load(tmp_path / "line.best.pth", weights_only=True)
     assert all(torch.equal(best[name], first[name]) for name in first)
+
+
+def test_of_equal_scores_the_newest_weights_are_the_best(tmp_path: Path) -> None:
+    """A network that finds no one at first and in the end has learned all the same."""
+    scored = replace(SCHEDULE, score_every=20)
+    weights = train(Line(), scored, tmp_path, score=lambda network, step: {"AP": 0.0})
+    assert weights
+    best, last = (
+        torch.load(file, weights_only=True) for file in (tmp_path / "line.best.pth", weights)
+    )
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+def test_a_first_score_that_is_no_number_is_bettered(tmp_path: Path) -> None:
+    scores = {0: float("nan"), 20: 0.3, 40: float("nan")}
+    seen: dict[int, Any] = {}
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        seen[step] = {k: v.clone() for k, v in network.state_dict().items()}
+        return {"AP": scores[step]}
+
+    train(Line(), replace(SCHEDULE, score_every=20), tmp_path, score=score)
+    best = torch.load(tmp_path / "line.best.pth", weights_only=True)
+    assert all(torch.equal(best[k], seen[20][k]) for k in best)
 
 
 @pytest.mark.parametrize("save_every", [1, 1000])
