@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -49,12 +50,19 @@ def type_store() -> Any:
     """ROS 2's common messages (Jazzy) and those of bmp_msgs, as rosbags knows types."""
     typesys = import_rosbags("typesys")
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+    store.register(_definitions())
+    return store
+
+
+@cache
+def _definitions() -> dict[str, Any]:
+    """The types of bmp_msgs by name; read once, since a file takes 10 ms."""
     types: dict[str, Any] = {}
     for file in message_files():
         name = f"bmp_msgs/msg/{file.stem}"
-        types |= typesys.get_types_from_msg(file.read_text(encoding="utf-8"), name)
-    store.register(types)
-    return store
+        read = import_rosbags("typesys").get_types_from_msg
+        types |= read(file.read_text(encoding="utf-8"), name)
+    return types
 
 
 @dataclass(frozen=True)
