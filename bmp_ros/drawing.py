@@ -19,12 +19,21 @@ _MASK_OPACITY = 0.45
 _DARK: Color = (32, 32, 32)
 _LIGHT: Color = (255, 255, 255)
 _GREY: Color = (190, 190, 190)
+_DARK_LETTERS_FROM = 118.0
+"""Luma above which dark letters have the higher contrast (WCAG 2) on a person's colour."""
 
 
 def person_color(number: int) -> Color:
     """Return a strong BGR colour; neighbours in number are far from each other in hue."""
     red, green, blue = colorsys.hsv_to_rgb((0.58 + number * _GOLDEN_RATIO) % 1.0, 0.75, 1.0)
     return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def letters_on(color: Color) -> Color:
+    """Dark or white, what can be read on a person's colour. Luma: ITU-R BT.601."""
+    blue, green, red = color
+    luma = 0.114 * blue + 0.587 * green + 0.299 * red
+    return _DARK if luma > _DARK_LETTERS_FROM else _LIGHT
 
 
 def person_colors(track_ids: np.ndarray) -> list[Color]:
@@ -98,7 +107,7 @@ def _draw_labels(drawn: np.ndarray, people: People, colors: list[Color], unit: i
     for row, (track, score) in enumerate(
         zip(people.track_ids.tolist(), people.scores.tolist(), strict=True)
     ):
-        text = f"{score:.2f}" if track < 0 else f"#{track} {score:.2f}"
+        text = f"{score:.2f}" if track < 0 else f"{track}: {score:.2f}"
         (width, height), _ = cv2.getTextSize(text, font, size, 1)
         width, height = width + 4, height + 4 * unit
         left, top = (round(value) for value in people.boxes[row, :2].tolist())
@@ -107,7 +116,7 @@ def _draw_labels(drawn: np.ndarray, people: People, colors: list[Color], unit: i
         taken.append((left, top, width, height))
         cv2.rectangle(drawn, (left, top), (left + width, top + height), colors[row], -1)
         base = (left + 2, top + height - 2 * unit)
-        cv2.putText(drawn, text, base, font, size, _DARK, 1, cv2.LINE_AA)
+        cv2.putText(drawn, text, base, font, size, letters_on(colors[row]), 1, cv2.LINE_AA)
 
 
 def _free_place(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bmp_ros.drawing import draw_people, person_color, person_colors
+from bmp_ros.drawing import draw_people, letters_on, person_color, person_colors
 from bmp_ros.loop.people import People
 
 IMAGE = np.full((120, 160, 3), 100, np.uint8)
@@ -95,6 +95,18 @@ def test_labels_of_boxes_with_one_corner_are_all_to_be_read() -> None:
     drawn = draw_people(np.zeros_like(IMAGE), people, keypoints=False)
     areas = [(drawn == person_color(track)).all(axis=2).sum() for track in (7, 8, 9)]
     assert min(areas) > 0.7 * max(areas) > 200
+
+
+def test_numbers_can_be_read_on_every_colour() -> None:
+    """Contrast of WCAG 2, which asks 3 of large letters; the dark blue of some ids had 2.6."""
+
+    def luminance(color: tuple[int, int, int]) -> float:
+        part = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+        return 0.0722 * part[0] + 0.7152 * part[1] + 0.2126 * part[2]
+
+    for color in map(person_color, range(200)):
+        one, other = sorted((luminance(color), luminance(letters_on(color))))
+        assert (other + 0.05) / (one + 0.05) > 3.8
 
 
 def test_another_size_is_refused() -> None:

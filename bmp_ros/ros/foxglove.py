@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bmp_ros.drawing import Color, person_colors
+from bmp_ros.drawing import Color, letters_on, person_colors
 from bmp_ros.loop.people import People
 
 _POINTS, _LINE_LOOP, _LINE_LIST = 1, 2, 4
@@ -22,7 +22,6 @@ _POINTS, _LINE_LOOP, _LINE_LIST = 1, 2, 4
 _CENTRE = 0.5
 """Pixel centres lie at integers here, there half a pixel from the image's corner."""
 _MASK_OPACITY, _LINE, _JOINT, _FONT = 0.35, 2.0, 5.0, 13.0
-_DARK = (32, 32, 32)
 _COARSE = 1.0
 """Pixels by which an outline may be off: it has a tenth of the corners then."""
 
@@ -107,7 +106,7 @@ class _Shapes:
         self.texts.append(
             self._types.TextAnnotation(
                 timestamp=self._stamp, position=self._point(*at), text=text, font_size=_FONT,
-                text_color=self._color(_DARK), background_color=self._color(color),
+                text_color=self._color(letters_on(color)), background_color=self._color(color),
             )
         )  # fmt: skip
 
