@@ -8,6 +8,7 @@ They lie in ``config/`` and ``models/``: of the checkout when the package is imp
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,8 +57,11 @@ def find_preset(name_or_path: str | Path) -> Path:
     preset = resource_root() / "config" / "presets" / f"{name_or_path}.yaml"
     if preset.is_file():
         return preset
+    names = ["auto", *preset_names()]
+    near = get_close_matches(str(name_or_path), names, n=1, cutoff=0.75)
+    meant = f"did you mean {near[0]}? There" if near else "there"
     raise FileNotFoundError(
-        f"no preset is called {str(name_or_path)!r}; there are auto, {', '.join(preset_names())}, "
+        f"no preset is called {str(name_or_path)!r}; {meant} are {', '.join(names)}, "
         "or give the path of a .yaml file"
     )
 

@@ -8,11 +8,15 @@
 Every parameter of the node is an argument. What is not given is taken from params_file.
 """
 
+import os
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -24,6 +28,7 @@ from bmp_ros.ros.launch_arguments import (
     Argument,
     parameter_arguments,
     parameter_value,
+    program,
     unknown_arguments,
 )
 from launch import LaunchContext, LaunchDescription
@@ -54,17 +59,10 @@ def generate_launch_description() -> LaunchDescription:
         )
         for each in (*parameter_arguments(), *ARGUMENTS)
     ]
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", str(SHARE / "config" / "bmp.rviz")],
-        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
-    return LaunchDescription([*arguments, OpaqueFunction(function=start_node), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
 
 
-def start_node(context: LaunchContext) -> list[object]:
+def start(context: LaunchContext) -> list[object]:
     """Make the node of resolved arguments: only those that are given become parameters."""
 
     def given(name: str) -> str:
@@ -98,10 +96,30 @@ def start_node(context: LaunchContext) -> list[object]:
         # The file first: what follows it wins.
         parameters=[str(params_file), typed],
         arguments=["--ros-args", "--log-level", given("log_level")],
-        prefix=given("python") or None,
+        prefix=program(given("python")),
         respawn=TRUTH[given("respawn")],
         respawn_delay=2.0,
         output="screen",
         emulate_tty=True,
     )
-    return [*(LogInfo(msg=f"bmp.launch.py: {remark}") for remark in remarks), node]
+    notes = [LogInfo(msg=f"bmp.launch.py: {remark}") for remark in remarks]
+    rviz = [start_rviz(parameters["use_sim_time"])] if TRUTH[given("rviz")] else []
+    return [*notes, node, *rviz]
+
+
+def start_rviz(use_sim_time: bool) -> object:
+    """Make rviz2, or say that it is missing: launch would fail and leave the node running."""
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        distribution = os.environ.get("ROS_DISTRO", "<distro>")
+        return LogInfo(
+            msg="bmp.launch.py: rviz2 is not installed; going on without it "
+            f"(sudo apt-get install ros-{distribution}-rviz2)"
+        )
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(SHARE / "config" / "bmp.rviz")],
+        parameters=[{"use_sim_time": use_sim_time}],
+    )

@@ -8,22 +8,13 @@ ros2 launch bmp_ros demo.launch.py source:=/path/video.mp4
 
 from pathlib import Path
 
-from ament_index_python.packages import (
-    PackageNotFoundError,
-    get_package_prefix,
-    get_package_share_directory,
-)
-from launch.actions import (
-    DeclareLaunchArgument,
-    IncludeLaunchDescription,
-    LogInfo,
-    OpaqueFunction,
-)
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from bmp_ros.ros.launch_arguments import NODE_ARGUMENTS, YES_NO
+from bmp_ros.ros.launch_arguments import NODE_ARGUMENTS, YES_NO, program
 from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(get_package_share_directory("bmp_ros"))
@@ -93,16 +84,12 @@ def start(context: LaunchContext) -> list[object]:
         name="camera",
         namespace=CAMERA_NAMESPACE,
         parameters=[
-            {"source": given("source"), "rate": float(given("rate")), "qos": given("qos")}
+            {"source": given("source"), "rate": number(given("rate")), "qos": given("qos")}
         ],
-        prefix=given("python") or None,
+        prefix=program(given("python")),
         output="screen",
         emulate_tty=True,
     )
-    rviz, notes = given("rviz"), []
-    if rviz == "true" and not is_installed("rviz2"):
-        rviz = "false"
-        notes = [LogInfo(msg="rviz2 is not installed; going on without it")]
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(SHARE / "launch" / "bmp.launch.py")),
         launch_arguments={
@@ -112,16 +99,15 @@ def start(context: LaunchContext) -> list[object]:
             "namespace": given("namespace"),
             "log_level": given("log_level"),
             "python": given("python"),
-            "rviz": rviz,
+            "rviz": given("rviz"),
         }.items(),
     )
-    return [*notes, camera, node]
+    return [camera, node]
 
 
-def is_installed(package: str) -> bool:
-    """Whether a ROS package can be found."""
+def number(rate: str) -> float:
+    """The argument ``rate``. Raises ValueError, in words, for what is no number."""
     try:
-        get_package_prefix(package)
-    except PackageNotFoundError:
-        return False
-    return True
+        return float(rate)
+    except ValueError:
+        raise ValueError(f"rate:={rate}: images per second are a number, such as 15") from None

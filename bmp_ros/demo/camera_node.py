@@ -165,11 +165,12 @@ def _folder(path: Path, warn: Callable[[str], None]) -> Source:
         warn(f"{name}: left out {left_out}")
 
     def play() -> Iterator[Shot]:
-        for file in files:
+        for file in list(files):
             try:
                 shot = Shot(read_image(file))
             except UnreadableImageError as error:
                 warn(f"skipped: {error}")
+                files.remove(file)  # reading it again would let libjpeg complain again
             except OSError as error:
                 warn(f"skipped: {shown_name(file)}: {error.strerror}")
             else:

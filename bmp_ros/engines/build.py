@@ -152,7 +152,7 @@ def _refuse_what_it_cannot(role: str, choice: EngineChoice, precision: str, comp
         can = " or ".join(engine.precisions) + ("" if engine.compiles else " without compilation")
         raise ValueError(
             f"engine {engine.name} ({role}) runs in {can}, got precision {precision!r}, "
-            f"compile={compile}"
+            f"compile={compile}: change them, or take a preset with other engines"
         )
 
 

@@ -52,7 +52,7 @@ Result = TransitionCallbackReturn
 class BmpNode(ManagedNode):
     """The node. build_loop: makes the loop from preset, device, precision and compile.
 
-    Raises one of `compatibility.PARAMETER_ERRORS` for parameters that are refused.
+    Raises SettingsError for parameters that are refused.
     """
 
     def __init__(
@@ -95,6 +95,11 @@ class BmpNode(ManagedNode):
         self._answered = self.create_guard_condition(lambda: None)
         if self.parameters.start().autostart:
             self._autostart = self.create_timer(0.0, self._start, clock=clock)
+        else:
+            self.get_logger().info(
+                "autostart is false: waiting for a lifecycle manager, or for "
+                f"{self._command('lifecycle')}configure, then activate"
+            )
 
     # Transitions. Each leaves a clean state whatever happens, and can be repeated.
 
@@ -167,11 +172,16 @@ class BmpNode(ManagedNode):
         problem = str(error)
         if not isinstance(error, _EXPECTED):
             problem = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        rest = ", then activate" if transition == "configure" else ""
         self.get_logger().error(
-            f"cannot {transition}: {problem}\nWhen that is done: ros2 lifecycle set "
-            f"{self.get_fully_qualified_name()} {transition}"
+            f"cannot {transition}: {problem}\nWhen that is done ({self._command('param')}NAME "
+            f"VALUE changes a parameter): {self._command('lifecycle')}{transition}{rest}"
         )
         return problem
+
+    def _command(self, group: str) -> str:
+        """The beginning of ``ros2 param set`` or ``ros2 lifecycle set`` of this node."""
+        return f"ros2 {group} set {self.get_fully_qualified_name()} "
 
     def _build(self) -> None:
         self.parameters.declare_cameras()

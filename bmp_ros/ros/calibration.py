@@ -11,7 +11,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from bmp_ros.depth.calibration import Calibration
-from bmp_ros.ros.image_subscription import resolved
+from bmp_ros.ros.image_subscription import refuse_other_type, resolved
 from bmp_ros.ros.topic_advice import published_topics
 
 _LATCHED, _VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE
@@ -37,6 +37,7 @@ class CalibrationInput(Calibration):
         self._subscriptions: dict[tuple[Any, Any], Any] = {}
 
     def open(self) -> None:
+        """Subscribe. Raises ValueError if the node uses the topic with another type."""
         self.follow_publishers()
 
     def close(self) -> None:
@@ -66,6 +67,7 @@ class CalibrationInput(Calibration):
         for key in set(self._subscriptions) - wanted:
             self._node.destroy_subscription(self._subscriptions.pop(key))
         for durability, reliability in wanted - set(self._subscriptions):
+            refuse_other_type(self._node, self.topic, CameraInfo)
             self._subscriptions[durability, reliability] = self._node.create_subscription(
                 CameraInfo,
                 self.topic,

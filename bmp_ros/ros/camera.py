@@ -25,12 +25,14 @@ from bmp_ros.ros.publishers import CameraPublishers
 from bmp_ros.ros.settings import CameraSettings, named_for
 from bmp_ros.ros.target_frame import TargetFrame
 from bmp_ros.ros.throttle import Throttle
+from bmp_ros.ros.topic_advice import twins
 from bmp_ros.ros.transforms import Transforms
 from bmp_ros.ros.worker import Worker
 from bmp_ros.tracking import IdCounter
 
 DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""
+_TWIN_S, _REMIND_S = 2.0, 60.0
 
 
 class ReceivedMessage(NamedTuple):
@@ -124,6 +126,7 @@ class Camera:
         self.message_type: type = Image
         self._said_skipped = False
         self._throttle = Throttle()
+        self._alone_s = time.monotonic()  # when it was last seen that no other node has its topics
         self._node = node
         self._worker = worker
 
@@ -145,10 +148,14 @@ class Camera:
         return self.inputs.images.silent_s
 
     def check_publishers(self, timeout_s: float) -> str | None:
-        """Follow the publishers; return what to tell about there being no images, if anything."""
+        """Follow the publishers; return what to tell about there being no images, or poses of
+        other nodes, if anything."""
         if self.inputs is None:
             return None
         self.inputs.follow_publishers()
+        others = self._other_poses()
+        if others:
+            return others
         return self.inputs.images.remark_silence(timeout_s) if self.enabled else None
 
     def listen(self, settings: CameraSettings, *, ground_zones: bool = False) -> None:
@@ -274,6 +281,14 @@ class Camera:
         if max_rate > 0:
             # On the machine's clock: stamps and simulated time may stand still or jump.
             self._worker.hold(self, time.monotonic() + 1.0 / max_rate)
+
+    def _other_poses(self) -> str:
+        """What to tell about others that publish these poses and have done so for a while."""
+        text = twins(self._node, self.publishers.poses_topic)
+        now = time.monotonic()
+        self._alone_s = self._alone_s if text else now
+        due = now - self._alone_s > _TWIN_S and self._throttle.due("twins", _REMIND_S)
+        return text if due else ""
 
     def _receive(self, serialised: bytes) -> None:
         if not self.enabled:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import array
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 RCLError = rclpy_implementation.RCLError
 
@@ -76,13 +78,14 @@ def steady_clock() -> Clock:
     return Clock(clock_type=ClockType.STEADY_TIME)
 
 
-def given_parameters(node: Node) -> frozenset[str]:
-    """Names of the parameters that the command line or a file of parameters gives a value.
+def given_parameters(node: Node) -> Mapping[str, Parameter]:
+    """The parameters that the command line or a file of parameters gives a value, by name.
 
     No distribution has a public name for them. ``automatically_declare_parameters_from_overrides``
     would do, if it did not refuse to start a node that is given an empty list.
     """
-    return frozenset(node._parameter_overrides)
+    given: Mapping[str, Parameter] = node._parameter_overrides
+    return given
 
 
 def array_of_bytes(values: np.ndarray) -> array.array[int]:

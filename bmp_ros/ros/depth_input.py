@@ -30,7 +30,7 @@ from bmp_ros.ros.image_subscription import (
     resolved,
 )
 from bmp_ros.ros.settings import CameraSettings
-from bmp_ros.ros.topic_advice import published_topics
+from bmp_ros.ros.topic_advice import profile_advice, published_topics
 from bmp_ros.stamp_buffer import StampBuffer
 
 MAX_CACHED_BYTES = 1 << 29
@@ -215,7 +215,7 @@ class DepthInput:
             return ""
         return (
             ". Its publisher offers best effort: where it sends more than arrive, Fast DDS loses "
-            "large images: see config/fastdds.xml"
+            f"large images: {profile_advice()}"
         )
 
 

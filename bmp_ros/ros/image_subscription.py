@@ -55,6 +55,7 @@ class ImageSubscription:
         self._on_message = on_message
         self._images: Any = None
         self._last = self._reminded = time.monotonic()
+        self._was_silent = False
 
     @property
     def source(self) -> str:
@@ -68,6 +69,8 @@ class ImageSubscription:
         return time.monotonic() - self._last
 
     def open(self) -> None:
+        """Subscribe. Raises ValueError if the node uses the topic with another type."""
+        self._was_silent = False
         self._last = self._reminded = time.monotonic()
         self._subscribe(reliability_for(self._wanted_qos, self.offered()))
 
@@ -99,6 +102,7 @@ class ImageSubscription:
         ):
             return None
         self._reminded = now
+        self._was_silent = True
         advice = silence_advice(
             self.topic,
             self.kind.__name__,
@@ -108,6 +112,7 @@ class ImageSubscription:
         return f"no image for {now - self._last:.0f} s on {self.source}: {advice}"
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
+        refuse_other_type(self._node, self.topic, self.kind)
         self.reliability = reliability
         self._images = self._node.create_subscription(
             self.kind, self.topic, self._receive, profile(reliability), raw=True
@@ -117,6 +122,9 @@ class ImageSubscription:
         if len(serialised) < LEAST_BYTES:  # no message of a type with a header, whoever sent it
             return
         self._last = time.monotonic()
+        if self._was_silent:
+            self._was_silent = False
+            self._node.get_logger().info(f"{self.topic}: images arrive now")
         self._on_message(serialised)
 
 
@@ -153,6 +161,20 @@ def reliability_for(wanted: str, offered: Iterable[ReliabilityPolicy]) -> Reliab
     if wanted == "best_effort" or _BEST_EFFORT in offered:
         return _BEST_EFFORT
     return _RELIABLE
+
+
+def refuse_other_type(node: LifecycleNode, topic: str, kind: type) -> None:
+    """Raise ValueError if the node publishes or listens to a topic with another type.
+
+    The middleware would refuse a second type with an error that names no cause.
+    """
+    for each in (*node.subscriptions, *node.publishers):
+        if each.topic_name == topic and each.msg_type is not kind:
+            raise ValueError(
+                f"{topic} cannot be listened to as {kind.__name__}: this node uses it as "
+                f"{each.msg_type.__name__} already; image_topic, camera_info_topic, depth_topic "
+                "and boxes_topic have to be different topics, and none of the node's own"
+            )
 
 
 def resolved(node: LifecycleNode, topic: str) -> str:

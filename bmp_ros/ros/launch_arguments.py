@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 from collections.abc import Iterable
 from dataclasses import Field
 from difflib import get_close_matches
@@ -85,6 +88,24 @@ def unknown_arguments(given: Iterable[str], declared: Iterable[str]) -> list[str
         if near:
             found.append(f"{name} is no argument, and ignored; did you mean {near[0]}?")
     return found
+
+
+def program(given: str) -> str | None:
+    """The argument ``python`` as the prefix of a command, None if it is empty.
+
+    ``~`` is the home folder, which the shell leaves alone after ``:=``. Raises FileNotFoundError
+    for what cannot be run; launch would answer with a traceback.
+    """
+    if not given:
+        return None
+    first, *rest = shlex.split(given)
+    path = os.path.expanduser(first)
+    if shutil.which(path) is None:
+        raise FileNotFoundError(
+            f"python:={given}: there is no program {path}; give the interpreter of the virtual "
+            "environment, such as /path/venv/bin/python"
+        )
+    return shlex.join([path, *rest])
 
 
 def split(names: str) -> list[str]:

@@ -22,7 +22,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from bmp_ros.fields import SettingsError, check_value
+from bmp_ros.fields import SettingsError, check_value, shown
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.resources import is_preset_path
 from bmp_ros.ros.compatibility import given_parameters
@@ -66,7 +66,7 @@ class NodeParameters:
     """The parameters of one node.
 
     frozen: groups that may not change now; the node's transitions assign it.
-    Declaring raises one of `compatibility.PARAMETER_ERRORS` for values that are refused.
+    Declaring raises SettingsError for values of the command line or of a file that are refused.
     """
 
     def __init__(self, node: Node) -> None:
@@ -76,6 +76,7 @@ class NodeParameters:
         self.frozen: tuple[Group, ...] = ()
         self._given = given_parameters(node)
         node.add_on_set_parameters_callback(self._check)
+        self._refuse_given(CAMERAS)
         node.declare_parameter(
             CAMERAS, [""], ParameterDescriptor(description=CAMERAS_TEXT, dynamic_typing=True)
         )
@@ -164,7 +165,15 @@ class NodeParameters:
 
     def _declare(self, name: str, group: Group, item: Field[Any], default: Any) -> None:
         self._rows[name] = (group, item)
+        self._refuse_given(name)
         self._node.declare_parameter(name, to_parameter(item, default), descriptor(group, item))
+
+    def _refuse_given(self, name: str) -> None:
+        """Before rclpy does, which says less of what is allowed."""
+        given = self._given.get(name)
+        reason = self._refusal(given) if given is not None else ""
+        if reason:
+            raise SettingsError(reason)
 
     def _read(self, settings: type[Settings], group: Group, prefix: str = "") -> Settings:
         values = {}
@@ -196,7 +205,7 @@ class NodeParameters:
                 _camera_names(parameter.value)
             except SettingsError as error:
                 return str(error)
-            return _when(CAMERAS, ENGINE) if ENGINE in self.frozen else ""
+            return self._when(CAMERAS, ENGINE) if ENGINE in self.frozen else ""
         if parameter.name not in self._rows:
             return ""
         group, item = self._rows[parameter.name]
@@ -205,14 +214,23 @@ class NodeParameters:
         except SettingsError as error:
             if "check" in item.metadata:
                 return str(error)
-            return (
-                f"{parameter.name} is {parameter.value!r}, allowed: "
-                f"{allowed_parameter_values(item)}"
-            )
+            return _not_allowed(parameter, item)
         if parameter.name == "preset" and self._started and is_preset_path(parameter.value):
             if parameter.value != self._node.get_parameter("preset").value:
                 return _only_at_start(str(parameter.value))
-        return _when(parameter.name, group) if group in self.frozen else ""
+        return self._when(parameter.name, group) if group in self.frozen else ""
+
+    def _when(self, name: str, group: Group) -> str:
+        remedy = group.remedy.replace("NODE", self._node.get_fully_qualified_name())
+        return f"{name} may change while the node is {group.when}: {remedy}"
+
+
+def _not_allowed(parameter: Parameter, item: Field[Any]) -> str:
+    value = shown(parameter.value)
+    text = f"{parameter.name} is {value}, allowed: {allowed_parameter_values(item)}"
+    if item.metadata["kind"] is str and type(parameter.value) in (bool, int, float):
+        return f"{text} (of what looks like a number two pairs of quotes make one: \"'{value}'\")"
+    return text
 
 
 def _only_at_start(path: str) -> str:
@@ -275,7 +293,3 @@ def _camera_names(value: Any) -> tuple[str, ...]:
             "another node for the rest"
         )
     return tuple(names)
-
-
-def _when(name: str, group: Group) -> str:
-    return f"{name} may change while the node is {group.when}: {group.remedy}"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from bmp_ros.fields import SettingsError
 from bmp_ros.ros.compatibility import PARAMETER_ERRORS
 
 _LAST_FRAME_S = 3.0
@@ -48,7 +49,7 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         _spin(executor, interrupts)
-    except PARAMETER_ERRORS as error:
+    except (SettingsError, *PARAMETER_ERRORS) as error:
         rclpy.logging.get_logger("bmp_ros").fatal(f"a parameter is refused: {error}")
         rclpy.try_shutdown()
         return 1

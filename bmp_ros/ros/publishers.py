@@ -88,6 +88,11 @@ class CameraPublishers:
             self._annotations = publisher(ImageAnnotations, "annotations")
             self._all.append(self._annotations)
 
+    @property
+    def poses_topic(self) -> str:
+        """Resolved."""
+        return str(self._poses.topic_name)
+
     def destroy(self) -> None:
         for publisher in self._all:
             self._node.destroy_lifecycle_publisher(publisher)

@@ -230,9 +230,9 @@ CAMERA_NAME = re.compile(r"[a-zA-Z]\w*$", re.ASCII)  # what may be a level of a 
 class Group:
     """Parameters that may change at the same times. settings: a dataclass of checked fields.
 
-    remedy: what the user has to do before a change; empty where it is always possible. prefix: of
-    the parameters' names. It must not be a parameter itself: ``ros2 param dump`` cannot write one
-    that is a value and has others below it.
+    remedy: what the user has to do before a change, NODE being the node's name; empty where it is
+    always possible. prefix: of the parameters' names. It must not be a parameter itself: ``ros2
+    param dump`` cannot write one that is a value and has others below it.
     """
 
     settings: type
@@ -246,7 +246,10 @@ class Group:
             yield self.prefix + item.name, item
 
 
-_CLEANUP = "run `ros2 lifecycle set NODE deactivate` and `cleanup`, set it, then `configure`"
+_CLEANUP = (
+    "run `ros2 lifecycle set NODE deactivate` and `cleanup`, set it, then `configure` and "
+    "`activate`"
+)
 _DEACTIVATE = "run `ros2 lifecycle set NODE deactivate`, set it, then `activate`"
 START = Group(StartSettings, "start", "restart the node with it")
 ENGINE = Group(EngineSettings, "unconfigured", _CLEANUP)

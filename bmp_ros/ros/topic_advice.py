@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
 
 from bmp_ros.depth.calibration import COMPRESSED_SUFFIX
+from bmp_ros.resources import resource_root
 
 IMAGE, COMPRESSED_IMAGE = "Image", "CompressedImage"
 _PREFIX = "sensor_msgs/msg/"
@@ -47,6 +48,21 @@ def publishers_of_others(
     return found
 
 
+def twins(node: LifecycleNode, topic: str) -> str:
+    """Say what it means that others publish a topic of ``node`` as well; empty if none does."""
+    if node.count_publishers(topic) < 2:
+        return ""
+    names = sorted(
+        f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+        for info in node.get_publishers_info_by_topic(topic)
+    )
+    return (
+        f"{topic} has {len(names)} publishers ({', '.join(names)}): whoever listens gets the "
+        "answers of all of them, and ids that do not agree. End the others or give them another "
+        "namespace (one that was killed counts for some seconds more)"
+    )
+
+
 def published_topics(node: LifecycleNode, kind: str) -> str:
     """Name the topics of a type of sensor_msgs that other nodes publish, in words."""
     return _named(publishers_of_others(node, kinds=[kind]), kind)
@@ -70,6 +86,12 @@ def silence_advice(
     return f"it has no publisher. {_other_topics(topic, kind, publishers)}"
 
 
+def profile_advice() -> str:
+    """What gives Fast DDS room for large images."""
+    file = resource_root() / "config" / "fastdds.xml"
+    return f"start the driver and this node with FASTRTPS_DEFAULT_PROFILES_FILE={file}"
+
+
 def _of_fitting(fitting: list[Publisher], best_effort: bool) -> str:
     count = f"{len(fitting)} publisher{'s' * (len(fitting) != 1)}"
     if not best_effort and all(each.best_effort for each in fitting):
@@ -80,7 +102,7 @@ def _of_fitting(fitting: list[Publisher], best_effort: bool) -> str:
     if any(each.best_effort for each in fitting):
         return (
             f"it has {count}, best effort: they send nothing, or the middleware loses large "
-            "images (Fast DDS may: see config/fastdds.xml)"
+            f"images (Fast DDS may: {profile_advice()})"
         )
     return f"it has {count}, reliable, which send nothing: look at the camera's driver"
 

@@ -100,4 +100,5 @@ def test_failures_are_one_line(
 
 def test_unknown_presets_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--dataset", str(folder), "--preset", "bmp_d33"]) == 1
-    assert "no preset is called 'bmp_d33'; there are" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "no preset is called 'bmp_d33'; did you mean bmp_d3? There are auto, " in error

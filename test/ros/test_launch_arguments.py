@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from bmp_ros.ros.launch_arguments import (
     NODE_ARGUMENTS,
     parameter_arguments,
     parameter_value,
+    program,
     unknown_arguments,
 )
 from bmp_ros.ros.settings import CAMERAS, GROUPS
@@ -50,6 +53,20 @@ def test_every_parameter_is_an_argument_with_a_description() -> None:
 def test_values(name: str, text: str, value: Any) -> None:
     found = parameter_value(name, text)
     assert found == value and type(found) is type(value)
+
+
+def test_python_of_the_node() -> None:
+    assert program("") is None
+    assert program(sys.executable) == sys.executable
+    assert program(f"{sys.executable} -X dev").endswith(" -X dev")  # type: ignore[union-attr]
+    with pytest.raises(FileNotFoundError, match=r"^python:=/nowhere/python: there is no program"):
+        program("/nowhere/python")
+
+
+def test_python_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "python").symlink_to(sys.executable)
+    assert program("~/python") == str(tmp_path / "python")
 
 
 def test_misspelt_arguments() -> None:

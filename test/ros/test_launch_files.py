@@ -157,6 +157,24 @@ def test_file_of_parameters_that_is_not_there() -> None:
         assert "params_file:=/nowhere.yaml: there is no such file" in output
 
 
+def test_rviz_that_is_not_installed_costs_nothing_but_rviz(lab: Lab) -> None:
+    """launch would fail after it has started the node, which then ran on without a terminal."""
+    from ament_index_python.packages import get_packages_with_prefixes
+
+    if "rviz2" in get_packages_with_prefixes():
+        pytest.skip("rviz2 is installed")
+    with launched("bmp.launch.py", ["autostart:=false", "rviz:=true"]) as running:
+        assert state_of(lab, "/bmp/bmp_node") == "unconfigured"
+        assert "rviz2 is not installed; going on without it" in require_clean_end(running)
+
+
+def test_python_that_is_not_there() -> None:
+    with launched("bmp.launch.py", ["python:=/nowhere/python"]) as running:
+        output, _ = running.communicate(timeout=LIMIT_S)
+        assert running.returncode == 1
+        assert "python:=/nowhere/python: there is no program" in output
+
+
 def test_depth_of_several_cameras_is_refused() -> None:
     with launched("bmp.launch.py", ["cameras:=front,rear", "depth_topic:=/depth"]) as running:
         output, _ = running.communicate(timeout=LIMIT_S)

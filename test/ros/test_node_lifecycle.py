@@ -198,6 +198,11 @@ def test_a_topic_that_cannot_be_named_so_is_told_and_can_be_mended(lab: Lab) -> 
     lab.start(image_topic="no such/topic")
     lab.wait_for_log("cannot activate", "no such/topic", "lifecycle set /bmp/bmp_node activate")
     lab.wait_for_state("inactive")
+    for topic, kind in (("/eye/camera_info", "CameraInfo"), ("/bmp/poses", "PersonArray")):
+        assert lab.set(image_topic=topic)[0].successful
+        assert not lab.transition("activate")
+        line = lab.wait_for_log(f"{topic} cannot be listened to as Image", f"as {kind} already")
+        assert "Traceback" not in line
     assert lab.set(image_topic="/eye")[0].successful
     assert lab.transition("activate")
     poses = lab.listen("/bmp/poses")

@@ -8,6 +8,9 @@ import pytest
 from node_harness import CameraStandIn, Lab, stamp_of, wait_for
 from sensor_msgs.msg import CompressedImage, Image
 
+from bmp_ros.ros import camera as camera_of_node
+from bmp_ros.ros.interfaces import PersonArray
+
 
 def send_until_answered(camera: CameraStandIn, poses: list) -> None:
     """A volatile subscription misses what was sent before it matched: send until it has."""
@@ -55,6 +58,16 @@ def test_publisher_appears_late(lab: Lab) -> None:
         return status.level == b"\0"
 
     lab.diagnosis(": camera", sends_and_is_ok, "OK by itself")
+    lab.wait_for_log("/camera/image_raw: images arrive now")
+
+
+def test_poses_of_another_node_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes of one name, after a launch that was thought to be over: ids seem to jump."""
+    monkeypatch.setattr(camera_of_node, "_TWIN_S", 0.0)
+    lab.start_active()
+    lab.peer.create_publisher(PersonArray, "/bmp/poses", 1)
+    line = lab.wait_for_log("/bmp/poses has 2 publishers", "another namespace")
+    assert "/bmp/bmp_node" in line and lab.peer.get_name() in line
 
 
 def test_publisher_restarts(lab: Lab) -> None:
