@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
     for line in done.failed:
         print(f"left out: {line}", file=sys.stderr)
     before = f", {done.before} of them by an earlier run" if done.before else ""
-    print(f"{done.people} people in {done.pictures} images{before}: {args.output}")
+    print(f"{done.people} people in {done.images} images{before}: {args.output}")
     return 1 if done.failed else 0

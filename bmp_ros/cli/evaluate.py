@@ -264,7 +264,7 @@ def seen_by_preset(preset: str) -> frozenset[int]:
     """The COCO ids that the network files of a preset name, by its name or path."""
     from bmp_ros.engines.build import locate_weights
     from bmp_ros.engines.presets import load_preset
-    from bmp_ros.evaluation.seen_pictures import seen_coco_ids
+    from bmp_ros.evaluation.seen_images import seen_coco_ids
 
     return seen_coco_ids(locate_weights(load_preset(preset)).values())
 

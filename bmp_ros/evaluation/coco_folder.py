@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bmp_ros.evaluation.datasets import LabelledImage
-from bmp_ros.evaluation.seen_pictures import coco_id_of
+from bmp_ros.evaluation.seen_images import coco_id_of
 from bmp_ros.image_files import read_annotated_image
 
 _COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id",)}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A COCO file of what a preset's networks see: of unlabelled pictures, or only the masks that
+"""A COCO file of what a preset's networks see: of unlabelled images, or only the masks that
 labelled people lack.
 
-The work can be interrupted: every picture is one line of ``FILE.part``, and what is there is not
+The work can be interrupted: every image is one line of ``FILE.part``, and what is there is not
 done again. The COCO file appears when it is whole.
 """
 
@@ -28,7 +28,7 @@ from bmp_ros.loop.bmp_loop import BMPLoop
 from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.loop.frame import Frame
 from bmp_ros.offline.coco_format import run_length_string, xywh
-from bmp_ros.training.coco_pictures import Labels, find_image
+from bmp_ros.training.coco_images import Labels, find_image
 
 LEAST_SCORE = 0.3
 """Of a joint, to be written as labelled."""
@@ -43,12 +43,12 @@ INSIDE_MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Annotated:
-    """pictures: how many there are. before: done by an earlier run. people: written in all.
+    """images: how many there are. before: done by an earlier run. people: written in all.
 
-    failed: pictures that could not be read, each with why.
+    failed: images that could not be read, each with why.
     """
 
-    pictures: int
+    images: int
     before: int
     people: int
     failed: Sequence[str]
@@ -57,12 +57,12 @@ class Annotated:
 def annotate(
     loop: BMPLoop, folder: Path, output: Path, preset: str, annotations: Path | None = None
 ) -> Annotated:
-    """Let ``loop`` look at the pictures of ``folder`` and write a COCO file.
+    """Let ``loop`` look at the images of ``folder`` and write a COCO file.
 
     annotations: a COCO file whose people keep everything they have and get a mask where they have
     none: the segmenter's, prompted with their joints, or the mask of a detection in their box.
     None: everybody whom the loop finds is written.
-    Raises ValueError for a part that was written from other pictures or by another preset.
+    Raises ValueError for a part that was written from other images or by another preset.
     """
     document = None
     if annotations is not None:
@@ -104,7 +104,7 @@ def annotate(
 
 
 def _listed(folder: Path, document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Entries of the pictures: those of the COCO file, or of all files of the folder."""
+    """Entries of the images: those of the COCO file, or of all files of the folder."""
     if document is not None:
         return [dict(image) for image in document["images"]]
     files = sorted(
@@ -118,7 +118,7 @@ def _listed(folder: Path, document: Mapping[str, Any] | None) -> list[dict[str, 
 
 
 def _resume(part: Path, begin: Mapping[str, Any]) -> dict[Any, dict[str, Any]]:
-    """The pictures that are done, by id; a last line that was cut short is cut off."""
+    """The images that are done, by id; a last line that was cut short is cut off."""
     if not part.is_file():
         return {}
     lines = part.read_bytes().split(b"\n")
@@ -229,7 +229,7 @@ def _whole(
     document: Mapping[str, Any] | None, listed: Iterable[Mapping[str, Any]],
     done: Mapping[Any, Mapping[str, Any]], loop: BMPLoop,
 ) -> dict[str, Any]:  # fmt: skip
-    """The COCO document of all pictures that are done."""
+    """The COCO document of all images that are done."""
     if document is None:
         names = list(loop.pose_estimator.skeleton.names)
         lines = [done[entry["id"]] for entry in listed if entry["id"] in done]

@@ -2,7 +2,7 @@
 """The mean of the weights of several trainings that began alike: ``python -m
 bmp_ros.training.average A.pth B.pth --output C.pth``.
 
-The mean of a network and of the same one trained further is often better than both on pictures
+The mean of a network and of the same one trained further is often better than both on images
 unlike the training's (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 """
 

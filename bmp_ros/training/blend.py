@@ -2,7 +2,7 @@
 """Weights between those that a training began with and those it ended with: ``python -m
 bmp_ros.training.blend RECIPE.yaml NEW.pth --share 0.8 --output OUT.pth``.
 
-A network fine-tuned on other pictures forgets some of what it knew; on the way from old weights
+A network fine-tuned on other images forgets some of what it knew; on the way from old weights
 to the new ones lie networks that keep most of both (Wortsman et al., "Robust fine-tuning of
 zero-shot models", CVPR 2022). The statistics of the batch norms are estimated anew, since those of
 the two ends do not fit the weights between them.

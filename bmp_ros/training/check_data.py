@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmp_ros.evaluation.ground_truth import people_of
-from bmp_ros.training.coco_pictures import find_image, refuse_untrainable
+from bmp_ros.training.coco_images import find_image, refuse_untrainable
 from bmp_ros.training.joint_maps import JointMap, category_joints, joint_map
 
 if TYPE_CHECKING:

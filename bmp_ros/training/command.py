@@ -128,9 +128,9 @@ def _announcement(task: Any, schedule: Schedule, precision: str, device: str, sc
 
     learning = [p.numel() for p in task.network.parameters() if p.requires_grad]
     words = f"{type(task.network).__name__}, {sum(learning) / 1e6:.1f} M parameters that learn"
-    if isinstance(task.pictures, Mixture):
+    if isinstance(task.images, Mixture):
         images, kept = (
-            sum(map(len, folders)) for folders in (task.pictures.folders, task.pictures.held_out)
+            sum(map(len, folders)) for folders in (task.images.folders, task.images.held_out)
         )
         words += f"; {images} images, {kept} kept aside"
     score_every = schedule.score_every if scored else 0
@@ -147,12 +147,12 @@ def _score(task: Any, output: Path, device: str) -> Score | None:
     from bmp_ros.training.mixture import Mixture
     from bmp_ros.training.scoring import score_network
 
-    if not isinstance(task.pictures, Mixture) or importlib.util.find_spec("pycocotools") is None:
+    if not isinstance(task.images, Mixture) or importlib.util.find_spec("pycocotools") is None:
         return None
 
     def score(network: Any, step: int) -> dict[str, float]:
         drawing = output / "predictions" / f"{step:07d}.jpg"
-        return score_network(task, network, task.pictures.kept_aside(), device, drawing)
+        return score_network(task, network, task.images.kept_aside(), device, drawing)
 
     return score
 

@@ -32,7 +32,7 @@ def convert(data_set: str, file: Path, images: Path) -> dict[str, Any]:
 
     data_set: one of `SOURCES`. file: the JSON file as it is published: MPII's of MMPose and of
     HRNet's authors (``mpii_train.json``), AIC's own ``keypoint_train_annotations_*.json``,
-    CrowdPose's own. images: the folder of the pictures, whose sizes are read where the file does
+    CrowdPose's own. images: the folder of the images, whose sizes are read where the file does
     not say them.
 
     Raises ValueError listing every entry that cannot be used, with its number or id.
@@ -74,7 +74,7 @@ class _Document:
         self.problems: list[str] = []
 
     def image(self, name: str, image_id: Any = None) -> dict[str, Any] | None:
-        """The entry of a picture, whose size is read from its file the first time."""
+        """The entry of an image, whose size is read from its file the first time."""
         if name not in self.images:
             path = next(
                 (p for p in (self.folder / name, self.folder / "images" / name) if p.is_file()),
@@ -176,7 +176,7 @@ _READERS: dict[str, Callable[[Any, _Document], None]] = {
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture as stored, of JPEG and PNG without decoding it."""
+    """Width and height of an image as stored, of JPEG and PNG without decoding it."""
     with path.open("rb") as source:
         head = source.read(_HEAD_BYTES)
     if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 24:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People cut out of labelled pictures and pasted into others: heavy overlap with exact masks.
+"""People cut out of labelled images and pasted into others: heavy overlap with exact masks.
 
 As in Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
 Segmentation" (CVPR 2021), but beside and in front of people who are there already.
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from bmp_ros.training.coco_pictures import CocoPictures
-from bmp_ros.training.pictures import Picture
+from bmp_ros.training.coco_images import CocoImages
+from bmp_ros.training.images import TrainingImage
 from bmp_ros.training.warping import box_areas, pixel_counts, window_of
 
 LEAST_HEIGHT, LEAST_AREA = 64, 1000
@@ -41,19 +41,17 @@ class CutOut:
 
 
 class CutOuts:
-    """Everybody in ``pictures`` whose mask is known and large enough.
+    """Everybody in ``images`` whose mask is known and large enough.
 
-    share: of the pictures, those that get somebody pasted. most: people at once.
+    share: of the images, those that get somebody pasted. most: people at once.
     """
 
-    def __init__(
-        self, pictures: Sequence[CocoPictures], *, share: float = 0.5, most: int = 3
-    ) -> None:
+    def __init__(self, images: Sequence[CocoImages], *, share: float = 0.5, most: int = 3) -> None:
         self.share, self.most = share, most
-        self._pictures = pictures
+        self._images = images
         self._people = [
             (source, number, row)
-            for source, folder in enumerate(pictures)
+            for source, folder in enumerate(images)
             for number, entry in enumerate(folder.entries)
             for row, person in enumerate(entry.people)
             if person.mask is not None
@@ -67,18 +65,18 @@ class CutOuts:
     def draw(self, random: np.random.Generator) -> CutOut:
         """Anybody."""
         source, number, row = self._people[int(random.integers(len(self._people)))]
-        folder = self._pictures[source]
+        folder = self._images[source]
         person = folder.entries[number].people[row]
         assert person.mask is not None
         x, y = person.corner
         rows, columns = person.mask.shape
-        pixels = folder.picture(number).image[y : y + rows, x : x + columns]
+        pixels = folder.labelled(number).image[y : y + rows, x : x + columns]
         joints: np.ndarray = person.joints - np.array([x, y, 0], np.float32)
         return CutOut(pixels, person.mask, joints, folder.all_joints)
 
     def crowd(
-        self, random: np.random.Generator, view: Picture, *, always: bool = False
-    ) -> Picture:
+        self, random: np.random.Generator, view: TrainingImage, *, always: bool = False
+    ) -> TrainingImage:
         """``view``, or the same with up to ``most`` people pasted in, one before the other."""
         if not len(self) or (random.random() >= self.share and not always):
             return view
@@ -87,7 +85,7 @@ class CutOuts:
         return view
 
 
-def pasted(random: np.random.Generator, view: Picture, cut: CutOut) -> Picture:
+def pasted(random: np.random.Generator, view: TrainingImage, cut: CutOut) -> TrainingImage:
     """``view`` with the cut-out in front of everything; as it was where no place was found.
 
     Its people lose what is covered: mask, visible joints, and who is hardly seen any more.
@@ -141,7 +139,7 @@ def pasted(random: np.random.Generator, view: Picture, cut: CutOut) -> Picture:
     )
 
 
-def _placement(random: np.random.Generator, view: Picture, cut: CutOut) -> np.ndarray:
+def _placement(random: np.random.Generator, view: TrainingImage, cut: CutOut) -> np.ndarray:
     """A matrix (2, 3) from the cut-out to the view: before somebody, or anywhere."""
     rows, columns = cut.mask.shape
     size = np.array(view.image.shape[1::-1], float)
@@ -166,7 +164,7 @@ def _placement(random: np.random.Generator, view: Picture, cut: CutOut) -> np.nd
     return np.column_stack([turn, middle - turn @ (np.array([columns, rows]) / 2)])
 
 
-def _hides_unknown(view: Picture, front: np.ndarray) -> bool:
+def _hides_unknown(view: TrainingImage, front: np.ndarray) -> bool:
     """Whether ``front`` (H, W) covers much of somebody whose mask is not known."""
     for row in np.flatnonzero(~view.masked):
         assert view.given_boxes is not None
@@ -178,7 +176,7 @@ def _hides_unknown(view: Picture, front: np.ndarray) -> bool:
     return False
 
 
-def _covered(view: Picture, front: np.ndarray) -> Picture:
+def _covered(view: TrainingImage, front: np.ndarray) -> TrainingImage:
     """The people of ``view`` behind ``front`` (H, W) bool."""
     before = pixel_counts(view.masks)
     masks = view.masks & ~front

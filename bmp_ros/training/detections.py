@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loop's networks say about the training pictures, for others to learn with.
+"""What the loop's networks say about the training images, for others to learn with.
 
 ``python -m bmp_ros.training.detections --data DIR --preset tiny``
 
 The pose network works on boxes and masks of the detector; one trained on the renderer's alone,
 even damaged ones, did worse with the detector's than with no masks at all.
 ``DIR/detections/000000.json`` holds, for each person of ``DIR/labels/000000.json``, the detection
-that fits, if any. ``--poses N`` adds keypoints to the detections of N pictures: the segmenter's
+that fits, if any. ``--poses N`` adds keypoints to the detections of N images: the segmenter's
 prompts.
 """
 
@@ -35,7 +35,7 @@ from bmp_ros.training.warping import warp_mask
 
 if TYPE_CHECKING:
     from bmp_ros.loop.protocols import Detector, PoseEstimator
-    from bmp_ros.training.coco_pictures import CocoPictures, Seen
+    from bmp_ros.training.coco_images import CocoImages, Seen
 
 SCORE_THRESHOLD = 0.15
 LEAST_OVERLAP, LEAST_BOX_OVERLAP = 0.4, 0.5
@@ -110,13 +110,13 @@ def detect_people(
     ]
 
 
-def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimator | None) -> int:
-    """Let networks look at all pictures of a folder; return how many people they found.
+def write_seen(folder: CocoImages, detector: Detector, estimator: PoseEstimator | None) -> int:
+    """Let networks look at all images of a folder; return how many people they found.
 
-    Boxes, masks and keypoints are kept beside the folder's decoded pictures, in one file that
+    Boxes, masks and keypoints are kept beside the folder's decoded images, in one file that
     appears when it is whole.
     """
-    from bmp_ros.training.coco_pictures import Seen
+    from bmp_ros.training.coco_images import Seen
 
     if not folder.entries:
         raise ValueError(f"{folder.file} is not cached: longer_side must be a number of pixels")
@@ -126,15 +126,15 @@ def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimato
         disable=not sys.stderr.isatty(),
     )  # fmt: skip
     for number in progress:
-        picture = folder.picture(number)
+        labelled = folder.labelled(number)
         people = detect_people(
-            detector, picture.image, picture.masks, picture.masked, picture.boxes
+            detector, labelled.image, labelled.masks, labelled.masked, labelled.boxes
         )
         rows = [row for row, person in enumerate(people) if person is not None]
         if rows and estimator is not None:
             seen = [person for person in people if person is not None]
             poses = estimator.estimate(
-                Frame(picture.image),
+                Frame(labelled.image),
                 np.stack([person.box for person in seen]),
                 np.stack([person.mask for person in seen]),
             )
@@ -148,7 +148,7 @@ def write_seen(folder: CocoPictures, detector: Detector, estimator: PoseEstimato
     return sum(person is not None for people in everybody for person in people)
 
 
-def add_poses(folder: CocoPictures, estimator: PoseEstimator) -> int:
+def add_poses(folder: CocoImages, estimator: PoseEstimator) -> int:
     """Add keypoints to what `write_seen` wrote, of people whose mask is known, for the segmenter;
     return how many there are. Raises ValueError where nothing was written.
     """
@@ -158,17 +158,17 @@ def add_poses(folder: CocoPictures, estimator: PoseEstimator) -> int:
         )
     added = 0
     for number, people in enumerate(folder.seen):
-        labelled = folder.entries[number].people
+        entries = folder.entries[number].people
         rows = [
             row for row, person in enumerate(people)
-            if person is not None and labelled[row].mask is not None
+            if person is not None and entries[row].mask is not None
         ]  # fmt: skip
         if not rows:
             continue
-        picture = folder.picture(number)
-        detected = [picture.detected[row] for row in rows]
+        labelled = folder.labelled(number)
+        detected = [labelled.detected[row] for row in rows]
         poses = estimator.estimate(
-            Frame(picture.image),
+            Frame(labelled.image),
             np.stack([person.box for person in detected if person is not None]),
             np.stack([person.mask for person in detected if person is not None]),
         )
@@ -182,14 +182,14 @@ def add_poses(folder: CocoPictures, estimator: PoseEstimator) -> int:
     return added
 
 
-def _keep_seen(folder: CocoPictures, everybody: list[list[Seen | None]]) -> None:
+def _keep_seen(folder: CocoImages, everybody: list[list[Seen | None]]) -> None:
     part = folder.seen_file.with_suffix(".part")
     part.write_bytes(pickle.dumps(everybody))
     part.replace(folder.seen_file)
 
 
 def write_detections(folder: Path, detector: Detector) -> int:
-    """Fill ``folder/detections``; return the number of pictures. Those that are there stay."""
+    """Fill ``folder/detections``; return the number of images. Those that are there stay."""
     (folder / "detections").mkdir(exist_ok=True)
     labels = sorted((folder / "labels").glob("*.json"))
     for file in tqdm(labels, "detecting", unit="image", disable=not sys.stderr.isatty()):
@@ -210,7 +210,7 @@ def write_detections(folder: Path, detector: Detector) -> int:
 
 
 def write_poses(folder: Path, estimator: PoseEstimator, count: int) -> int:
-    """Add keypoints to the detections of ``count`` pictures; return how many had any to add."""
+    """Add keypoints to the detections of ``count`` images; return how many had any to add."""
     files = sorted((folder / "detections").glob("*.json"))
     files = files[:: max(1, len(files) // count)][:count]
     added = 0

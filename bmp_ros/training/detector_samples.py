@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from bmp_ros.training.cut_outs import CutOuts
-from bmp_ros.training.pictures import (
-    Picture,
+from bmp_ros.training.images import (
+    TrainingImage,
     ViewRange,
     fitted_view,
     mosaic,
@@ -22,7 +22,7 @@ from bmp_ros.training.rough_masks import rough_mask
 
 VIEW = ViewRange(zoom=(0.7, 2.0))
 MOSAIC_SHARE = 0.5
-"""Of the canvases, those that show four pictures."""
+"""Of the canvases, those that show four images."""
 PAINTED_SHARE = 0.45
 """Of the canvases with people whose mask is known, those on which some are painted out."""
 MASK_STRIDE = 4
@@ -46,9 +46,9 @@ class DetectorSample:
 
 def detector_sample(
     random: np.random.Generator,
-    picture: Picture,
+    labelled: TrainingImage,
     size: tuple[int, int],
-    others: Callable[[int], Sequence[Picture]] | None = None,
+    others: Callable[[int], Sequence[TrainingImage]] | None = None,
     cut_outs: CutOuts | None = None,
     *,
     painted_share: float = PAINTED_SHARE,
@@ -57,14 +57,14 @@ def detector_sample(
 ) -> DetectorSample:
     """One augmented sample on a canvas of ``size`` (width, height).
 
-    others: draws more pictures, for mosaics; None for none. cut_outs: people to paste.
+    others: draws more images, for mosaics; None for none. cut_outs: people to paste.
     painted_share, mosaic_share: see `PAINTED_SHARE`, `MOSAIC_SHARE`. zoom: of canvases that show
-    one picture.
+    one image.
     """
     if others is not None and random.random() < mosaic_share:
-        view = mosaic(random, [picture, *others(3)], size)
+        view = mosaic(random, [labelled, *others(3)], size)
     else:
-        view = random_view(random, picture, size, replace(VIEW, zoom=zoom))
+        view = random_view(random, labelled, size, replace(VIEW, zoom=zoom))
     if cut_outs is not None:
         view = cut_outs.crowd(random, view)
     image = recolour(random, view.image, rendered=view.rendered)
@@ -89,13 +89,13 @@ def detector_sample(
     return _sample(image, view)
 
 
-def fitted_detector_sample(picture: Picture, size: tuple[int, int]) -> DetectorSample:
-    """The whole picture as the detector sees it at work, for validation."""
-    view = fitted_view(picture, size)
+def fitted_detector_sample(labelled: TrainingImage, size: tuple[int, int]) -> DetectorSample:
+    """The whole image as the detector sees it at work, for validation."""
+    view = fitted_view(labelled, size)
     return _sample(view.image, view)
 
 
-def _sample(image: np.ndarray, view: Picture) -> DetectorSample:
+def _sample(image: np.ndarray, view: TrainingImage) -> DetectorSample:
     grid = (image.shape[1] // MASK_STRIDE, image.shape[0] // MASK_STRIDE)
     masks = np.empty((len(view), grid[1], grid[0]), np.float32)
     for row, mask in enumerate(view.masks):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several folders of pictures as one stream of samples, each folder with a weight."""
+"""Several folders of images as one stream of samples, each folder with a weight."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from typing import Protocol
 import numpy as np
 
 from bmp_ros.training.cut_outs import CutOuts
-from bmp_ros.training.pictures import Picture, PictureFolder
+from bmp_ros.training.images import TrainingFolder, TrainingImage
 
 
-class Pictures(Protocol):
-    """A numbered stream of pictures; number n is the same in every run and process."""
+class Images(Protocol):
+    """A numbered stream of images; number n is the same in every run and process."""
 
     cut_outs: CutOuts | None
     """People to paste, None for none."""
 
     def draw(
         self, number: int, seed: int, validation: bool
-    ) -> tuple[np.random.Generator, Picture]:
-        """Picture ``number`` and a generator for what is to be done with it."""
+    ) -> tuple[np.random.Generator, TrainingImage]:
+        """Image ``number`` and a generator for what is to be done with it."""
         ...
 
-    def more(self, random: np.random.Generator, count: int) -> list[Picture]:
-        """As many other pictures, chosen by ``random``."""
+    def more(self, random: np.random.Generator, count: int) -> list[TrainingImage]:
+        """As many other images, chosen by ``random``."""
         ...
 
 
 class People(Protocol):
-    """A numbered stream of people whose joints are labelled, each with its picture."""
+    """A numbered stream of people whose joints are labelled, each with its image."""
 
     def draw_person(
         self, number: int, seed: int, validation: bool
-    ) -> tuple[np.random.Generator, Picture, int]:
-        """Person ``number``: a generator, the picture and the row in it."""
+    ) -> tuple[np.random.Generator, TrainingImage, int]:
+        """Person ``number``: a generator, the image and the row in it."""
         ...
 
 
 class Folder(Protocol):
-    """Pictures by number."""
+    """Images by number."""
 
     @property
     def with_joints(self) -> Sequence[tuple[int, int]]:
-        """Picture and row of everybody with a labelled joint."""
+        """Image and row of everybody with a labelled joint."""
         ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int) -> Picture: ...
+    def __getitem__(self, number: int) -> TrainingImage: ...
 
 
 @dataclass
 class Mixture:
-    """folders and their weights: pictures of a folder are drawn in proportion to its weight.
+    """folders and their weights: images of a folder are drawn in proportion to its weight.
 
-    held_out: folders whose pictures, all alike, are for validation.
+    held_out: folders whose images, all alike, are for validation.
     """
 
     folders: Sequence[Folder]
@@ -68,7 +68,7 @@ class Mixture:
 
     def draw(
         self, number: int, seed: int, validation: bool
-    ) -> tuple[np.random.Generator, Picture]:
+    ) -> tuple[np.random.Generator, TrainingImage]:
         random = np.random.default_rng((seed, 1, number))
         if validation:
             places = [(folder, n) for folder in self.held_out for n in range(len(folder))]
@@ -78,15 +78,15 @@ class Mixture:
             return random, self.more(random, 1)[0]
         return random, folder[place]
 
-    def kept_aside(self) -> Iterator[Picture]:
-        """All pictures that are for validation."""
+    def kept_aside(self) -> Iterator[TrainingImage]:
+        """All images that are for validation."""
         for folder in self.held_out:
             for number in range(len(folder)):
                 yield folder[number]
 
     def draw_person(
         self, number: int, seed: int, validation: bool
-    ) -> tuple[np.random.Generator, Picture, int]:
+    ) -> tuple[np.random.Generator, TrainingImage, int]:
         """See `People`. Of a folder, everybody is drawn equally often."""
         random = np.random.default_rng((seed, 2, number))
         if validation:
@@ -99,23 +99,23 @@ class Mixture:
             place, row = people[int(random.integers(len(people)))]
         return random, folder[place], row
 
-    def more(self, random: np.random.Generator, count: int) -> list[Picture]:
+    def more(self, random: np.random.Generator, count: int) -> list[TrainingImage]:
         shares = np.array(self.weights) / np.sum(self.weights)
         chosen = [self.folders[n] for n in random.choice(len(self.folders), count, p=shares)]
         return [folder[int(random.integers(len(folder)))] for folder in chosen]
 
 
-class RenderedPictures:
-    """The pictures of one folder of `bmp_ros.synthetic.dataset`, one in 25 held out.
+class RenderedImages:
+    """The images of one folder of `bmp_ros.synthetic.dataset`, one in 25 held out.
 
-    Sample ``number`` uses picture ``number`` of an order that is new in every round.
+    Sample ``number`` uses image ``number`` of an order that is new in every round.
     """
 
     cut_outs: CutOuts | None = None
 
     def __init__(self, folder: Path, *, with_detections: bool = False) -> None:
         self._folders = {
-            validation: PictureFolder(
+            validation: TrainingFolder(
                 folder, validation=validation, with_detections=with_detections
             )
             for validation in (False, True)
@@ -123,12 +123,12 @@ class RenderedPictures:
 
     def draw(
         self, number: int, seed: int, validation: bool
-    ) -> tuple[np.random.Generator, Picture]:
+    ) -> tuple[np.random.Generator, TrainingImage]:
         folder = self._folders[validation]
         round_, place = divmod(number, len(folder))
         order = np.random.default_rng((seed, round_)).permutation(len(folder))
         return np.random.default_rng((seed, 1, number)), folder[int(order[place])]
 
-    def more(self, random: np.random.Generator, count: int) -> list[Picture]:
+    def more(self, random: np.random.Generator, count: int) -> list[TrainingImage]:
         folder = self._folders[False]
         return [folder[int(n)] for n in random.integers(len(folder), size=count)]

@@ -26,7 +26,7 @@ class Schedule:
     half a cosine; "flat_cosine" does so from the middle of the steps; "drops" divides it by ten at
     each of ``drops``, shares of the steps. averaging: decay of the moving average of the weights.
     save_every: steps between checkpoints and validations. score_every: steps between scores (AP)
-    and drawn predictions of pictures that are kept aside, 0 for never. accumulate: parts in which
+    and drawn predictions of images that are kept aside, 0 for never. accumulate: parts in which
     a batch is computed, for little memory; a mean over it is a mean over the parts. layer_decay:
     factor of the learning rate from layer to layer, from the last to the first. clip: largest
     norm of the gradient. warmup_from: share of the learning rate that the first step has.

@@ -25,7 +25,7 @@ LARGEST_PART = 30
 """MiB."""
 MANIFEST = "manifest.json"
 CACHE = "cache"
-"""Folder, in the pack, of what networks saw in the pictures; ``--cache`` where it is unpacked."""
+"""Folder, in the pack, of what networks saw in the images; ``--cache`` where it is unpacked."""
 _FORMAT = 1
 _MIB = 1 << 20
 
@@ -116,14 +116,14 @@ def unpack(folder: Path, output: Path) -> list[Path]:
 
 
 def files_of_recipes(recipes: Iterable[Path], root: Path, cache: Path) -> dict[str, Path]:
-    """What the recipes read below ``root``: annotations, pictures, first weights, what networks
-    saw in the pictures; and the recipes and their lists of held-out pictures, under ``recipes/``.
+    """What the recipes read below ``root``: annotations, images, first weights, what networks
+    saw in the images; and the recipes and their lists of held-out images, under ``recipes/``.
 
-    Raises what `read_recipe` and `CocoPictures` raise for a recipe that cannot be used.
+    Raises what `read_recipe` and `CocoImages` raise for a recipe that cannot be used.
     """
     import yaml
 
-    from bmp_ros.training.coco_pictures import find_image
+    from bmp_ros.training.coco_images import find_image
     from bmp_ros.training.recipe import open_folders, read_recipe
 
     files: dict[str, Path] = {}

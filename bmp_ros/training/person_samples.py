@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bmp_ros.engines.crops import BOX_PADDING, RGB_MEAN, RGB_STD, crop_geometry
+from bmp_ros.training.images import TrainingImage
 from bmp_ros.training.mask_background import MaskBackground, dimmed
-from bmp_ros.training.pictures import Picture
 
 Size = tuple[int, int]
 
@@ -88,32 +88,32 @@ class PersonSample:
 
 def person_sample(
     random: np.random.Generator,
-    picture: Picture,
+    labelled: TrainingImage,
     row: int,
     grid: Grid,
     background: MaskBackground | None = None,
     augmentation: Augmentation | None = None,
 ) -> PersonSample:
-    """The crop of one person of ``picture`` and where its joints are.
+    """The crop of one person of ``image`` and where its joints are.
 
     background: None for networks that are not conditioned on masks. augmentation: None shows the
     person as at work, with the true mask.
     """
-    image, mask = picture.image, picture.masks[row]
-    if background is not None and picture.masked[row]:
+    image, mask = labelled.image, labelled.masks[row]
+    if background is not None and labelled.masked[row]:
         if augmentation is None:
             image = dimmed(image, mask, background.dim) if mask.any() else image
         else:
             legacy = np.random.RandomState(int(random.integers(2**32)))
             image = background.apply(image, mask, legacy)
-    joints, seen = picture.keypoints[row].astype(float), picture.visibility[row]
-    box = picture.boxes[row] if picture.given_boxes is None else picture.given_boxes[row]
+    joints, seen = labelled.keypoints[row].astype(float), labelled.visibility[row]
+    box = labelled.boxes[row] if labelled.given_boxes is None else labelled.given_boxes[row]
     box = np.asarray(box, np.float64)
     angle, mirrored = 0.0, False
     if augmentation is not None:
         mirrored = random.random() < augmentation.flip_prob
         if random.random() < augmentation.half_body_prob:
-            box = half_body(random, box, joints, seen, picture.skeleton.names)
+            box = half_body(random, box, joints, seen, labelled.skeleton.names)
         box, angle = varied(random, box, augmentation, grid.input_size)
     matrix = crop_geometry(box[None], grid.input_size, grid.convention).image_to_crop[0]
     matrix = _turned(matrix, box, angle)
@@ -124,11 +124,11 @@ def person_sample(
     values = (crop[..., ::-1].astype(np.float32) - RGB_MEAN) / RGB_STD
     joints = joints @ matrix[:, :2].T + matrix[:, 2]
     if mirrored:
-        order = picture.skeleton.flip_indices
+        order = labelled.skeleton.flip_indices
         joints, seen = joints[order], seen[order]
     inside = ((joints >= 0) & (joints <= np.array(grid.input_size) - 1)).all(axis=1)
     known = np.where(seen > 0, np.where(inside, seen, ABSENT), UNKNOWN)
-    if picture.joints_complete[row]:
+    if labelled.joints_complete[row]:
         known[seen == 0] = ABSENT
     return PersonSample(
         np.ascontiguousarray(values.transpose(2, 0, 1)),

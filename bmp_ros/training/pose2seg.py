@@ -21,9 +21,9 @@ from torch.nn import functional
 
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
 from bmp_ros.networks.sam2 import SAM2_SIZES, HieraSize, Sam2Embedding, Sam2Network
-from bmp_ros.training.mixture import Pictures
+from bmp_ros.training.images import TrainingImage, recolour, warp
+from bmp_ros.training.mixture import Images
 from bmp_ros.training.normalisers import shared_weight
-from bmp_ros.training.pictures import Picture, recolour, warp
 from bmp_ros.training.top_down import checked
 
 MASK_STRIDE = 4
@@ -42,7 +42,7 @@ class Pose2SegOptions:
     """What a recipe may say under ``options``.
 
     variant: t, s, b+, l, or a mapping of `HieraSize`'s numbers. freeze_encoder: prompt encoder and
-    mask decoder alone learn. corrections: rounds after the first. most: people of a picture.
+    mask decoder alone learn. corrections: rounds after the first. most: people of an image.
     """
 
     variant: Any = "b+"
@@ -108,14 +108,14 @@ class Pose2SegTask:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         size: tuple[int, int] = (1024, 1024),
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.options = Pose2SegOptions(**checked(Pose2SegOptions, options or {}, "options"))
         if size[0] != size[1]:
             raise ValueError(f"size of pose2seg is a square, got {list(size)}")
-        self.pictures = pictures
+        self.images = images
         self.size = size
         network = Sam2Network(self.options.network_size, size[0]).requires_grad_(True)
         if self.options.freeze_encoder:
@@ -124,9 +124,9 @@ class Pose2SegTask:
         self.network: nn.Module = network
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> Pose2SegSample:
-        random, picture = self.pictures.draw(number, seed, validation)
+        random, labelled = self.images.draw(number, seed, validation)
         return pose2seg_sample(
-            random, picture, self.size[0], self.options.most, augment=not validation
+            random, labelled, self.size[0], self.options.most, augment=not validation
         )
 
     def collate(self, samples: list[Pose2SegSample]) -> Batch:
@@ -186,12 +186,12 @@ class Pose2SegTask:
 
 
 def pose2seg_sample(
-    random: np.random.Generator, picture: Picture, side: int, most: int, *, augment: bool
+    random: np.random.Generator, labelled: TrainingImage, side: int, most: int, *, augment: bool
 ) -> Pose2SegSample:
-    """A picture squeezed into a square of ``side`` pixels, as SAM sees it at work, and up to
+    """An image squeezed into a square of ``side`` pixels, as SAM sees it at work, and up to
     ``most`` of its people whose mask is known. With ``augment`` zoomed, moved, mirrored, coloured.
     """
-    height, width = picture.image.shape[:2]
+    height, width = labelled.image.shape[:2]
     scale = np.array([side / width, side / height])
     shift = scale / 2 - 0.5
     if augment:
@@ -201,7 +201,7 @@ def pose2seg_sample(
         if random.random() < 0.5:
             scale[0], shift[0] = -scale[0], side - 1 - shift[0]
     view = warp(
-        picture, np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]]), (side, side)
+        labelled, np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]]), (side, side)
     )
     image = recolour(random, view.image, rendered=False) if augment else view.image
     rows = np.flatnonzero(view.masked)

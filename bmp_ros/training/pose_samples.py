@@ -12,7 +12,7 @@ from bmp_ros.engines.crops import RGB_MEAN, RGB_STD, crop_geometry
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.networks.conv_pose import PEAK_SIGMA
 from bmp_ros.training.cut_outs import CutOuts
-from bmp_ros.training.pictures import Picture, recolour
+from bmp_ros.training.images import TrainingImage, recolour
 from bmp_ros.training.rough_masks import rough_mask
 
 BACKGROUND_FACTOR = 0.5
@@ -40,7 +40,7 @@ class PoseSamples:
 
 def pose_samples(
     random: np.random.Generator,
-    picture: Picture,
+    labelled: TrainingImage,
     input_size: tuple[int, int],
     heatmap_size: tuple[int, int],
     *,
@@ -48,25 +48,25 @@ def pose_samples(
     most: int = 6,
     cut_outs: CutOuts | None = None,
 ) -> PoseSamples:
-    """Samples of up to ``most`` people of a picture, sizes as (width, height).
+    """Samples of up to ``most`` people of an image, sizes as (width, height).
 
     cut_outs: people to paste first, None for none.
     """
     if augment and cut_outs is not None:
-        picture = cut_outs.crowd(random, picture)
-    boxes = picture.boxes
-    rows = np.flatnonzero(picture.joints_complete | (picture.visibility > 0).any(axis=1))
+        labelled = cut_outs.crowd(random, labelled)
+    boxes = labelled.boxes
+    rows = np.flatnonzero(labelled.joints_complete | (labelled.visibility > 0).any(axis=1))
     if augment:
         # A limb between others says little; whole people teach a small network more per crop.
-        enough = (picture.visibility == 2).sum(axis=1) >= LEAST_VISIBLE
-        large = picture.joints_complete | (boxes[:, 3] - boxes[:, 1] >= LEAST_HEIGHT)
+        enough = (labelled.visibility == 2).sum(axis=1) >= LEAST_VISIBLE
+        large = labelled.joints_complete | (boxes[:, 3] - boxes[:, 1] >= LEAST_HEIGHT)
         rows = random.permutation(np.flatnonzero(enough & large))
     rows = rows[:most]
     crops = np.empty((len(rows), input_size[1], input_size[0], 3), np.float32)
     heatmaps = np.zeros((len(rows), len(COCO_17), heatmap_size[1], heatmap_size[0]), np.float32)
     weights = np.zeros((len(rows), len(COCO_17)), np.float32)
     for sample, row in enumerate(rows):
-        detected = picture.detected[row] if picture.detected else None
+        detected = labelled.detected[row] if labelled.detected else None
         if augment and random.random() > DETECTED_SHARE:
             detected = None
         box = boxes[row] if detected is None else detected.box
@@ -79,13 +79,13 @@ def pose_samples(
         if augment:
             matrix = _turned(random, matrix, input_size, mirrored)
         # What lies outside of the crop need not be touched: masks and damage of its surroundings.
-        window, local = _window(matrix, input_size, picture.image.shape)
-        crop = cv2.warpAffine(picture.image[window], local, input_size, flags=cv2.INTER_LINEAR)
+        window, local = _window(matrix, input_size, labelled.image.shape)
+        crop = cv2.warpAffine(labelled.image[window], local, input_size, flags=cv2.INTER_LINEAR)
         if augment:
-            crop = recolour(random, crop, rendered=bool(picture.joints_complete[row]))
-        mask = picture.masks[row][window] if detected is None else detected.mask[window]
+            crop = recolour(random, crop, rendered=bool(labelled.joints_complete[row]))
+        mask = labelled.masks[row][window] if detected is None else detected.mask[window]
         if augment and detected is None and random.random() < 0.8:
-            others = np.delete(picture.masks, row, axis=0)[:, window[0], window[1]]
+            others = np.delete(labelled.masks, row, axis=0)[:, window[0], window[1]]
             mask = rough_mask(random, mask, others)
         known = not (augment and random.random() < 0.15) and bool(mask.any())
         values = crop[..., ::-1].astype(np.float32)
@@ -96,12 +96,12 @@ def pose_samples(
         if augment and random.random() < 0.2:
             _cover(random, values)
         crops[sample] = (values - RGB_MEAN) / RGB_STD
-        joints = picture.keypoints[row] @ matrix[:, :2].T + matrix[:, 2]
-        seen = picture.visibility[row]
+        joints = labelled.keypoints[row] @ matrix[:, :2].T + matrix[:, 2]
+        seen = labelled.visibility[row]
         if mirrored:
             joints, seen = joints[COCO_17.flip_indices], seen[COCO_17.flip_indices]
         heatmaps[sample], weights[sample] = joint_heatmaps(joints, seen, input_size, heatmap_size)
-        if not picture.joints_complete[row]:
+        if not labelled.joints_complete[row]:
             weights[sample, seen == 0] = 0  # nobody labelled them
     return PoseSamples(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), heatmaps, weights)
 

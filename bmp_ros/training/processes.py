@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 Result = TypeVar("Result")
 LONGEST_WAIT = timedelta(hours=2)
-"""Of the other processes while the first one decodes pictures or scores the network."""
+"""Of the other processes while the first one decodes images or scores the network."""
 
 
 @contextmanager

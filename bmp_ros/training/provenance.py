@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes into exported networks which COCO pictures they were trained on.
+"""Writes into exported networks which COCO images they were trained on.
 
 ``python -m bmp_ros.training.provenance out/detector/coco_ids.json … --files models/tiny/*.onnx``
 
-`bmp evaluate` leaves these pictures out: a score on pictures that were learned says nothing.
+`bmp evaluate` leaves these images out: a score on images that were learned says nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bmp_ros.evaluation.seen_pictures import COCO_IDS_KEY
+from bmp_ros.evaluation.seen_images import COCO_IDS_KEY
 
 
 def write_coco_ids(file: Path, coco_ids: Iterable[int]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: what is trained, from what, on which pictures, how long. YAML files.
+"""Recipes: what is trained, from what, on which images, how long. YAML files.
 
 Every problem of a recipe is found before the first step.
 """
@@ -17,7 +17,7 @@ import yaml
 
 from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton
 from bmp_ros.training.check_data import check_data
-from bmp_ros.training.coco_pictures import LONGER_SIDE, CocoPictures
+from bmp_ros.training.coco_images import LONGER_SIDE, CocoImages
 from bmp_ros.training.cut_outs import CutOuts
 from bmp_ros.training.joint_maps import JointMap, category_joints, joint_map
 from bmp_ros.training.mixture import Mixture
@@ -31,11 +31,11 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Source:
-    """A folder in COCO's format. weight: pictures are drawn in proportion to it.
+    """A folder in COCO's format. weight: images are drawn in proportion to it.
 
     annotations: the COCO file, below the folder. all_joints: a joint of visibility 0 is not in the
-    picture, as in rendered ones; otherwise nobody labelled it. cut_outs: its people are pasted
-    into other pictures. count: only the first so many pictures. masked: only pictures with
+    image, as in rendered ones; otherwise nobody labelled it. cut_outs: its people are pasted
+    into other images. count: only the first so many images. masked: only images with
     somebody whose mask is known, which is all that a segmenter learns from. joint_map: where the
     file's joints go, see `bmp_ros.training.joint_maps`; None: by the joints that the file names.
     validation: nothing of it is trained on, all of it is kept aside.
@@ -185,8 +185,8 @@ def kept_ids(recipe: Recipe, annotations: Path) -> Sequence[Any]:
 
 def open_folders(
     recipe: Recipe, root: Path, cache: Path
-) -> tuple[list[CocoPictures], list[CocoPictures]]:
-    """The folders that are trained on, below ``root``, and those of the pictures kept aside."""
+) -> tuple[list[CocoImages], list[CocoImages]]:
+    """The folders that are trained on, below ``root``, and those of the images kept aside."""
     folders, held_out = [], []
     for source in recipe.data:
         folder, annotations = root / source.folder, Path(source.annotations)
@@ -197,11 +197,11 @@ def open_folders(
             "longer_side": recipe.longer_side,
         }  # fmt: skip
         if source.validation:
-            held_out.append(CocoPictures(folder, annotations, cache, **options))
+            held_out.append(CocoImages(folder, annotations, cache, **options))
             continue
-        folders.append(CocoPictures(folder, annotations, cache, leave_out=kept, **options))
+        folders.append(CocoImages(folder, annotations, cache, leave_out=kept, **options))
         if folders[-1].left_out:
-            held_out.append(CocoPictures(folder, annotations, cache, only=kept, **options))
+            held_out.append(CocoImages(folder, annotations, cache, only=kept, **options))
     if not held_out:
         raise ValueError(
             "nothing is kept aside to tell when to stop: say held_out: 0.1 for a tenth of the "
@@ -211,7 +211,7 @@ def open_folders(
 
 
 def _refuse_empty(
-    recipe: Recipe, folders: Sequence[CocoPictures], held_out: Sequence[CocoPictures]
+    recipe: Recipe, folders: Sequence[CocoImages], held_out: Sequence[CocoImages]
 ) -> None:
     """Raise ValueError where a folder that is drawn from, or all images kept aside, show no person
     with the labels that the network learns from, though other images of the file do."""
@@ -232,9 +232,7 @@ def _refuse_empty(
         )
 
 
-def _lacking(
-    recipe: Recipe, folders: Sequence[CocoPictures], *, masks: bool = False
-) -> str | None:
+def _lacking(recipe: Recipe, folders: Sequence[CocoImages], *, masks: bool = False) -> str | None:
     """What no person has in any of the folders, None where there is somebody to learn from.
 
     masks: whether a mask must be known.
@@ -262,9 +260,9 @@ def joints_of(source: Source, folder: Path, skeleton: Skeleton) -> JointMap:
 
 
 def prepare(recipe: Recipe, root: Path, cache: Path) -> tuple[Task, list[int]]:
-    """Open the pictures below ``root`` and build the task; return it and the COCO ids it sees.
+    """Open the images below ``root`` and build the task; return it and the COCO ids it sees.
 
-    cache: a folder for decoded pictures. Raises ValueError or FileNotFoundError for pictures,
+    cache: a folder for decoded images. Raises ValueError or FileNotFoundError for images,
     annotations or weights that cannot be used.
     """
     check_data(recipe, root)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Average precision of a network in training, on pictures that are kept aside, and drawings.
+"""Average precision of a network in training, on images that are kept aside, and drawings.
 
 The network runs as it will in a preset: its weights go to the engine that the preset will name.
 Each network is scored by itself: the pose network in the true boxes with the true masks, the
@@ -22,12 +22,12 @@ from bmp_ros.loop.masks import coco_run_lengths
 from bmp_ros.loop.prompts import select_prompts
 from bmp_ros.loop.skeletons import COCO_17, Skeleton
 from bmp_ros.offline.coco_format import run_length_string
-from bmp_ros.training.pictures import Picture
+from bmp_ros.training.images import TrainingImage
 
 LEAST_SCORE = 0.05
 DRAWN_SCORE = 0.3
 DRAWN = 6
-"""Pictures on one drawing."""
+"""Images on one drawing."""
 DRAWN_HEIGHT = 240
 MOST_PROMPTS = 6
 KINDS = {"detector": "boxes", "pose_estimator": "keypoints", "segmenter": "masks"}
@@ -45,7 +45,7 @@ class Scored(Protocol):
 
 @dataclass
 class Answers:
-    """What a network answered in one picture, and COCO results of it.
+    """What a network answered in one image, and COCO results of it.
 
     boxes: (N, 4) xyxy. masks: (N, H, W) bool. joints: (N, K, 3) x y score. Empty where none.
     """
@@ -78,9 +78,9 @@ def make_engine(task: Scored, state: Mapping[str, Tensor], device: str) -> Any:
 
 
 def score_network(
-    task: Scored, network: nn.Module, pictures: Iterable[Picture], device: str, drawing: Path
+    task: Scored, network: nn.Module, images: Iterable[TrainingImage], device: str, drawing: Path
 ) -> dict[str, float]:
-    """``{"AP": …}`` of pictures that are kept aside; draw the first answers into a file.
+    """``{"AP": …}`` of images that are kept aside; draw the first answers into a file.
 
     Joints that COCO does not have are drawn and not scored.
     """
@@ -93,18 +93,18 @@ def score_network(
     truth: dict[str, Any] = {
         "images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}],
     }  # fmt: skip
-    for number, picture in enumerate(pictures):
-        height, width = picture.image.shape[:2]
+    for number, labelled in enumerate(images):
+        height, width = labelled.image.shape[:2]
         truth["images"].append(
             {"id": number, "height": height, "width": width, "file_name": str(number)}
         )
-        for person in _truth_of(picture):
+        for person in _truth_of(labelled):
             truth["annotations"].append({**person, "image_id": number, "category_id": 1})
-        answers = _ASK[task.role](engine, picture)
+        answers = _ASK[task.role](engine, labelled)
         for result in answers.results:
             results.append({**result, "image_id": number, "category_id": 1})
         if len(drawn) < DRAWN:
-            drawn.append(_drawn(picture, answers))
+            drawn.append(_drawn(labelled, answers))
     drawing.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(drawing), np.hstack(drawn))
     kind = KINDS[task.role]
@@ -113,21 +113,21 @@ def score_network(
     return {"AP": 0.0 if found.ap is None else float(found.ap)}
 
 
-def _truth_of(picture: Picture) -> Iterator[dict[str, Any]]:
-    """COCO annotations of a picture, in its own pixels."""
-    boxes = picture.boxes if picture.given_boxes is None else picture.given_boxes
+def _truth_of(labelled: TrainingImage) -> Iterator[dict[str, Any]]:
+    """COCO annotations of an image, in its own pixels."""
+    boxes = labelled.boxes if labelled.given_boxes is None else labelled.given_boxes
     for row, box in enumerate(boxes.astype(float)):
-        mask = coco_run_lengths(picture.masks[row]) if picture.masked[row] else []
-        joints = _coco_joints(picture, row)
+        mask = coco_run_lengths(labelled.masks[row]) if labelled.masked[row] else []
+        joints = _coco_joints(labelled, row)
         yield {"iscrowd": 0, "bbox": _xywh(box), "keypoints": joints, "segmentation": mask}
-    for region in picture.ignore.astype(float):
+    for region in labelled.ignore.astype(float):
         yield {"iscrowd": 1, "bbox": _xywh(region)}
 
 
-def _coco_joints(picture: Picture, row: int) -> list[float]:
-    if not picture.skeleton.begins_with_coco:
+def _coco_joints(labelled: TrainingImage, row: int) -> list[float]:
+    if not labelled.skeleton.begins_with_coco:
         return [0.0] * (3 * len(COCO_17))
-    joints = np.column_stack([picture.keypoints[row], picture.visibility[row]])
+    joints = np.column_stack([labelled.keypoints[row], labelled.visibility[row]])
     return [float(value) for value in joints[: len(COCO_17)].ravel()]
 
 
@@ -135,8 +135,8 @@ def _xywh(box: np.ndarray) -> list[float]:
     return [float(value) for value in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
 
 
-def _detect(engine: Any, picture: Picture) -> Answers:
-    found = engine.detect(Frame(picture.image), score_threshold=LEAST_SCORE)
+def _detect(engine: Any, labelled: TrainingImage) -> Answers:
+    found = engine.detect(Frame(labelled.image), score_threshold=LEAST_SCORE)
     boxes = zip(found.boxes, found.scores, strict=True)
     results = [{"bbox": _xywh(box), "score": float(score)} for box, score in boxes]
     good = np.flatnonzero(found.scores > DRAWN_SCORE)
@@ -146,11 +146,11 @@ def _detect(engine: Any, picture: Picture) -> Answers:
     return Answers(results, found.boxes[good], masks)
 
 
-def _estimate(engine: Any, picture: Picture) -> Answers:
-    boxes = picture.boxes if picture.given_boxes is None else picture.given_boxes
+def _estimate(engine: Any, labelled: TrainingImage) -> Answers:
+    boxes = labelled.boxes if labelled.given_boxes is None else labelled.given_boxes
     if not len(boxes):
         return Answers()
-    poses = engine.estimate(Frame(picture.image), boxes, picture.masks)
+    poses = engine.estimate(Frame(labelled.image), boxes, labelled.masks)
     joints = np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2)
     results = [
         {
@@ -163,11 +163,11 @@ def _estimate(engine: Any, picture: Picture) -> Answers:
     return Answers(results if len(joints[0]) >= len(COCO_17) else [], boxes, joints=joints)
 
 
-def _segment(engine: Any, picture: Picture) -> Answers:
-    frame = Frame(picture.image)
+def _segment(engine: Any, labelled: TrainingImage) -> Answers:
+    frame = Frame(labelled.image)
     results, masks = [], []
-    for row in np.flatnonzero(picture.masked):
-        points = true_prompts(picture, int(row))
+    for row in np.flatnonzero(labelled.masked):
+        points = true_prompts(labelled, int(row))
         labels = np.ones((1, len(points)), np.int32)
         found = engine.segment(frame, points[None], labels)
         masks.append(found.masks[0])
@@ -176,34 +176,34 @@ def _segment(engine: Any, picture: Picture) -> Answers:
     return Answers(results, masks=np.array(masks, bool)) if masks else Answers()
 
 
-def true_prompts(picture: Picture, row: int) -> np.ndarray:
+def true_prompts(labelled: TrainingImage, row: int) -> np.ndarray:
     """(P, 2) float32, P >= 1: labelled joints of a person as the loop would choose them; without
     any, the middle of the mask."""
-    seen = (picture.visibility[row] == 2).astype(np.float32)
+    seen = (labelled.visibility[row] == 2).astype(np.float32)
     if not seen.any():
-        y, x = np.nonzero(picture.masks[row])
+        y, x = np.nonzero(labelled.masks[row])
         middle = int(np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2))
         return np.array([[x[middle], y[middle]]], np.float32)
     order = select_prompts(
-        picture.keypoints[row][: len(COCO_17)], seen[: len(COCO_17)], seen[: len(COCO_17)],
-        method="distance+confidence", visibility_threshold=0.5, box=picture.boxes[row],
+        labelled.keypoints[row][: len(COCO_17)], seen[: len(COCO_17)], seen[: len(COCO_17)],
+        method="distance+confidence", visibility_threshold=0.5, box=labelled.boxes[row],
         limit=MOST_PROMPTS,
     )  # fmt: skip
-    return np.asarray(picture.keypoints[row][order], np.float32)
+    return np.asarray(labelled.keypoints[row][order], np.float32)
 
 
 _ASK = {"detector": _detect, "pose_estimator": _estimate, "segmenter": _segment}
 
 
-def _drawn(picture: Picture, answers: Answers) -> np.ndarray:
-    """The picture with boxes, masks and joints, scaled to a common height."""
-    image = picture.image.copy()
+def _drawn(labelled: TrainingImage, answers: Answers) -> np.ndarray:
+    """The image with boxes, masks and joints, scaled to a common height."""
+    image = labelled.image.copy()
     for mask in answers.masks:
         image[mask] = image[mask] // 2 + np.array([0, 96, 0], np.uint8)
     for box in answers.boxes:
         left, top, right, bottom = (int(value) for value in np.round(box))
         cv2.rectangle(image, (left, top), (right, bottom), (0, 200, 255), 1)
-    for edge, row in _edges(answers.joints, picture.skeleton):
+    for edge, row in _edges(answers.joints, labelled.skeleton):
         ends = [tuple(int(value) for value in row[joint, :2].round()) for joint in edge]
         cv2.line(image, ends[0], ends[1], (255, 120, 0), 1)
     scale = DRAWN_HEIGHT / image.shape[0]

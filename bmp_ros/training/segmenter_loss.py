@@ -11,7 +11,7 @@ from bmp_ros.training.detector_loss import dice_loss
 from bmp_ros.training.normalisers import shared_weight
 
 NEAR_SHARE = 0.5
-"""Part of the cross-entropy that is counted per pixel of the person instead of the picture."""
+"""Part of the cross-entropy that is counted per pixel of the person instead of the image."""
 ENTROPY, DICE, SCORE = 1.0, 1.0, 1.0
 
 
@@ -21,7 +21,7 @@ def segmenter_loss(logits: Tensor, scores: Tensor, masks: Tensor) -> dict[str, T
     logits, masks: (G, h, w), masks in [0, 1]. scores: (G,) in [0, 1].
     """
     entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    # A person fills a few percent of the picture: averaged over all cells alone, its own cells
+    # A person fills a few percent of the image: averaged over all cells alone, its own cells
     # would hardly count. Dice ignores how sure the rest is; this does not.
     person = masks.sum(dim=(1, 2)).clamp(min=16)
     near = entropy.sum(dim=(1, 2)) / (4 * person)

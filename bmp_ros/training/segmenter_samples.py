@@ -11,8 +11,8 @@ import numpy as np
 from bmp_ros.engines.crops import RGB_MEAN, RGB_STD
 from bmp_ros.loop.prompts import select_prompts
 from bmp_ros.training.cut_outs import CutOuts
-from bmp_ros.training.pictures import (
-    Picture,
+from bmp_ros.training.images import (
+    TrainingImage,
     ViewRange,
     fitted_view,
     random_view,
@@ -54,26 +54,26 @@ class SegmenterSample:
 
 def segmenter_sample(
     random: np.random.Generator,
-    picture: Picture,
+    labelled: TrainingImage,
     size: tuple[int, int],
     *,
     augment: bool = True,
     most: int = 5,
     cut_outs: CutOuts | None = None,
 ) -> SegmenterSample:
-    """Prompts and masks of up to ``most`` people of a picture on a canvas (width, height).
+    """Prompts and masks of up to ``most`` people of an image on a canvas (width, height).
 
     Only people whose mask is known. cut_outs: people to paste first, None for none; always where
     there would be nobody to learn from. Without ``augment``, for validation, those whom networks
     found are prompted as at work.
     """
     if augment:
-        view = random_view(random, picture, size, ViewRange(zoom=(0.7, 2.2)))
+        view = random_view(random, labelled, size, ViewRange(zoom=(0.7, 2.2)))
         if cut_outs is not None:
             view = cut_outs.crowd(random, view, always=not view.masked.any())
         image = recolour(random, view.image, rendered=view.rendered)
     else:
-        view = fitted_view(picture, size)
+        view = fitted_view(labelled, size)
         image = view.image
     rows = np.flatnonzero(view.masked)
     if augment:
@@ -106,7 +106,7 @@ def segmenter_sample(
     return SegmenterSample(canvas, points, labels, first, masks)
 
 
-def at_work(view: Picture, row: int) -> tuple[np.ndarray | None, np.ndarray] | None:
+def at_work(view: TrainingImage, row: int) -> tuple[np.ndarray | None, np.ndarray] | None:
     """First mask (H, W) bool and points (P, 2) that the loop would prompt with; None for a person
     whom no detector found, or whose joints are all too uncertain to prompt with."""
     detected = view.detected[row] if view.detected else None
@@ -122,7 +122,7 @@ def at_work(view: Picture, row: int) -> tuple[np.ndarray | None, np.ndarray] | N
     return detected.mask, joints[order]
 
 
-def mask_prompt(random: np.random.Generator, view: Picture, row: int) -> np.ndarray | None:
+def mask_prompt(random: np.random.Generator, view: TrainingImage, row: int) -> np.ndarray | None:
     """A first mask (H, W) bool: the detector's, or where it found nobody a damaged true one; at
     times none, as with detectors that have no masks."""
     if random.random() < MASKLESS_SHARE:
@@ -139,7 +139,7 @@ def _shares(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return shares / np.float32(255)
 
 
-def positive_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:
+def positive_prompts(random: np.random.Generator, view: TrainingImage, row: int) -> np.ndarray:
     """(P, 2) points, 1 <= P <= 6: a pose network's own joints, chosen as the loop does, or the
     true ones with errors, a few hidden ones among them."""
     mask = view.masks[row]
@@ -179,7 +179,7 @@ def positive_prompts(random: np.random.Generator, view: Picture, row: int) -> np
     return points
 
 
-def negative_prompts(random: np.random.Generator, view: Picture, row: int) -> np.ndarray:
+def negative_prompts(random: np.random.Generator, view: TrainingImage, row: int) -> np.ndarray:
     """(P, 2) points on other people, 0 <= P <= 3; mostly none, as in the presets."""
     others = np.delete(np.arange(len(view)), row)
     if not len(others) or random.random() < 0.7:

@@ -32,7 +32,7 @@ from bmp_ros.training.detector_samples import (
     detector_sample,
     fitted_detector_sample,
 )
-from bmp_ros.training.mixture import Pictures, RenderedPictures
+from bmp_ros.training.mixture import Images, RenderedImages
 from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.pose2seg import Pose2SegTask
 from bmp_ros.training.pose_loss import location_loss
@@ -63,8 +63,8 @@ class DetectorOptions:
     variant: "packaged", a published size (tiny, s, m, l, x), or a mapping with ``widen`` and
     ``deepen``, factors of size l. painted_share: of the canvases with people whose mask is known,
     those on which some are painted out and no longer to be found. mosaic_share: of the canvases,
-    those that show four pictures. zoom: smallest and largest factor of the other canvases, beside
-    the scale that fits the picture into the canvas.
+    those that show four images. zoom: smallest and largest factor of the other canvases, beside
+    the scale that fits the image into the canvas.
     """
 
     variant: Any = "packaged"
@@ -97,7 +97,7 @@ class DetectorOptions:
 class DetectorTask:
     """RTMDet-Ins with one class, on canvases of ``size`` (width, height)."""
 
-    pictures: Pictures
+    images: Images
     size: Size = DETECTOR_CANVAS
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str = "detector"
@@ -111,12 +111,12 @@ class DetectorTask:
         self._std = torch.tensor(BGR_STD).view(1, 3, 1, 1)
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> DetectorSample:
-        random, picture = self.pictures.draw(number, seed, validation)
+        random, labelled = self.images.draw(number, seed, validation)
         if validation:
-            return fitted_detector_sample(picture, self.size)
+            return fitted_detector_sample(labelled, self.size)
         return detector_sample(
-            random, picture, self.size, partial(self.pictures.more, random),
-            self.pictures.cut_outs, painted_share=self.given.painted_share,
+            random, labelled, self.size, partial(self.images.more, random),
+            self.images.cut_outs, painted_share=self.given.painted_share,
             mosaic_share=self.given.mosaic_share, zoom=(self.given.zoom[0], self.given.zoom[1]),
         )  # fmt: skip
 
@@ -147,7 +147,7 @@ class DetectorTask:
 class PoseTask:
     """ConvPose on crops of people."""
 
-    pictures: Pictures
+    images: Images
     size: Size = ConvPose.input_size
     name: str = "pose"
     role: str = "pose_estimator"
@@ -158,10 +158,10 @@ class PoseTask:
         self.network: nn.Module = ConvPose()
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> PoseSamples:
-        random, picture = self.pictures.draw(number, seed, validation)
+        random, labelled = self.images.draw(number, seed, validation)
         return pose_samples(
-            random, picture, ConvPose.input_size, ConvPose.heatmap_size, augment=not validation,
-            cut_outs=self.pictures.cut_outs,
+            random, labelled, ConvPose.input_size, ConvPose.heatmap_size, augment=not validation,
+            cut_outs=self.images.cut_outs,
         )  # fmt: skip
 
     def collate(self, samples: list[PoseSamples]) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +190,7 @@ class PoseTask:
 class SegmenterTask:
     """PointSegmenter on canvases of ``size`` (width, height)."""
 
-    pictures: Pictures
+    images: Images
     size: Size = SEGMENTER_CANVAS
     name: str = "segmenter"
     role: str = "segmenter"
@@ -199,9 +199,9 @@ class SegmenterTask:
         self.network: nn.Module = PointSegmenter()
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> SegmenterSample:
-        random, picture = self.pictures.draw(number, seed, validation)
+        random, labelled = self.images.draw(number, seed, validation)
         return segmenter_sample(
-            random, picture, self.size, augment=not validation, cut_outs=self.pictures.cut_outs
+            random, labelled, self.size, augment=not validation, cut_outs=self.images.cut_outs
         )
 
     def collate(self, samples: list[SegmenterSample]) -> tuple[Tensor, ...]:
@@ -244,7 +244,7 @@ class Kind:
     """Whether it learns from people whose mask is known only."""
 
 
-# The published schedules: RTMDet-Ins for 300 epochs of COCO at 16 pictures, the others for 210 of
+# The published schedules: RTMDet-Ins for 300 epochs of COCO at 16 images, the others for 210 of
 # their data sets.
 _PUBLISHED_POSE = Schedule(
     903_018, 128, 1e-3, weight_decay=0.1, warmup=500, warmup_from=1e-3, shape="drops",
@@ -279,11 +279,11 @@ KINDS: dict[str, Kind] = {
 
 def make_task(
     name: str,
-    pictures: Pictures | Path,
+    images: Images | Path,
     size: Size | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Task:
-    """The training called ``name`` on ``pictures``, or on the rendered ones of a folder.
+    """The training called ``name`` on ``images``, or on the rendered ones of a folder.
 
     size: (width, height) of canvases or crops, None for the usual one. options: the network's own.
     Raises ValueError for options that it does not have.
@@ -291,15 +291,15 @@ def make_task(
     kind = KINDS[name]
     if kind.options is None and options:
         raise ValueError(f"{name} has no options, got {dict(options)}")
-    if isinstance(pictures, Path):
-        pictures = RenderedPictures(pictures, with_detections=name != "detector")
+    if isinstance(images, Path):
+        images = RenderedImages(images, with_detections=name != "detector")
     arguments: dict[str, Any] = {}
     if kind.options is not None:
         arguments["options"] = {**kind.options, **(options or {})}
     if size is not None:
         arguments["size"] = size
     try:
-        task: Task = kind.task(pictures, **arguments)
+        task: Task = kind.task(images, **arguments)
     except TypeError as error:  # a text where a number is due, and the like
         raise ValueError(f"options of {name}: {error}") from error
     return task

@@ -101,10 +101,10 @@ class TopDownTask:
     """Every parameter that learns has a gradient in each step."""
 
     def __init__(
-        self, pictures: People, size: Size = (192, 256), options: Mapping[str, Any] | None = None
+        self, images: People, size: Size = (192, 256), options: Mapping[str, Any] | None = None
     ) -> None:
         given = {"variant": self.default_variant, **(options or {})}
-        self.pictures = pictures
+        self.images = images
         self.options = TopDownOptions.of(given)
         self.size = size
         self.name = "pose"
@@ -129,9 +129,9 @@ class TopDownTask:
         )
 
     def sample(self, number: int, seed: int, *, validation: bool = False) -> PersonSample:
-        random, picture, row = self.pictures.draw_person(number, seed, validation)
+        random, labelled, row = self.images.draw_person(number, seed, validation)
         return person_sample(
-            random, picture, row, self.grid, self.options.mask_background,
+            random, labelled, row, self.grid, self.options.mask_background,
             None if validation else self.options.augmentation,
         )  # fmt: skip
 

@@ -72,7 +72,7 @@ class Task(Protocol):
 
 
 Score = Callable[[nn.Module, int], dict[str, float]]
-"""(averaged network, step) -> scores of pictures that are kept aside; the first is to rise."""
+"""(averaged network, step) -> scores of images that are kept aside; the first is to rise."""
 
 
 class _Samples(Dataset[Any]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of labelled pictures for the training tests."""
+"""A folder of labelled images for the training tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("torch", reason="the trainings need torch")
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from discs import disc_picture
+from discs import disc_image
 
 from bmp_ros.loop.masks import coco_run_lengths
 
@@ -33,20 +33,20 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def disc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as bmp_ros.synthetic.dataset writes it, with 50 pictures of 0 to 3 discs."""
+    """A folder as bmp_ros.synthetic.dataset writes it, with 50 images of 0 to 3 discs."""
     folder = tmp_path_factory.mktemp("discs")
     for part in ("images", "labels"):
         (folder / part).mkdir()
     for number in range(50):
-        picture = disc_picture(number, number % 4)
+        labelled = disc_image(number, number % 4)
         name = f"{number:06d}"
-        cv2.imwrite(str(folder / "images" / f"{name}.jpg"), picture.image)
+        cv2.imwrite(str(folder / "images" / f"{name}.jpg"), labelled.image)
         people = [
             {
                 "segmentation": coco_run_lengths(mask),
                 "keypoints": np.column_stack([joints, np.full(17, 2)]).ravel().tolist(),
             }
-            for mask, joints in zip(picture.masks, picture.keypoints, strict=True)
+            for mask, joints in zip(labelled.masks, labelled.keypoints, strict=True)
         ]
         label = {"image": {"file_name": f"{name}.jpg"}, "annotations": people}
         (folder / "labels" / f"{name}.json").write_text(json.dumps(label))

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for the training tests: discs as people, drawn in microseconds, no renderer needed."""
+"""Images for the training tests: discs as people, drawn in microseconds, no renderer needed."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bmp_ros.training.pictures import Picture
+from bmp_ros.training.images import TrainingImage
 
 
-def disc_picture(seed: int, people: int, width: int = 128, height: int = 96) -> Picture:
+def disc_image(seed: int, people: int, width: int = 128, height: int = 96) -> TrainingImage:
     """``people`` discs of bright colours on a dark ground; 17 joints lie inside each."""
     random = np.random.default_rng(seed)
     image = np.full((height, width, 3), 40, np.uint8)
@@ -23,4 +23,4 @@ def disc_picture(seed: int, people: int, width: int = 128, height: int = 96) -> 
         image[masks[row]] = random.integers(120, 255, 3)
         keypoints[row] = [x, y] + random.uniform(-0.6, 0.6, (17, 2)) * radius
     kept = masks.any(axis=(1, 2))
-    return Picture(image, masks[kept], keypoints[kept], np.full((kept.sum(), 17), 2))
+    return TrainingImage(image, masks[kept], keypoints[kept], np.full((kept.sum(), 17), 2))

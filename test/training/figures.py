@@ -31,7 +31,7 @@ PLACES = {
 def write_figures(
     folder: Path, count: int = 8, data_set: str = "coco", seed: int = 0, people: int = 1
 ) -> Path:
-    """Write ``count`` pictures of ``people`` figures with the joints of a data set; return the
+    """Write ``count`` images of ``people`` figures with the joints of a data set; return the
     annotation file, ``DATA_SET.json``."""
     random = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)

@@ -9,31 +9,31 @@ from typing import Any
 
 import cv2
 import numpy as np
-from discs import disc_picture
+from discs import disc_image
 
 WIDTH, HEIGHT = 128, 96
 
 
 def write_photographs(folder: Path, count: int = 12, first_id: int = 100) -> Path:
-    """Write ``count`` pictures of 2 or 3 discs; return their annotation file.
+    """Write ``count`` images of 2 or 3 discs; return their annotation file.
 
-    Of every picture the first disc has a mask, the second none and unlabelled joints; picture 0
-    has a crowd, picture 1 an ignored region.
+    Of every image the first disc has a mask, the second none and unlabelled joints; image 0
+    has a crowd, image 1 an ignored region.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(count):
-        picture = disc_picture(number + first_id - 99, 2 + number % 2, WIDTH, HEIGHT)
+        labelled = disc_image(number + first_id - 99, 2 + number % 2, WIDTH, HEIGHT)
         image_id = first_id + number
         name = f"images/{image_id:012d}.jpg"
-        cv2.imwrite(str(folder / name), picture.image)
+        cv2.imwrite(str(folder / name), labelled.image)
         images.append(
             {"id": image_id, "file_name": name, "width": WIDTH, "height": HEIGHT,
              "coco_id": image_id}
         )  # fmt: skip
-        for row, (mask, joints) in enumerate(zip(picture.masks, picture.keypoints, strict=True)):
-            left, top, right, bottom = picture.boxes[row].tolist()
+        for row, (mask, joints) in enumerate(zip(labelled.masks, labelled.keypoints, strict=True)):
+            left, top, right, bottom = labelled.boxes[row].tolist()
             seen = np.full(17, 2)
             seen[5 if row == 1 else 17 :] = 0
             outline, _ = cv2.findContours(

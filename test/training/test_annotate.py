@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO files of what a preset sees: of unlabelled pictures, and the masks that labels lack."""
+"""COCO files of what a preset sees: of unlabelled images, and the masks that labels lack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.annotate import annotate
-from bmp_ros.training.coco_pictures import CocoPictures
+from bmp_ros.training.coco_images import CocoImages
 
 
 class BrightParts:
@@ -67,10 +67,10 @@ def test_a_folder_becomes_one_that_recipes_train_from(
 ) -> None:
     output = tmp_path / "found.json"
     done = annotate(loop, tmp_path / "images", output, "bright")
-    assert (done.pictures, done.people, done.failed) == (3, 3, [])
-    pictures = CocoPictures(tmp_path, output, tmp_path / "cache")
-    truth = CocoPictures(tmp_path, file, tmp_path / "cache")
-    for found, expected in zip(pictures, truth, strict=True):  # type: ignore[call-overload]
+    assert (done.images, done.people, done.failed) == (3, 3, [])
+    images = CocoImages(tmp_path, output, tmp_path / "cache")
+    truth = CocoImages(tmp_path, file, tmp_path / "cache")
+    for found, expected in zip(images, truth, strict=True):  # type: ignore[call-overload]
         shared = (found.masks & expected.masks).sum() / (found.masks | expected.masks).sum()
         assert shared > 0.9
         assert (found.visibility == 2).all()
@@ -123,8 +123,8 @@ def test_an_interrupted_run_goes_on(
     assert json.loads(output.read_text()) == json.loads(whole.read_text())
 
 
-def test_a_picture_that_cannot_be_read_is_named(loop: BMPLoop, file: Path, tmp_path: Path) -> None:
-    (tmp_path / "images" / "coco_1.png").write_bytes(b"no picture")
+def test_an_image_that_cannot_be_read_is_named(loop: BMPLoop, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "images" / "coco_1.png").write_bytes(b"no image")
     output = tmp_path / "found.json"
     done = annotate(loop, tmp_path / "images", output, "bright")
     assert done.people == 2 and len(done.failed) == 1 and "coco_1.png" in done.failed[0]

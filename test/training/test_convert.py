@@ -13,7 +13,7 @@ import pytest
 
 from bmp_ros.cli.main import main
 from bmp_ros.loop.skeletons import COCO_17, MULTI_21, MULTI_23
-from bmp_ros.training.coco_pictures import CocoPictures
+from bmp_ros.training.coco_images import CocoImages
 from bmp_ros.training.convert import convert, image_size
 from bmp_ros.training.joint_maps import joint_map
 
@@ -73,14 +73,12 @@ def test_a_person_becomes_one_of_the_network(
     for skeleton in (COCO_17, MULTI_21, MULTI_23):
         names = document["categories"][0]["keypoints"]
         mapping = joint_map(None, names, skeleton)
-        pictures = CocoPictures(
-            tmp_path, output, tmp_path / "cache", joints=mapping, longer_side=None
-        )
-        picture = pictures[0]
-        kept = picture.visibility[0] > 0
-        labelled = [target for joint, target in mapping.pairs if joint > 0]
-        assert sorted(np.flatnonzero(kept)) == sorted(labelled)
-        back = mapping.back(np.column_stack([picture.keypoints[0], picture.visibility[0]]))
+        images = CocoImages(tmp_path, output, tmp_path / "cache", joints=mapping, longer_side=None)
+        labelled = images[0]
+        kept = labelled.visibility[0] > 0
+        mapped = [target for joint, target in mapping.pairs if joint > 0]
+        assert sorted(np.flatnonzero(kept)) == sorted(mapped)
+        back = mapping.back(np.column_stack([labelled.keypoints[0], labelled.visibility[0]]))
         for joint, _ in mapping.pairs[1:]:
             assert np.allclose(back[joint, :2], places(CODES[data_set])[joint], atol=1e-3)
         second = 2 if data_set == "mpii" else 1

@@ -85,7 +85,7 @@ def test_a_folder_that_holds_a_pack_is_left_alone(
 def test_a_recipe_trains_from_what_was_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What networks saw included: its file must fit the pictures on the other machine."""
+    """What networks saw included: its file must fit the images on the other machine."""
     monkeypatch.setattr("bmp_ros.training.trainer.VALIDATION_BATCHES", 1)
     write_photographs(tmp_path / "photographs")
     schedule = {"steps": 1, "batch": 1, "warmup": 1, "save_every": 1}

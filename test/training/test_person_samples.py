@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from discs import disc_picture
+from discs import disc_image
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +26,7 @@ from bmp_ros.training.person_samples import (
 )
 
 STILL = Augmentation(0.0, 0.0, (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
-PICTURE = disc_picture(1, 2)
+IMAGE = disc_image(1, 2)
 
 
 def grid(convention: str) -> Grid:
@@ -35,23 +35,23 @@ def grid(convention: str) -> Grid:
 
 @pytest.mark.parametrize("convention", ["udp", "corners", "width"])
 def test_cells_are_the_places_that_the_engine_maps_back(convention: str) -> None:
-    sample = person_sample(np.random.default_rng(0), PICTURE, 0, grid(convention))
-    geometry = crop_geometry(PICTURE.boxes[:1], (96, 128), convention)
+    sample = person_sample(np.random.default_rng(0), IMAGE, 0, grid(convention))
+    geometry = crop_geometry(IMAGE.boxes[:1], (96, 128), convention)
     back = geometry.points_to_image(sample.cells[None], (24, 32))[0]
-    assert np.abs(back - PICTURE.keypoints[0]).max() < 1e-3
+    assert np.abs(back - IMAGE.keypoints[0]).max() < 1e-3
 
 
 @given(st.integers(0, 2**31))
 def test_augmented_joints_stay_on_their_pixels(seed: int) -> None:
     """A joint's own colour is found where the sample says that the joint is."""
-    picture = replace(PICTURE, image=np.zeros_like(PICTURE.image))
-    x, y = (int(v) for v in PICTURE.keypoints[0, 5].round())
-    picture.image[y - 1 : y + 2, x - 1 : x + 2] = 255
-    keypoints = picture.keypoints.copy()
+    labelled = replace(IMAGE, image=np.zeros_like(IMAGE.image))
+    x, y = (int(v) for v in IMAGE.keypoints[0, 5].round())
+    labelled.image[y - 1 : y + 2, x - 1 : x + 2] = 255
+    keypoints = labelled.keypoints.copy()
     keypoints[0, 5] = x, y
-    picture = replace(picture, keypoints=keypoints)
+    labelled = replace(labelled, keypoints=keypoints)
     fine = Grid((96, 128), (96, 128))
-    sample = person_sample(np.random.default_rng(seed), picture, 0, fine, None, Augmentation())
+    sample = person_sample(np.random.default_rng(seed), labelled, 0, fine, None, Augmentation())
     crop = sample.crop[0] - sample.crop[0].min()
     cells = [sample.cells[joint] for joint in (5, 6)]  # mirrored, it is the right shoulder
     places = [np.round(cell).astype(int) for cell in cells]
@@ -61,12 +61,12 @@ def test_augmented_joints_stay_on_their_pixels(seed: int) -> None:
 
 
 def test_what_is_known_of_joints() -> None:
-    visibility = PICTURE.visibility.copy()
+    visibility = IMAGE.visibility.copy()
     visibility[0, :3] = 0, 1, 2
-    keypoints = PICTURE.keypoints.copy()
+    keypoints = IMAGE.keypoints.copy()
     keypoints[0, 2] = -500, 0
     photograph = replace(
-        PICTURE, visibility=visibility, keypoints=keypoints, all_joints=np.zeros(2, bool)
+        IMAGE, visibility=visibility, keypoints=keypoints, all_joints=np.zeros(2, bool)
     )
     sample = person_sample(np.random.default_rng(0), photograph, 0, grid("udp"))
     assert list(sample.known[:4]) == [UNKNOWN, 1, ABSENT, 2]
@@ -76,17 +76,17 @@ def test_what_is_known_of_joints() -> None:
 
 def test_mirror_images_swap_sides() -> None:
     flipped = replace(STILL, flip_prob=1.0)
-    plain = person_sample(np.random.default_rng(0), PICTURE, 0, grid("udp"), None, STILL)
-    mirrored = person_sample(np.random.default_rng(0), PICTURE, 0, grid("udp"), None, flipped)
+    plain = person_sample(np.random.default_rng(0), IMAGE, 0, grid("udp"), None, STILL)
+    mirrored = person_sample(np.random.default_rng(0), IMAGE, 0, grid("udp"), None, flipped)
     assert np.abs(mirrored.crop[:, :, ::-1] - plain.crop).max() < 0.2
-    order = PICTURE.skeleton.flip_indices
+    order = IMAGE.skeleton.flip_indices
     assert np.allclose(mirrored.cells[:, 0], 23 - plain.cells[order, 0], atol=1e-4)
 
 
 def test_the_background_is_dimmed_and_the_person_is_not() -> None:
     still = MaskBackground(dim=1.0, dilate_prob=0, erode_prob=0)
-    plain = person_sample(np.random.default_rng(0), PICTURE, 0, grid("udp"))
-    dark = person_sample(np.random.default_rng(0), PICTURE, 0, grid("udp"), still)
+    plain = person_sample(np.random.default_rng(0), IMAGE, 0, grid("udp"))
+    dark = person_sample(np.random.default_rng(0), IMAGE, 0, grid("udp"), still)
     assert (dark.crop[:, 64, 48] == plain.crop[:, 64, 48]).all()
     assert (dark.crop[:, 0, 0] < plain.crop[:, 0, 0]).all()
 
@@ -94,7 +94,7 @@ def test_the_background_is_dimmed_and_the_person_is_not() -> None:
 def test_half_bodies_need_joints_enough() -> None:
     random, box = np.random.default_rng(0), np.array([0.0, 0, 40, 100])
     joints = np.stack([np.full(17, 20.0), np.arange(17) * 6.0], axis=1)
-    names = PICTURE.skeleton.names
+    names = IMAGE.skeleton.names
     few = np.array([2] * 8 + [0] * 9)
     assert (half_body(random, box, joints, few, names) == box).all()
     halves = {tuple(half_body(random, box, joints, np.full(17, 2), names)) for _ in range(50)}

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from discs import disc_picture
+from discs import disc_image
 from torch import Tensor
 
 from bmp_ros.training import trainer
@@ -34,8 +34,8 @@ SIDE = 128
 
 
 def joints_and_masks(people: int = 2) -> tuple[Tensor, Tensor]:
-    picture = disc_picture(3, people)
-    sample = pose2seg_sample(np.random.default_rng(0), picture, SIDE, 3, augment=False)
+    labelled = disc_image(3, people)
+    sample = pose2seg_sample(np.random.default_rng(0), labelled, SIDE, 3, augment=False)
     return torch.from_numpy(sample.joints), torch.from_numpy(sample.masks)
 
 
@@ -43,30 +43,30 @@ def generators(people: int = 2) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(number) for number in range(people)]
 
 
-def test_a_picture_is_squeezed_as_at_work() -> None:
-    picture = disc_picture(3, 2)  # 128 x 96
-    sample = pose2seg_sample(np.random.default_rng(0), picture, SIDE, 3, augment=False)
+def test_an_image_is_squeezed_as_at_work() -> None:
+    labelled = disc_image(3, 2)  # 128 x 96
+    sample = pose2seg_sample(np.random.default_rng(0), labelled, SIDE, 3, augment=False)
     assert sample.image.shape == (3, SIDE, SIDE) and sample.masks.shape == (2, 32, 32)
-    expected = (picture.keypoints + 0.5) * [1, SIDE / 96] - 0.5
+    expected = (labelled.keypoints + 0.5) * [1, SIDE / 96] - 0.5
     assert np.allclose(sample.joints[..., :2], expected, atol=1e-3)
-    area = picture.masks.sum(axis=(1, 2)) * SIDE / 96
+    area = labelled.masks.sum(axis=(1, 2)) * SIDE / 96
     assert np.allclose(sample.masks.sum(axis=(1, 2)) * MASK_STRIDE**2, area, rtol=0.06)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_augmented_joints_stay_on_their_people(seed: int) -> None:
-    picture = replace(disc_picture(3, 1), detected=())
-    sample = pose2seg_sample(np.random.default_rng(seed), picture, SIDE, 3, augment=True)
+    labelled = replace(disc_image(3, 1), detected=())
+    sample = pose2seg_sample(np.random.default_rng(seed), labelled, SIDE, 3, augment=True)
     seen = sample.joints[0, :, 2] > 0
     cells = (sample.joints[0, seen, :2] / MASK_STRIDE).astype(int)
     assert sample.masks[0, cells[:, 1], cells[:, 0]].min() > 0.2
 
 
 def test_people_without_a_mask_are_left_out() -> None:
-    picture = replace(disc_picture(3, 2), has_mask=np.array([False, True]))
-    boxes = disc_picture(3, 2).boxes
-    picture = replace(picture, given_boxes=boxes)
-    sample = pose2seg_sample(np.random.default_rng(0), picture, SIDE, 3, augment=False)
+    labelled = replace(disc_image(3, 2), has_mask=np.array([False, True]))
+    boxes = disc_image(3, 2).boxes
+    labelled = replace(labelled, given_boxes=boxes)
+    sample = pose2seg_sample(np.random.default_rng(0), labelled, SIDE, 3, augment=False)
     assert len(sample.masks) == len(sample.joints) == 1
 
 
@@ -145,12 +145,12 @@ TINY = {
 
 
 class _Discs:
-    """Every number is a picture of discs."""
+    """Every number is an image of discs."""
 
     cut_outs = None
 
     def draw(self, number: int, seed: int, validation: bool) -> tuple[Any, Any]:
-        return np.random.default_rng(number), disc_picture(number, number % 3)
+        return np.random.default_rng(number), disc_image(number, number % 3)
 
 
 def narrow_task(*, frozen: bool) -> Pose2SegTask:

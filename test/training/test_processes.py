@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from discs import disc_picture
+from discs import disc_image
 from figures import write_figures
 
 from bmp_ros.training import processes, trainer
@@ -286,7 +286,7 @@ def test_a_process_without_people_takes_part_in_every_sum(
             self.people = people
 
         def draw(self, number: int, seed: int, validation: bool) -> Any:
-            return np.random.default_rng(number), disc_picture(number, self.people)
+            return np.random.default_rng(number), disc_image(number, self.people)
 
     sums: list[float] = []
 

@@ -77,11 +77,11 @@ def test_each_goes_on_exactly_and_its_weights_run_as_a_preset(
         recipe = read_recipe(file)
         torch.manual_seed(0)
         task, _ = prepare(recipe, root, root / "cache")
-        pictures: Any = task.pictures  # type: ignore[attr-defined]
+        images: Any = task.images  # type: ignore[attr-defined]
         drawing = tmp_path / folder / "predictions" / "last.jpg"
 
         def score(network: Any, step: int) -> dict[str, float]:
-            return score_network(task, network, pictures.kept_aside(), "cpu", drawing)  # type: ignore[arg-type]
+            return score_network(task, network, images.kept_aside(), "cpu", drawing)  # type: ignore[arg-type]
 
         weights = train(
             task, recipe.schedule, tmp_path / folder, stop_after=stop_after, score=score
@@ -98,12 +98,12 @@ def test_each_goes_on_exactly_and_its_weights_run_as_a_preset(
     assert [row["AP"] == "nan" for row in rows] == [True, False]
     assert (tmp_path / "whole" / f"{task.name}.best.pth").is_file()
 
-    picture = next(task.pictures.kept_aside())
+    labelled = next(task.images.kept_aside())
     engine = make_engine(task, second, "cpu")
     if task.role == "detector":
-        engine.detect(Frame(picture.image), score_threshold=0.3)
+        engine.detect(Frame(labelled.image), score_threshold=0.3)
     else:
-        poses = engine.estimate(Frame(picture.image), picture.boxes, picture.masks)
+        poses = engine.estimate(Frame(labelled.image), labelled.boxes, labelled.masks)
         assert poses.keypoints.shape[::2] == (1, 2)
     outputs = task.network.eval()(torch.zeros(1, 3, *task.size[::-1]))
     assert outputs is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: what they may say, and that they train, go on and leave the kept pictures alone."""
+"""Recipes: what they may say, and that they train, go on and leave the kept images alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from photographs import write_photographs
 from bmp_ros.engines import build_loop
 from bmp_ros.synthetic.dataset import gather_annotations
 from bmp_ros.training import processes, trainer
-from bmp_ros.training.coco_pictures import NEVER_TRAINED
+from bmp_ros.training.coco_images import NEVER_TRAINED
 from bmp_ros.training.command import main
 from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.recipe import open_folders, prepare, read_recipe
@@ -91,8 +91,8 @@ def test_folders_are_drawn_by_weight(root: Path) -> None:
     ]
     task, ids = prepare(read_recipe(write_recipe(root, data=data)), root, root / "cache")
     assert len(ids) == 22, "ids that are kept aside are those of one folder"
-    folders = task.pictures.folders  # type: ignore[attr-defined]
-    drawn = [task.pictures.draw(n, 0, False)[1].image for n in range(400)]  # type: ignore[attr-defined]
+    folders = task.images.folders  # type: ignore[attr-defined]
+    drawn = [task.images.draw(n, 0, False)[1].image for n in range(400)]  # type: ignore[attr-defined]
     first = {folders[0][n].image.tobytes() for n in range(len(folders[0]))}
     share = sum(image.tobytes() in first for image in drawn) / len(drawn)
     assert 0.65 < share < 0.85

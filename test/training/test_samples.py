@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from discs import disc_picture
+from discs import disc_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ seeds = st.integers(0, 2**31)
 @given(seeds)
 def test_rough_masks_have_the_right_kind_and_leave_the_truth_alone(seed: int) -> None:
     random = np.random.default_rng(seed)
-    masks = disc_picture(seed, 3).masks
+    masks = disc_image(seed, 3).masks
     before = masks.copy()
     rough = rough_mask(random, masks[0], masks[1:])
     assert rough.shape == masks[0].shape and rough.dtype == bool
@@ -33,7 +33,7 @@ def test_rough_masks_have_the_right_kind_and_leave_the_truth_alone(seed: int) ->
 
 
 def test_rough_masks_differ_but_mostly_cover_the_person() -> None:
-    mask = disc_picture(5, 1).masks[0]
+    mask = disc_image(5, 1).masks[0]
     random = np.random.default_rng(0)
     rough = [rough_mask(random, mask) for _ in range(200)]
     iou = np.array([(r & mask).sum() / (r | mask).sum() for r in rough])
@@ -47,7 +47,7 @@ def test_an_empty_mask_stays_empty() -> None:
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_painted_people_are_not_asked_for(seed: int) -> None:
-    sample = detector_sample(np.random.default_rng(seed), disc_picture(seed, 3), (128, 96))
+    sample = detector_sample(np.random.default_rng(seed), disc_image(seed, 3), (128, 96))
     assert len(sample.boxes) == len(sample.masks)
     black = (sample.canvas == 0).all(axis=2)
     for mask in sample.masks:
@@ -58,7 +58,7 @@ def test_painted_people_are_not_asked_for(seed: int) -> None:
 
 
 def test_detector_masks_and_boxes_agree() -> None:
-    sample = fitted_detector_sample(disc_picture(2, 2), (128, 96))
+    sample = fitted_detector_sample(disc_image(2, 2), (128, 96))
     assert sample.masks.shape[1:] == (24, 32)
     for box, mask in zip(sample.boxes, sample.masks, strict=True):
         rows, columns = np.nonzero(mask)
@@ -87,10 +87,10 @@ def test_joints_that_are_not_there_have_empty_maps() -> None:
 
 
 def test_crops_without_augmentation_are_those_of_the_engine() -> None:
-    picture = disc_picture(3, 2)
-    sample = pose_samples(np.random.default_rng(0), picture, CROP, MAP, augment=False)
-    geometry = crop_geometry(picture.boxes, CROP)
-    expected = pose_inputs(picture.image, geometry, picture.masks, BACKGROUND_FACTOR)
+    labelled = disc_image(3, 2)
+    sample = pose_samples(np.random.default_rng(0), labelled, CROP, MAP, augment=False)
+    geometry = crop_geometry(labelled.boxes, CROP)
+    expected = pose_inputs(labelled.image, geometry, labelled.masks, BACKGROUND_FACTOR)
     # OpenCV interpolates the two directions of one matrix with different rounding.
     levels = np.abs(sample.crops - expected) * RGB_STD[:, None, None]
     assert levels.mean() < 1 and np.quantile(levels, 0.99) < 16
@@ -100,22 +100,22 @@ def test_crops_without_augmentation_are_those_of_the_engine() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seeds)
 def test_augmented_crops_have_finite_values_and_fitting_shapes(seed: int) -> None:
-    sample = pose_samples(np.random.default_rng(seed), disc_picture(seed, 3), CROP, MAP)
+    sample = pose_samples(np.random.default_rng(seed), disc_image(seed, 3), CROP, MAP)
     count = len(sample.crops)
     assert sample.crops.shape == (count, 3, 192, 144) and np.isfinite(sample.crops).all()
     assert sample.heatmaps.shape == (count, 17, 48, 36) and sample.weights.shape == (count, 17)
     assert 0 <= sample.heatmaps.min() and sample.heatmaps.max() <= 1
 
 
-def test_a_picture_without_people_gives_no_crops() -> None:
-    sample = pose_samples(np.random.default_rng(0), disc_picture(0, 0), CROP, MAP)
+def test_an_image_without_people_gives_no_crops() -> None:
+    sample = pose_samples(np.random.default_rng(0), disc_image(0, 0), CROP, MAP)
     assert sample.crops.shape == (0, 3, 192, 144)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_everybody_gets_one_to_six_positive_prompts(seed: int) -> None:
-    sample = segmenter_sample(np.random.default_rng(seed), disc_picture(seed, 3), (128, 96))
+    sample = segmenter_sample(np.random.default_rng(seed), disc_image(seed, 3), (128, 96))
     positive = (sample.labels == 1).sum(axis=1)
     assert ((positive >= 1) & (positive <= POSITIVE)).all()
     assert sample.canvas.shape == (3, 96, 128)
@@ -128,7 +128,7 @@ def test_most_positive_prompts_lie_on_the_person() -> None:
     on = total = 0
     for seed in range(60):
         sample = segmenter_sample(
-            np.random.default_rng(seed), disc_picture(seed, 3), (128, 96), augment=False
+            np.random.default_rng(seed), disc_image(seed, 3), (128, 96), augment=False
         )
         for points, labels, mask in zip(sample.points, sample.labels, sample.masks, strict=True):
             cells = np.floor((points[labels == 1] + 0.5) / 4).astype(int)
@@ -140,8 +140,8 @@ def test_most_positive_prompts_lie_on_the_person() -> None:
 
 def test_painted_people_are_neither_targets_nor_ignored() -> None:
     """Mask-out: who is painted black is background, however the person was labelled."""
-    picture = disc_picture(4, 3, 128, 96)
-    masked = replace(picture, has_mask=np.array([True, True, True]), given_boxes=picture.boxes)
+    labelled = disc_image(4, 3, 128, 96)
+    masked = replace(labelled, has_mask=np.array([True, True, True]), given_boxes=labelled.boxes)
     painted = 0
     for seed in range(12):
         sample = detector_sample(

@@ -56,7 +56,7 @@ def test_of_eighty_classes_the_persons_row_is_taken() -> None:
 
 
 class _Nothing:
-    """Pictures that no test draws."""
+    """Images that no test draws."""
 
     cut_outs = None
 

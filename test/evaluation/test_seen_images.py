@@ -14,7 +14,7 @@ import pytest
 import bmp_ros
 from bmp_ros.evaluation.coco_folder import CocoFolder
 from bmp_ros.evaluation.datasets import open_dataset
-from bmp_ros.evaluation.seen_pictures import coco_id_of, seen_coco_ids
+from bmp_ros.evaluation.seen_images import coco_id_of, seen_coco_ids
 
 MODELS = Path(bmp_ros.__file__).parents[1] / "models" / "tiny"
 
@@ -48,7 +48,7 @@ def test_coco_ids(entry: dict[str, object], coco_id: int | None) -> None:
     assert coco_id_of(entry) == coco_id
 
 
-def test_seen_pictures_are_left_out_before_the_count(folder: Path) -> None:
+def test_seen_images_are_left_out_before_the_count(folder: Path) -> None:
     assert [p.entry["id"] for p in CocoFolder(folder)] == [7, 8, 9]
     rest = CocoFolder(folder, leave_out={7, 100}, count=1)
     assert [p.entry["id"] for p in rest] == [8] and rest.left_out == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views of labelled pictures: image, masks, boxes and joints stay together."""
+"""Views of labelled images: image, masks, boxes and joints stay together."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from discs import disc_picture
+from discs import disc_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmp_ros.loop.skeletons import COCO_17
-from bmp_ros.training.pictures import (
+from bmp_ros.training.images import (
     HELD_OUT,
-    PictureFolder,
+    TrainingFolder,
     ViewRange,
     fitted_view,
     random_view,
@@ -27,8 +27,8 @@ from bmp_ros.training.pictures import (
 @given(st.integers(0, 2**31))
 def test_joints_stay_on_their_person(seed: int) -> None:
     random = np.random.default_rng(seed)
-    picture = disc_picture(seed, 1)
-    view = random_view(random, picture, (96, 64), ViewRange())
+    labelled = disc_image(seed, 1)
+    view = random_view(random, labelled, (96, 64), ViewRange())
     for row in range(len(view)):
         inside = view.visibility[row] > 0
         cells = np.rint(view.keypoints[row][inside]).astype(int)
@@ -42,43 +42,43 @@ def test_joints_stay_on_their_person(seed: int) -> None:
 
 
 def test_the_fitted_view_maps_edges_onto_edges() -> None:
-    picture = disc_picture(1, 1, width=128, height=96)
-    view = fitted_view(picture, (64, 64))
-    assert np.allclose(view.boxes, picture.boxes / 2, atol=1)
-    assert np.allclose(view.keypoints + 0.5, (picture.keypoints + 0.5) / 2, atol=1e-4)
+    labelled = disc_image(1, 1, width=128, height=96)
+    view = fitted_view(labelled, (64, 64))
+    assert np.allclose(view.boxes, labelled.boxes / 2, atol=1)
+    assert np.allclose(view.keypoints + 0.5, (labelled.keypoints + 0.5) / 2, atol=1e-4)
     assert (view.image[48:] == 114).all(), "padding below"
 
 
 def test_a_mirrored_view_swaps_left_and_right() -> None:
-    picture = disc_picture(1, 1)
-    width = picture.image.shape[1]
-    mirrored = warp(picture, np.array([[-1.0, 0, width - 1], [0, 1.0, 0]]), (width, 96))
-    assert np.array_equal(mirrored.masks, picture.masks[:, :, ::-1])
-    expected = picture.keypoints[:, COCO_17.flip_indices] * [-1, 1] + [width - 1, 0]
+    labelled = disc_image(1, 1)
+    width = labelled.image.shape[1]
+    mirrored = warp(labelled, np.array([[-1.0, 0, width - 1], [0, 1.0, 0]]), (width, 96))
+    assert np.array_equal(mirrored.masks, labelled.masks[:, :, ::-1])
+    expected = labelled.keypoints[:, COCO_17.flip_indices] * [-1, 1] + [width - 1, 0]
     assert np.allclose(mirrored.keypoints, expected, atol=1e-4)
 
 
 def test_people_who_leave_the_canvas_go() -> None:
-    picture = disc_picture(1, 2)
-    assert len(warp(picture, np.array([[1.0, 0, 1000], [0, 1.0, 0]]), (64, 64))) == 0
+    labelled = disc_image(1, 2)
+    assert len(warp(labelled, np.array([[1.0, 0, 1000], [0, 1.0, 0]]), (64, 64))) == 0
 
 
 def test_recolouring_keeps_the_shape_and_does_something() -> None:
-    image = disc_picture(1, 2).image
+    image = disc_image(1, 2).image
     random = np.random.default_rng(0)
     changed = [recolour(random, image) for _ in range(5)]
     assert all(c.shape == image.shape and c.dtype == np.uint8 for c in changed)
     assert any((c != image).any() for c in changed)
 
 
-def test_validation_pictures_are_not_trained_on(disc_folder: Path) -> None:
+def test_validation_images_are_not_trained_on(disc_folder: Path) -> None:
     training, validation = (
-        PictureFolder(disc_folder, validation=chosen) for chosen in (False, True)
+        TrainingFolder(disc_folder, validation=chosen) for chosen in (False, True)
     )
     assert len(validation) == -(-50 // HELD_OUT) and len(training) == 50 - len(validation)
-    assert len(validation[0]) == 0 and len(training[0]) == 1  # pictures 0 and 1
+    assert len(validation[0]) == 0 and len(training[0]) == 1  # images 0 and 1
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"bmp_ros\.synthetic\.dataset"):
-        PictureFolder(tmp_path)
+        TrainingFolder(tmp_path)

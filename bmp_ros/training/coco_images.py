@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders in COCO's format as training pictures: decoded and resized once, kept in a cache.
+"""Folders in COCO's format as training images: decoded and resized once, kept in a cache.
 
 What annotations may lack is taken as such, not as an answer: people without a segmentation teach
 boxes and joints only, crowds and ``ignore_regions`` are neither people nor background, joints of
@@ -25,11 +25,11 @@ from bmp_ros.evaluation.ground_truth import complete_person, people_of
 from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.detections import Detected
+from bmp_ros.training.images import TrainingImage
 from bmp_ros.training.joint_maps import JointMap, joint_map
-from bmp_ros.training.pictures import Picture
 
 LONGER_SIDE = 480
-"""Pixels to which larger pictures are shrunk in the cache, unless a recipe says otherwise."""
+"""Pixels to which larger images are shrunk in the cache, unless a recipe says otherwise."""
 COCO_MAP = joint_map("coco", None, COCO_17)
 NEVER_TRAINED = frozenset({785, 40083, 196141, 197388})
 """COCO ids of photographs that figures and golden vectors of this project use."""
@@ -38,7 +38,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Person:
-    """One labelled person, in pixels of the cached picture.
+    """One labelled person, in pixels of the cached image.
 
     box: (4,) float32 xyxy. joints: (K, 3) float32 x y v of the network's skeleton.
     mask: (h, w) bool, the part of the mask within its box of pixels, or None. corner: x and
@@ -53,7 +53,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Seen:
-    """A person as networks saw them, in pixels of the cached picture; see `Detected`.
+    """A person as networks saw them, in pixels of the cached image; see `Detected`.
 
     mask: the part of the mask within its box of pixels, which begins at ``corner`` (x, y).
     """
@@ -77,7 +77,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture of the cache: where its pixels begin, its size, its people."""
+    """An image of the cache: where its pixels begin, its size, its people."""
 
     file_name: str
     image_id: Any
@@ -89,20 +89,20 @@ class Entry:
     ignore: np.ndarray
 
 
-class CocoPictures:
-    """The pictures of one COCO file, as `Picture`.
+class CocoImages:
+    """The images of one COCO file, as `TrainingImage`.
 
     folder: ``file_name`` is looked for in ``images/`` of it and in itself. annotations: the COCO
     file, below the folder or anywhere. cache: a folder for decoded pixels, which may be deleted.
     leave_out: image ids that are not to be seen; only: those that are (None: all). all_joints:
-    joints of visibility 0 are not in the picture (rendered ones) instead of not labelled. count:
-    only the first so many. masked: only pictures with somebody whose mask is known. joints: where
-    the file's joints go (default: COCO's onto COCO's). longer_side: pixels to which pictures are
+    joints of visibility 0 are not in the image (rendered ones) instead of not labelled. count:
+    only the first so many. masked: only images with somebody whose mask is known. joints: where
+    the file's joints go (default: COCO's onto COCO's). longer_side: pixels to which images are
     shrunk; None keeps them as they are and out of the cache: they are read when they are drawn,
     as data sets need that are larger than the disk.
 
     Raises FileNotFoundError for a file that is missing, ValueError for annotations that cannot be
-    used, and for pictures that nothing may be trained on (`NEVER_TRAINED`).
+    used, and for images that nothing may be trained on (`NEVER_TRAINED`).
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class CocoPictures:
             self._file = cache / f"{file.stem}-{key}.pixels"
             self._fill(self._file)
         self.seen_file = cache / "none" if self._file is None else self._file.with_suffix(".seen")
-        """What `bmp_ros.training.detections` writes: for every picture its people as seen."""
+        """What `bmp_ros.training.detections` writes: for every image its people as seen."""
         self.entries: list[Entry]
         self.seen: list[list[Seen | None]] | None
         self._read()
@@ -173,9 +173,9 @@ class CocoPictures:
         if self._file is None:
             return
         self._pixels = np.memmap(self._file, np.uint8, "r")
-        self.entries = pickle.loads(self._file.with_suffix(".labels").read_bytes())
+        self.entries = _read_cached(self._file.with_suffix(".labels"))
         if self.seen_file.is_file():
-            self.seen = pickle.loads(self.seen_file.read_bytes())
+            self.seen = _read_cached(self.seen_file)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without pixels and labels: processes that prepare samples read the files themselves,
@@ -200,18 +200,18 @@ class CocoPictures:
 
     @property
     def coco_ids(self) -> list[int]:
-        """Of the pictures that are COCO's."""
+        """Of the images that are COCO's."""
         chosen = [self._images[number].get("coco_id") for number in self._numbers]
         return sorted(coco_id for coco_id in chosen if coco_id is not None)
 
     @property
     def image_ids(self) -> set[Any]:
-        """Of all pictures, those without a mask included."""
+        """Of all images, those without a mask included."""
         return {image["id"] for image in self._images}
 
     @cached_property
     def with_joints(self) -> list[tuple[int, int]]:
-        """Picture and row of every person with a labelled joint that the network has."""
+        """Image and row of every person with a labelled joint that the network has."""
         if self._file is not None:
             return [
                 (place, row)
@@ -239,11 +239,11 @@ class CocoPictures:
         people = self._labels.people_in(self._images[number]["id"])
         return any(bool(item.get("segmentation")) for item in people)
 
-    def __getitem__(self, place: int) -> Picture:
-        return self.picture(self._numbers[place])
+    def __getitem__(self, place: int) -> TrainingImage:
+        return self.labelled(self._numbers[place])
 
-    def picture(self, number: int) -> Picture:
-        """Picture ``number`` of the file's, those without a mask included."""
+    def labelled(self, number: int) -> TrainingImage:
+        """Image ``number`` of the file's, those without a mask included."""
         if self._file is None:
             listed = self._images[number]
             entry = self._labels.entry(listed, self.joints, None, 0)
@@ -263,7 +263,7 @@ class CocoPictures:
                 mask[y : y + rows, x : x + columns] = person.mask
         joints = np.array([person.joints for person in people], np.float32)
         joints = joints.reshape(-1, len(self.joints.target), 3)
-        return Picture(
+        return TrainingImage(
             image,
             masks,
             joints[..., :2],
@@ -322,7 +322,7 @@ class Labels:
     def entry(
         self, image: Mapping[str, Any], joints: JointMap, longer_side: int | None, first: int
     ) -> Entry:
-        """The labels of ``image`` (an item of the file) in the pixels of the shrunk picture."""
+        """The labels of ``image`` (an item of the file) in the pixels of the shrunk image."""
         largest = max(image["width"], image["height"])
         scale = 1.0 if longer_side is None else min(1.0, longer_side / largest)
         width, height = (max(1, round(image[side] * scale)) for side in ("width", "height"))
@@ -338,6 +338,30 @@ class Labels:
             image["file_name"], image["id"], image.get("coco_id"), first, height, width, people,
             boxes * np.float32(scale),
         )  # fmt: skip
+
+
+def _read_cached(file: Path) -> Any:
+    """What this file or `bmp_ros.training.detections` pickled: arrays in the classes above."""
+    with file.open("rb") as source:
+        return _CacheReader(source).load()
+
+
+class _CacheReader(pickle.Unpickler):
+    """Makes nothing but what the cache holds: the file may come from another machine."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        own = {each.__name__: each for each in (Entry, Person, Seen)}
+        # Files of before release 0.2 name the module as it was called then.
+        if module in (__name__, "bmp_ros.training.coco_pictures") and name in own:
+            return own[name]
+        arrays = ("numpy", "ndarray"), ("numpy", "dtype")
+        makers = "_reconstruct", "_frombuffer", "scalar"
+        if (module, name) in arrays or (module.startswith("numpy.") and name in makers):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(
+            f"a cached file of training images names {module}.{name}, which is none of theirs; "
+            "delete the folder of --cache"
+        )
 
 
 def _is_person(item: Mapping[str, Any]) -> bool:
@@ -394,7 +418,7 @@ def _decode(
     places: Sequence[Path],
     target: Path,
 ) -> None:
-    """Write the pixels of all pictures; the file appears when it is whole."""
+    """Write the pixels of all images; the file appears when it is whole."""
     part = target.with_suffix(".part")
     with part.open("wb") as sink:
         for entry, listed, place in zip(entries, images, places, strict=True):

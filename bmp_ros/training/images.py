@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled pictures for training: read from a folder, seen through random views, recoloured."""
+"""Labelled images for training: read from a folder, seen through random views, recoloured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bmp_ros.training.warping import (
 )
 
 HELD_OUT = 25
-"""One picture in so many is for validation."""
+"""One image in so many is for validation."""
 
 LEAST_SIDE = 4.0
 """Pixels of a canvas that the shorter side of a box needs, of a person without a mask."""
@@ -40,7 +40,7 @@ def no_boxes() -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Picture:
+class TrainingImage:
     """N people and their answers.
 
     image: (H, W, 3) uint8 BGR. masks: (N, H, W) bool. keypoints: (N, K, 2) float32, x y with
@@ -49,7 +49,7 @@ class Picture:
     has_mask: (N,) bool, None for all. Others have an empty mask, and ``given_boxes``.
     given_boxes: (N, 4) float32 xyxy as annotated, None where everybody has a mask.
     ignore: (M, 4) float32 xyxy, regions with people whom nobody labelled.
-    all_joints: (N,) bool, None for all: a joint of visibility 0 is not in the picture; otherwise
+    all_joints: (N,) bool, None for all: a joint of visibility 0 is not in the image; otherwise
     nobody labelled it. skeleton: whose K joints these are.
     """
 
@@ -74,7 +74,7 @@ class Picture:
 
     @property
     def joints_complete(self) -> np.ndarray:
-        """(N,) bool: whose joints of visibility 0 are known not to be in the picture."""
+        """(N,) bool: whose joints of visibility 0 are known not to be in the image."""
         return np.ones(len(self), bool) if self.all_joints is None else self.all_joints
 
     @property
@@ -95,8 +95,8 @@ class Picture:
                 boxes[row] = self.given_boxes[row]
         return boxes
 
-    def only(self, rows: np.ndarray | Sequence[int]) -> Picture:
-        """The same picture with some of its people."""
+    def only(self, rows: np.ndarray | Sequence[int]) -> TrainingImage:
+        """The same image with some of its people."""
         rows = np.asarray(rows, np.intp)
         return replace(
             self,
@@ -110,7 +110,7 @@ class Picture:
         )
 
 
-class PictureFolder:
+class TrainingFolder:
     """A folder written by `bmp_ros.synthetic.dataset`; ``validation`` chooses the held-out part.
 
     with_detections: read those of `bmp_ros.training.detections` too, where they are.
@@ -137,7 +137,7 @@ class PictureFolder:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, number: int) -> Picture:
+    def __getitem__(self, number: int) -> TrainingImage:
         label = json.loads(self._files[number].read_text(encoding="utf-8"))
         listed = label["image"]
         path = self._folder / "images" / listed["file_name"]
@@ -152,7 +152,7 @@ class PictureFolder:
         joints = joints.reshape(-1, len(COCO_17), 3)
         masks = [mask_from_run_lengths(person["segmentation"]) for person in people]
         seen = self._folder / "detections" / self._files[number].name
-        return Picture(
+        return TrainingImage(
             image,
             np.array(masks, bool).reshape(-1, *image.shape[:2]),
             joints[..., :2],
@@ -163,7 +163,7 @@ class PictureFolder:
 
 @dataclass(frozen=True)
 class ViewRange:
-    """What random views may do. zoom: factors beside the scale that fits the picture into the
+    """What random views may do. zoom: factors beside the scale that fits the image into the
     canvas. turn: degrees to either side."""
 
     zoom: tuple[float, float] = (0.6, 1.8)
@@ -176,17 +176,17 @@ MOSAIC_VIEW = ViewRange(zoom=(0.9, 1.8), turn=5.0)
 
 
 def random_view(
-    random: np.random.Generator, picture: Picture, size: tuple[int, int], limits: ViewRange
-) -> Picture:
-    """Show the picture on a canvas of ``size`` (width, height): zoomed, moved, turned, mirrored.
+    random: np.random.Generator, labelled: TrainingImage, size: tuple[int, int], limits: ViewRange
+) -> TrainingImage:
+    """Show the image on a canvas of ``size`` (width, height): zoomed, moved, turned, mirrored.
 
     Zoomed out, it lies anywhere on the padding; zoomed in, any part of it fills the canvas.
     """
-    height, width = picture.image.shape[:2]
+    height, width = labelled.image.shape[:2]
     fit = min(size[0] / width, size[1] / height)
     scale = fit * np.exp(random.uniform(*np.log(limits.zoom)))
     angle = np.radians(random.uniform(-limits.turn, limits.turn))
-    if not picture.masked.all():
+    if not labelled.masked.all():
         angle = 0.0  # nobody knows what box a turned person has
     slack = np.array(size) - scale * np.array([width, height])
     centre = np.array(size) / 2 + random.uniform(-0.5, 0.5, 2) * slack
@@ -196,26 +196,26 @@ def random_view(
     # In coordinates with pixel centres at integers, as OpenCV's.
     middle = (np.array([width, height]) - 1) / 2
     matrix = np.column_stack([turn, centre - 0.5 - turn @ middle])
-    return warp(picture, matrix, size)
+    return warp(labelled, matrix, size)
 
 
 def mosaic(
-    random: np.random.Generator, pictures: Sequence[Picture], size: tuple[int, int]
-) -> Picture:
-    """Four pictures side by side on one canvas: more people, and smaller ones, per step.
+    random: np.random.Generator, images: Sequence[TrainingImage], size: tuple[int, int]
+) -> TrainingImage:
+    """Four images side by side on one canvas: more people, and smaller ones, per step.
 
     As in Bochkovskiy et al., "YOLOv4" (2020).
     """
     x, y = (int(side * random.uniform(0.35, 0.65)) for side in size)
     places = [(0, 0, x, y), (x, 0, size[0], y), (0, y, x, size[1]), (x, y, *size)]
     parts = []
-    for picture, (left, top, right, bottom) in zip(pictures, places, strict=True):
-        view = random_view(random, picture, (right - left, bottom - top), MOSAIC_VIEW)
+    for labelled, (left, top, right, bottom) in zip(images, places, strict=True):
+        view = random_view(random, labelled, (right - left, bottom - top), MOSAIC_VIEW)
         parts.append(_placed(view, left, top, size))
     image = np.empty((size[1], size[0], 3), np.uint8)
     for part, (left, top, right, bottom) in zip(parts, places, strict=True):
         image[top:bottom, left:right] = part.image
-    return Picture(
+    return TrainingImage(
         image,
         np.concatenate([part.masks for part in parts]),
         np.concatenate([part.keypoints for part in parts]),
@@ -229,7 +229,7 @@ def mosaic(
     )
 
 
-def _placed(view: Picture, left: int, top: int, size: tuple[int, int]) -> Picture:
+def _placed(view: TrainingImage, left: int, top: int, size: tuple[int, int]) -> TrainingImage:
     """The labels of ``view`` on a canvas of ``size`` on which it begins at (left, top)."""
     height, width = view.image.shape[:2]
     masks = np.zeros((len(view), size[1], size[0]), bool)
@@ -242,48 +242,48 @@ def _placed(view: Picture, left: int, top: int, size: tuple[int, int]) -> Pictur
     )  # fmt: skip
 
 
-def fitted_view(picture: Picture, size: tuple[int, int]) -> Picture:
-    """Show the whole picture in the upper left of the canvas, as the engines do."""
-    height, width = picture.image.shape[:2]
+def fitted_view(labelled: TrainingImage, size: tuple[int, int]) -> TrainingImage:
+    """Show the whole image in the upper left of the canvas, as the engines do."""
+    height, width = labelled.image.shape[:2]
     scale = min(size[0] / width, size[1] / height)
     shift = scale / 2 - 0.5  # edges onto edges, not centres onto centres
-    return warp(picture, np.array([[scale, 0, shift], [0, scale, shift]]), size)
+    return warp(labelled, np.array([[scale, 0, shift], [0, scale, shift]]), size)
 
 
 def warp(
-    picture: Picture, matrix: np.ndarray, size: tuple[int, int], least_pixels: int = 12
-) -> Picture:
-    """Map picture, masks and keypoints by ``matrix`` (2, 3) onto a canvas of ``size``.
+    labelled: TrainingImage, matrix: np.ndarray, size: tuple[int, int], least_pixels: int = 12
+) -> TrainingImage:
+    """Map image, masks and keypoints by ``matrix`` (2, 3) onto a canvas of ``size``.
 
     A matrix that mirrors swaps left and right joints. People of whom fewer than ``least_pixels``
     are left go; joints outside of the canvas keep their place and get visibility 0.
     """
     # Area sampling when shrinking, like any camera or resize with antialiasing: first blur.
     shrink = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    image = picture.image
+    image = labelled.image
     if shrink > 1.5:
         image = cv2.GaussianBlur(image, (0, 0), 0.35 * shrink)
     image = cv2.warpAffine(
         image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
         borderValue=(PADDING_VALUE,) * 3,
     )  # fmt: skip
-    known = picture.masked
-    masks = np.zeros((len(picture), size[1], size[0]), bool)
+    known = labelled.masked
+    masks = np.zeros((len(labelled), size[1], size[0]), bool)
     for row in np.flatnonzero(known):
-        warp_mask(picture.masks[row], matrix, masks[row])
-    keypoints = picture.keypoints @ matrix[:, :2].T.astype(np.float32)
+        warp_mask(labelled.masks[row], matrix, masks[row])
+    keypoints = labelled.keypoints @ matrix[:, :2].T.astype(np.float32)
     keypoints = keypoints + matrix[:, 2].astype(np.float32)
-    visibility = picture.visibility
+    visibility = labelled.visibility
     if np.linalg.det(matrix[:, :2]) < 0:
-        order = picture.skeleton.flip_indices
+        order = labelled.skeleton.flip_indices
         keypoints, visibility = keypoints[:, order], visibility[:, order]
     inside = ((keypoints >= -0.5) & (keypoints < np.array(size) - 0.5)).all(axis=2)
     visibility = np.where(inside, visibility, 0)
-    detected = [person and person.moved(matrix, size) for person in picture.detected]
+    detected = [person and person.moved(matrix, size) for person in labelled.detected]
     kept = pixel_counts(masks) >= least_pixels
-    given, ignore = None, moved_boxes(picture.ignore, matrix)
-    if picture.given_boxes is not None:
-        whole = moved_boxes(picture.given_boxes, matrix)
+    given, ignore = None, moved_boxes(labelled.ignore, matrix)
+    if labelled.given_boxes is not None:
+        whole = moved_boxes(labelled.given_boxes, matrix)
         given = clipped_boxes(whole, size)
         share = box_areas(given) / np.maximum(box_areas(whole), 1e-6)
         large = (given[:, 2:] - given[:, :2]).min(axis=1, initial=np.inf) >= LEAST_SIDE
@@ -292,7 +292,7 @@ def warp(
         ignore = np.concatenate([ignore, whole[~known & ~kept]])
     ignore = clipped_boxes(ignore, size)
     warped = replace(
-        picture, image=image, masks=masks, keypoints=keypoints, visibility=visibility,
+        labelled, image=image, masks=masks, keypoints=keypoints, visibility=visibility,
         detected=detected, given_boxes=given, ignore=ignore[box_areas(ignore) > 0],
     )  # fmt: skip
     return warped.only(np.flatnonzero(kept))
