@@ -5,7 +5,7 @@
 
 Boxes, masks and keypoints with one and two iterations; boxes of medium and large people; keypoints
 in true boxes; precision, recall and false boxes at the preset's own threshold; and whether the
-second iteration, and the segmenter, are worth it: paired bootstrap over pictures, so that the
+second iteration, and the segmenter, are worth it: paired bootstrap over images, so that the
 interval is of the difference.
 
 Masks are those that the loop gives, where every pixel is one person's; before it shares the pixels
@@ -49,7 +49,7 @@ MATCH = 0.5
 
 @dataclass
 class Run:
-    """What one setting found in all pictures."""
+    """What one setting found in all images."""
 
     results: CollectedResults = field(default_factory=CollectedResults)
     raw: list[dict[str, Any]] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Run:
 def matches(
     truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], kind: str, area: str = "all"
 ) -> list[dict[str, Any]]:
-    """COCOeval's matches, one entry per picture; those of empty pictures have no rows."""
+    """COCOeval's matches, one entry per image; those of empty images have no rows."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -109,7 +109,7 @@ def average_precision(images: Sequence[Mapping[str, Any]]) -> tuple[float, float
 
 
 def at_threshold(images: Sequence[Mapping[str, Any]], threshold: float) -> tuple[float, ...]:
-    """Precision, recall and false boxes per picture at IoU 0.5, of boxes above ``threshold``."""
+    """Precision, recall and false boxes per image at IoU 0.5, of boxes above ``threshold``."""
     right = wrong = people = 0
     for image in images:
         above = np.asarray(image["dtScores"], float) > threshold
@@ -124,7 +124,7 @@ def at_threshold(images: Sequence[Mapping[str, Any]], threshold: float) -> tuple
 def bootstrap(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], rounds: int = 300
 ) -> tuple[float, float, float]:
-    """AP of ``second`` minus AP of ``first``, and its 95 % interval over resampled pictures."""
+    """AP of ``second`` minus AP of ``first``, and its 95 % interval over resampled images."""
     random = np.random.default_rng(0)
     differences = []
     for _ in range(rounds):
@@ -136,7 +136,7 @@ def bootstrap(
 
 
 def overlapping(truth: Mapping[str, Any]) -> np.ndarray:
-    """(pictures,) bool, in the order of `matches`: two people's boxes have an IoU above 0.2."""
+    """(images,) bool, in the order of `matches`: two people's boxes have an IoU above 0.2."""
     boxes: dict[Any, list[list[float]]] = {image["id"]: [] for image in truth["images"]}
     for item in truth["annotations"]:
         if not item.get("iscrowd"):
@@ -237,7 +237,7 @@ def main() -> None:
     if args.annotations is not None:
         seen = seen_by_preset(args.preset)
         folder = CocoFolder(Path(args.dataset), args.annotations, count=args.count, leave_out=seen)
-        print(f"{folder.left_out} pictures left out: the networks were trained on them")
+        print(f"{folder.left_out} images left out: the networks were trained on them")
         dataset: Dataset = folder
     else:
         dataset = open_dataset(args.dataset, count=args.count, cache=args.cache)
@@ -245,7 +245,7 @@ def main() -> None:
     settings = [(count, value) for value in (args.threshold, own) for count in (1, 2)]
     settings = settings[:1] if args.quick else settings[:2] if args.without_own else settings
     truth, runs, posed = run_everything(loop, dataset, settings)
-    print(f"{args.preset} on {dataset.name}, {len(truth['images'])} pictures; {machine_line()}")
+    print(f"{args.preset} on {dataset.name}, {len(truth['images'])} images; {machine_line()}")
     figures: dict[str, Any] = {}
     boxes = {setting: matches(truth, run.results.boxes, "boxes") for setting, run in runs.items()}
     for (iterations, value), run in runs.items():
@@ -272,7 +272,7 @@ def main() -> None:
         ]  # fmt: skip
         print(
             f"{iterations} iterations above {value}, at the threshold {own}: precision "
-            f"{precision:.3f}, recall {recall:.3f}, false boxes per picture {false:.2f}"
+            f"{precision:.3f}, recall {recall:.3f}, false boxes per image {false:.2f}"
         )
     in_true = average_precision(matches(truth, posed, "keypoints"))
     figures["true boxes"] = in_true
@@ -291,7 +291,7 @@ def main() -> None:
             crowded = bootstrap(*([images[row] for row in rows] for images in pair))
             figures["second iteration, overlapping people"] = [*crowded, len(rows)]
             print(
-                f"in the {len(rows)} pictures where two boxes overlap by an IoU of {OVERLAP}: "
+                f"in the {len(rows)} images where two boxes overlap by an IoU of {OVERLAP}: "
                 f"{crowded[0]:+.4f}, {crowded[1]:+.4f} to {crowded[2]:+.4f}"
             )
     run = runs[settings[0] if args.quick else settings[1]]

@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--dataset", default="heavy", help="a split, or a folder of one")
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--cache", type=Path, help="keep rendered pictures here, or use those")
+    parser.add_argument("--cache", type=Path, help="keep rendered images here, or use those")
     args = parser.parse_args()
     loop = build_loop(args.preset)
     dataset = open_dataset(args.dataset, count=args.count, cache=args.cache)

@@ -137,7 +137,7 @@ def _draw_skeleton(
     color: Color,
     unit: int,
 ) -> None:
-    # Far outside of the picture OpenCV's fixed-point coordinates overflow.
+    # Far outside of the image OpenCV's fixed-point coordinates overflow.
     limit = 4 * max(drawn.shape)
     points = np.clip(np.rint(keypoints), -limit, limit).astype(int).tolist()
     limbs = [(points[a], points[b]) for a, b in edges if found[a] and found[b]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# Of 16 bits where the file has them; the orientation that a file may tell is that of the picture,
+# Of 16 bits where the file has them; the orientation that a file may tell is that of the image,
 # not of the camera, and no other ROS node turns images.
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -85,7 +85,7 @@ def traces_of_damage(data: bytes, header: JpegHeader, image: np.ndarray) -> str:
 
     Where data are missing libjpeg goes on with blocks of zeros, which are exactly mid-grey, until
     the next restart mark or the end. Where the last block before one is, the image is decoded
-    once more with other data put in: a picture that changes had too few. Bytes that are lost
+    once more with other data put in: an image that changes had too few. Bytes that are lost
     within one block leave a valid JPEG behind, which cannot be told from a whole one.
     """
     if not header.sequential or image.shape[:2] != (header.height, header.width):
@@ -109,7 +109,7 @@ def traces_of_damage(data: bytes, header: JpegHeader, image: np.ndarray) -> str:
     again = decode_as_stored(b"".join(parts) + data[at:])
     if again is not None and np.array_equal(again, image):
         return ""
-    return "bytes are missing in the data of the JPEG: part of the picture is wrong or grey"
+    return "bytes are missing in the data of the JPEG: part of the image is wrong or grey"
 
 
 def _interval_ends(data: bytes, scan: int) -> tuple[list[int], int]:

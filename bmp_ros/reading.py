@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 MAX_IMAGE_BYTES = 1 << 30
-"""Of an image file: a gigabyte holds any picture without compression that is decoded."""
+"""Of an image file: a gigabyte holds any image without compression that is decoded."""
 MAX_SETTINGS_BYTES = 1 << 20
 """Of a file of settings, such as a preset. Those that come with the package have 2 kB."""
 MAX_JSON_BYTES = 1 << 30

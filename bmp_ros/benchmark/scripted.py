@@ -38,7 +38,7 @@ _SCORE = 0.9
 
 @dataclass(frozen=True)
 class Scene:
-    """A crowd in a picture: image (H, W, 3), boxes (N, 4), masks (N, H, W), keypoints (N, 17, 2).
+    """A crowd in an image: image (H, W, 3), boxes (N, 4), masks (N, H, W), keypoints (N, 17, 2).
 
     later: (N,) bool, people whom the detector finds in the second iteration only.
     """
@@ -75,7 +75,7 @@ def score_thresholds(detector: Detector, scene: Scene) -> tuple[float, float]:
     """Scores above which a detector finds as many people as the script says, by iteration.
 
     With them it has the candidates, the NMS and the masks of a real frame to work on, whatever
-    its weights make of the picture. Raises ValueError when it finds no person at any score.
+    its weights make of the image. Raises ValueError when it finds no person at any score.
     """
     first = ~scene.later
     painted_out = paint_out(scene.image, scene.masks[first])

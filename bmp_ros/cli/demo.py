@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Starts a camera that shows a clip and bmp_node, as two processes in a DDS domain of "
         "their own, matches results to the clip's ground truth by stamp, and writes "
-        "summary.json, drawn pictures and a GIF."
+        "summary.json, drawn images and a GIF."
     )
     add_network_arguments(parser, precision=False)
     parser.add_argument(

@@ -23,7 +23,7 @@ Number = TypeVar("Number", int, float)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Runs the loop on pictures with ground truth and prints COCO's average precision and "
+        "Runs the loop on images with ground truth and prints COCO's average precision and "
         "recall of boxes, masks and keypoints, false positives and milliseconds per frame, for "
         "every combination of --iterations and --box-nms. With --tracks: runs loop and tracker on "
         "sequences and prints HOTA, DetA, AssA, IDF1, MOTA and identity switches."
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images of MPII Human Pose: PCKh@0.5 of the pose estimator in the annotated crops",
     )
     add_network_arguments(parser)
-    parser.add_argument("--count", type=int, help="pictures; without it 300 of a split, else all")
+    parser.add_argument("--count", type=int, help="images; without it 300 of a split, else all")
     parser.add_argument(
         "--iterations", metavar="N", help="values to try, for instance 1,2; default: the preset's"
     )
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --mpii: mpii_gt_val.mat, where the annotations have no head_box",
     )
     parser.add_argument(
-        "--cache", type=folder, metavar="DIR", help="keep rendered pictures here, or use those"
+        "--cache", type=folder, metavar="DIR", help="keep rendered images here, or use those"
     )
     parser.add_argument(
         "--rates",
@@ -224,14 +224,14 @@ def _run_dataset(args: argparse.Namespace) -> int:
             raise ValueError(f"--{option.replace('_', '-')} is for --tracks, not for --dataset")
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)
-    # The loop first: it is built in seconds, and pictures may take minutes to render.
+    # The loop first: it is built in seconds, and images may take minutes to render.
     loop = build_loop(args.preset, args.device, precision=args.precision)
     dataset = open_dataset(
         args.dataset, count=args.count, annotations=args.annotations, cache=args.cache,
         leave_out=seen_by_preset(args.preset),
     )  # fmt: skip
     if left_out := getattr(dataset, "left_out", 0):
-        print(f"{left_out} pictures left out: the networks were trained on them")
+        print(f"{left_out} images left out: the networks were trained on them")
     details: list[ScoreDetails] = []
     log = None
     if args.report is not None:
@@ -244,7 +244,7 @@ def _run_dataset(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if log is not None:
         facts = [("preset", args.preset), ("device", args.device), ("precision", args.precision),
-                 ("pictures", str(evaluation.images))]  # fmt: skip
+                 ("images", str(evaluation.images))]  # fmt: skip
         title = f"{evaluation.dataset}, preset {args.preset}"
         write_evaluation_page(args.report, title, facts, evaluation, details, log)
     print(f"preset {args.preset}, device {args.device}, {args.precision}; {machine_line()}")

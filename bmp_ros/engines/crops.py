@@ -5,7 +5,7 @@ NumPy and OpenCV only; every engine uses this geometry. How crops lie in the ima
 crops is a convention of the code that a network was trained with (`CONVENTIONS`):
 
 * ``udp`` (Huang et al., "The Devil is in the Details", CVPR 2020; MMPose with UDP, ViTPose): a
-  picture of w pixels spans w - 1 units, from the centre of its first pixel to the centre of its
+  image of w pixels spans w - 1 units, from the centre of its first pixel to the centre of its
   last one, so that image, crop and heatmap map onto each other without a half-pixel shift.
 * ``corners`` (HRNet's official code, SimDR, MMPose without UDP, sithu31296/pose-estimation): it
   spans w units, and the first pixels of image, crop and heatmap lie upon each other.

@@ -127,7 +127,7 @@ def segmenter_input(image: np.ndarray, letterbox: Letterbox) -> np.ndarray:
 def points_to_canvas(points: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     """Map points (..., 2) x y from image to canvas pixels; centres at integers in both; float32.
 
-    Resizing aligns the pictures' borders, which lie half a pixel outside of the first centre.
+    Resizing aligns the images' borders, which lie half a pixel outside of the first centre.
     """
     return ((points + 0.5) * letterbox.scale - 0.5).astype(np.float32)
 
@@ -229,7 +229,7 @@ def export_source(settings: PointSegmenterOptions, state_dict: Mapping[str, Any]
         Call,
         GraphSource,
         NetworkSource,
-        sample_picture,
+        sample_image,
         sample_prompts,
         weights_hash,
     )
@@ -240,11 +240,11 @@ def export_source(settings: PointSegmenterOptions, state_dict: Mapping[str, Any]
     network = PointSegmenter.from_state_dict(state_dict)
     parts = graph_functions(network)
     encode, decode = (Call(network, parts[part][0]) for part in ("encoder", "decoder"))
-    pictures = [sample_picture(), sample_picture(360, 640)]
-    letterboxes = [point_letterbox(len(p), p.shape[1], CANVAS) for p in pictures]
+    drawn = [sample_image(), sample_image(360, 640)]
+    letterboxes = [point_letterbox(len(p), p.shape[1], CANVAS) for p in drawn]
     images = [
-        torch.from_numpy(segmenter_input(picture, letterbox))
-        for picture, letterbox in zip(pictures, letterboxes, strict=True)
+        torch.from_numpy(segmenter_input(image, letterbox))
+        for image, letterbox in zip(drawn, letterboxes, strict=True)
     ]
     samples = []
     for which, people, points in ((0, 3, 4), (1, 5, 9), (0, 1, 1)):

@@ -263,7 +263,7 @@ def _build(settings: RTMDetInsOptions, weights: Any, runtime: Runtime) -> RTMDet
 
 
 def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
-    """Random weights that find some dozens of "people" in any picture.
+    """Random weights that find some dozens of "people" in any image.
 
     Fresh ones answer the same everywhere, and their boxes have no area. Here the last layers are
     adjusted to what they see: logits spread by 1.5 about -4.6, half boxes of 3 cells. Norms keep
@@ -304,7 +304,7 @@ def export_source(settings: RTMDetInsOptions, state_dict: Mapping[str, Any]) -> 
         Call,
         GraphSource,
         NetworkSource,
-        sample_picture,
+        sample_image,
         weights_hash,
     )
     from bmp_ros.engines.onnx.card import RTMDetInsFacts
@@ -315,9 +315,9 @@ def export_source(settings: RTMDetInsOptions, state_dict: Mapping[str, Any]) -> 
     network = prepare_for_inference(RTMDetIns.from_state_dict(state_dict), torch.float32)
     parts = graph_functions(network, canvas)
     modules = {part: Call(network, function) for part, (function, _) in parts.items()}
-    picture = sample_picture()
-    letterbox = Letterbox.fit(len(picture), picture.shape[1], canvas)
-    image = torch.from_numpy(detector_input(letterbox.apply(picture)))
+    sample = sample_image()
+    letterbox = Letterbox.fit(len(sample), sample.shape[1], canvas)
+    image = torch.from_numpy(detector_input(letterbox.apply(sample)))
     with torch.inference_mode():
         _, _, *features = modules["boxes"](image)
     maps = {name: value.clone() for name, value in zip(FEATURES, features, strict=True)}

@@ -243,7 +243,7 @@ def export_source(network: Sam2Network, settings: Sam2Options) -> Any:
         Call,
         GraphSource,
         NetworkSource,
-        sample_picture,
+        sample_image,
         sample_prompts,
         weights_hash,
     )
@@ -253,9 +253,9 @@ def export_source(network: Sam2Network, settings: Sam2Options) -> Any:
     facts = Sam2Facts(image_size=side, dynamic_multimask=settings.dynamic_multimask)
     functions = graph_functions(network, settings.dynamic_multimask)
     encode, decode = functions["encoder"][0], functions["decoder"][0]
-    picture = sample_picture()
-    height, width = picture.shape[:2]
-    image = torch.from_numpy(sam2_input(picture, side))
+    sample = sample_image()
+    height, width = sample.shape[:2]
+    image = torch.from_numpy(sam2_input(sample, side))
     with torch.inference_mode():
         features = encode(image)
     maps = {name: value.clone() for name, value in zip(EMBEDDING, features, strict=True)}

@@ -336,7 +336,7 @@ def export_source(
         Call,
         GraphSource,
         NetworkSource,
-        sample_picture,
+        sample_image,
         weights_hash,
     )
     from bmp_ros.engines.onnx.card import PoseFacts
@@ -348,7 +348,7 @@ def export_source(
         )
     boxes = np.array([[40, 30, 250, 460], [300, 100, 620, 470], [500, 20, 560, 90]], np.float32)
     geometry = crop_geometry(boxes, network.input_size, used["crop"])
-    crops = torch.from_numpy(pose_inputs(sample_picture(), geometry))
+    crops = torch.from_numpy(pose_inputs(sample_image(), geometry))
     module = Call(network.eval(), network)
     with torch.inference_mode():
         found = module(crops[:1])

@@ -194,7 +194,7 @@ def _build(settings: YOLOv5Options, weights: Any, runtime: Runtime) -> YOLOv5Det
 
 
 def _random_weights(settings: YOLOv5Options) -> Mapping[str, Any]:
-    """Random weights that find some dozens of "people" in any picture.
+    """Random weights that find some dozens of "people" in any image.
 
     The last layers are adjusted to what they see: boxes about as large as their anchors,
     objectness spread by 1.5 about a logit of -4.6, nearly everything of the first class.
@@ -234,7 +234,7 @@ def export_source(settings: YOLOv5Options, state_dict: Mapping[str, Any]) -> Any
         Call,
         GraphSource,
         NetworkSource,
-        sample_picture,
+        sample_image,
         weights_hash,
     )
     from bmp_ros.engines.onnx.card import YOLOv5Facts
@@ -255,8 +255,8 @@ def export_source(settings: YOLOv5Options, state_dict: Mapping[str, Any]) -> Any
             (width, height), canvas_size(settings.input_size),
             minimal=settings.canvas == "minimal", enlarge=settings.enlarge,
         )  # fmt: skip
-        picture = letterbox.apply(sample_picture(height, width))
-        samples.append({"canvas": torch.from_numpy(network_input(picture))})
+        sample = letterbox.apply(sample_image(height, width))
+        samples.append({"canvas": torch.from_numpy(network_input(sample))})
     sides = {2: "height", 3: "width"}
     dynamic = {"canvas": sides, **{name: sides for name in MAPS}}
     if settings.canvas == "full":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo clip as pictures with ground truth."""
+"""The demo clip as images with ground truth."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with ground truth, one after the other: rendered splits, folders, the demo clip."""
+"""Images with ground truth, one after the other: rendered splits, folders, the demo clip."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LabelledImage:
 
 
 class Dataset(Protocol):
-    """A source of pictures that can be gone through again; each is made when it is asked for."""
+    """A source of images that can be gone through again; each is made when it is asked for."""
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class RenderedSplit:
-    """The pictures 0 .. ``count - 1`` of a split of `bmp_ros.synthetic`, rendered as they go."""
+    """The images 0 .. ``count - 1`` of a split of `bmp_ros.synthetic`, rendered as they go."""
 
     name: str
     count: int
@@ -80,12 +80,12 @@ def open_dataset(
 ) -> Dataset:
     """Open a data set by name (easy, crowded, heavy, train, demo) or the path of a folder.
 
-    count: only the first so many pictures, of the demo clip so many evenly spaced frames; by
+    count: only the first so many images, of the demo clip so many evenly spaced frames; by
     default 300 of a split, all of a folder and of the clip.
     annotations: a folder's COCO file, by default its ``annotations.json``.
-    cache: a folder in which pictures of a split are kept (JPEG, COCO's format), below the split's
+    cache: a folder in which images of a split are kept (JPEG, COCO's format), below the split's
     name; those that are missing are rendered, on all cores.
-    leave_out: COCO ids of a folder's pictures that are not used: those seen in training.
+    leave_out: COCO ids of a folder's images that are not used: those seen in training.
     Raises ValueError or FileNotFoundError naming what there is.
     """
     from bmp_ros.evaluation.coco_folder import CocoFolder
@@ -104,7 +104,7 @@ def open_dataset(
         write_dataset(folder, name, pictures, workers=os.cpu_count() or 1)
         return CocoFolder(folder, count=pictures, name=name)
     if cache is not None:
-        raise ValueError(f"only rendered pictures are cached, {name!r} is not a split")
+        raise ValueError(f"only rendered images are cached, {name!r} is not a split")
     if name == DEMO:
         from bmp_ros.evaluation.clip_truth import DemoClip
 

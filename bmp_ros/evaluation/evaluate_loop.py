@@ -27,7 +27,7 @@ from bmp_ros.loop.trace import detector_masks
 from bmp_ros.machine import machine
 
 Watch = Callable[[int, LabelledImage, People, Mapping[str, float]], object]
-"""Is told of each picture and combination of settings: the combination's number, the picture, its
+"""Is told of each image and combination of settings: the combination's number, the image, its
 people, milliseconds by stage."""
 
 
@@ -97,14 +97,14 @@ def evaluate(
     watch: Watch | None = None,
     details: list[ScoreDetails] | None = None,
 ) -> Evaluation:
-    """Score ``loop`` on ``dataset``, every combination of the given settings on every picture.
+    """Score ``loop`` on ``dataset``, every combination of the given settings on every image.
 
     iterations, box_nms_iou: values to try, by default the loop's own. detection_threshold: of the
     detector in all runs; a low one (0.05) gives COCO's precision-recall curve its tail. False
     positives are counted above the loop's own threshold, or this one where it is higher.
     progress: draw a bar on stderr. watch: see `Watch`. details: gets one entry per combination.
 
-    Pictures are made, processed and forgotten one by one. Times leave out the first picture, when
+    Images are made, processed and forgotten one by one. Times leave out the first image, when
     there are more: it warms the networks up. The loop's settings are restored in the end.
     Raises SettingsError for a value out of range, ModuleNotFoundError without pycocotools.
     """

@@ -180,7 +180,7 @@ def _mistakes(evaluation: Any, score_threshold: float) -> dict[Any, tuple[int, i
             continue
         counts = np.asarray(image["dtScores"]) > score_threshold
         alone = (image["dtMatches"][at] == 0) & ~image["dtIgnore"][at].astype(bool)
-        # A person counts as found by a box above the threshold only, as in the pictures.
+        # A person counts as found by a box above the threshold only, as in the images.
         matched = image["gtMatches"][at]
         kept = {int(name) for name, keep in zip(image["dtIds"], counts, strict=True) if keep}
         missed = sum(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO pictures that a network was trained on: its file names them, no score counts them."""
+"""COCO images that a network was trained on: its file names them, no score counts them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 COCO_IDS_KEY = "bmp_ros_coco_ids"
-"""In the metadata of an ONNX file: a JSON list of the COCO ids of its training pictures."""
+"""In the metadata of an ONNX file: a JSON list of the COCO ids of its training images."""
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val)2014_)?(\d{12})\.jpe?g", re.IGNORECASE)
 
 
 def coco_id_of(entry: Mapping[str, Any]) -> int | None:
     """The COCO id of an entry under ``images``: its ``coco_id``, or the number that is its file's
-    name, as COCO names files; None for other pictures."""
+    name, as COCO names files; None for other images."""
     if entry.get("coco_id") is not None:
         return int(entry["coco_id"])
     match = _COCO_NAME.fullmatch(Path(str(entry.get("file_name", ""))).name)

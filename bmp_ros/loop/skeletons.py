@@ -72,7 +72,7 @@ class Skeleton:
 
     @property
     def flip_indices(self) -> np.ndarray:
-        """(K,) int64: ``keypoints[flip_indices]`` are the joints of the mirrored picture."""
+        """(K,) int64: ``keypoints[flip_indices]`` are the joints of the mirrored image."""
         indices = np.arange(len(self.names))
         for left, right in self.flip_pairs:
             indices[left], indices[right] = right, left

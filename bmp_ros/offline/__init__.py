@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop over files: images, folders, videos; drawn pictures, COCO results and GIFs come out."""
+"""The loop over files: images, folders, videos; drawn images, COCO results and GIFs come out."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captioned pictures as an animated GIF of limited size, through Pillow."""
+"""Captioned images as an animated GIF of limited size, through Pillow."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SECONDS, _LAST_SECONDS = 1.5, 4.0
 
 
 def write_gif(path: Path, stages: Sequence[Stage], max_bytes: int = MAX_BYTES) -> None:
-    """Write one frame per stage, caption below the picture, smaller until ``max_bytes`` hold it.
+    """Write one frame per stage, caption below the image, smaller until ``max_bytes`` hold it.
 
-    Raises ModuleNotFoundError without Pillow, ValueError when not even tiny pictures fit.
+    Raises ModuleNotFoundError without Pillow, ValueError when not even tiny images fit.
     """
     import_pillow()
     width = min(max(stages[0][1].shape[1], _LEAST_WIDTH), _MOST_WIDTH)
@@ -30,9 +30,7 @@ def write_gif(path: Path, stages: Sequence[Stage], max_bytes: int = MAX_BYTES) -
             path.write_bytes(encoded)
             return
         if width <= _SMALLEST:
-            raise ValueError(
-                f"{len(stages)} pictures do not fit into {max_bytes} bytes; allow more"
-            )
+            raise ValueError(f"{len(stages)} images do not fit into {max_bytes} bytes; allow more")
         shrink = min(0.9, 0.95 * (max_bytes / len(encoded)) ** 0.5)
         width = max(_SMALLEST, int(width * shrink))
 

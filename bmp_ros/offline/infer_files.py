@@ -54,7 +54,7 @@ video (empty for images), and what it is called."""
 class Wanted:
     """What to write.
 
-    draw: pictures with boxes, masks and keypoints, each unless False. json: results. gif: stages.
+    draw: images with boxes, masks and keypoints, each unless False. json: results. gif: stages.
     mot: tracks as MOTChallenge's text, one file per video and one of all images.
     """
 

@@ -202,7 +202,7 @@ class VideoFile:
 
     The file has a constant rate, ``fps``: a frame is shown again until the time of the next, and
     left out when the next is due already. Odd widths and heights are rounded up by repeating the
-    last column or row, sides below 16 pixels filled up in black, above 8190 the picture is scaled
+    last column or row, sides below 16 pixels filled up in black, above 8190 the image is scaled
     down: the format, or FFmpeg's encoder, can do no other.
     Raises OSError when OpenCV cannot write MPEG-4 there.
     """

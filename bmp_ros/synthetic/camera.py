@@ -43,7 +43,7 @@ class Camera:
         return pixels, depth
 
     def clip_matrix(self) -> np.ndarray:
-        """(4, 4) world to OpenGL clip space, row 0 of the buffer at the top of the picture."""
+        """(4, 4) world to OpenGL clip space, row 0 of the buffer at the top of the image."""
         fx, fy = self.matrix[0, 0], self.matrix[1, 1]
         cx, cy = self.matrix[0, 2], self.matrix[1, 2]
         projection = np.array(

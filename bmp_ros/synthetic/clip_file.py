@@ -6,7 +6,7 @@
 
 ``python -m bmp_ros.synthetic.clip_file --output DIR`` renders the demo clip anew, which needs what
 `bmp_ros.synthetic.clip` needs. ``people.mp4`` (MPEG-4) loses a little, ``people.npz`` nothing: it
-is taken from the picture before compression.
+is taken from the image before compression.
 """
 
 from __future__ import annotations

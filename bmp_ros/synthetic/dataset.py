@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes synthetic pictures to a folder in COCO's format, in several processes, resumable.
+"""Writes synthetic images to a folder in COCO's format, in several processes, resumable.
 
 ``python -m bmp_ros.synthetic.dataset --split train --count 3000 --output DIR``
 
-``DIR/images/000000.jpg`` … hold the pictures, ``DIR/labels/000000.json`` … their answers and
-``DIR/annotations.json`` all of them as COCO annotations. Pictures that are there are left alone,
+``DIR/images/000000.jpg`` … hold the images, ``DIR/labels/000000.json`` … their answers and
+``DIR/annotations.json`` all of them as COCO annotations. Images that are there are left alone,
 so an interrupted call goes on where it was and a larger count adds to the folder.
 """
 
@@ -36,7 +36,7 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Order:
-    """One picture to write: its split, seed, size and the folder it belongs to."""
+    """One image to write: its split, seed, size and the folder it belongs to."""
 
     folder: Path
     split: str
@@ -63,7 +63,7 @@ def write_dataset(
     width: int = 640,
     height: int = 480,
 ) -> Path:
-    """Write the pictures ``start`` .. ``start + count - 1`` of ``split``; return annotations.json.
+    """Write the images ``start`` .. ``start + count - 1`` of ``split``; return annotations.json.
 
     workers: processes, each with a renderer of its own. Raises ValueError for an unknown split.
     """
@@ -76,7 +76,7 @@ def write_dataset(
     with ProcessPoolExecutor(workers, fork_server_context(), _begin_worker, (workers,)) as pool:
         waiting = [pool.submit(write_picture, order) for order in missing]
         progress = tqdm(
-            as_completed(waiting), f"rendering {split}", len(waiting), unit="picture",
+            as_completed(waiting), f"rendering {split}", len(waiting), unit="image",
             disable=not sys.stderr.isatty(),
         )  # fmt: skip
         for done in progress:
@@ -91,7 +91,7 @@ def _begin_worker(workers: int) -> None:
 
 
 def write_picture(order: Order) -> None:
-    """Render one picture; the label is written last and whole, so it says that both are there."""
+    """Render one image; the label is written last and whole, so it says that both are there."""
     from bmp_ros.synthetic.generator import render_scene
 
     sample = render_scene(order.seed, order.split, order.width, order.height)
@@ -113,7 +113,7 @@ def write_picture(order: Order) -> None:
 
 
 def annotations_of(people: PeopleTruth, image_id: int) -> list[dict[str, Any]]:
-    """COCO annotations of the people of one picture, without ``id`` (it is unique per file).
+    """COCO annotations of the people of one image, without ``id`` (it is unique per file).
 
     Boxes are xywh of the visible mask, masks uncompressed run lengths, keypoints x y v with pixel
     centres at whole numbers; a joint outside of the image is 0 0 0, as in COCO.
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m bmp_ros.synthetic.dataset", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--split", choices=sorted(SPLITS), required=True)
-    parser.add_argument("--count", type=int, required=True, help="pictures")
+    parser.add_argument("--count", type=int, required=True, help="images")
     parser.add_argument("--start", type=int, default=0, help="first seed (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--width", type=int, default=640)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seed and split in, picture with ground truth out: the same on every run and in every process."""
+"""Seed and split in, image with ground truth out: the same on every run and in every process."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LEAST_AREA = 150
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its answers.
+    """One image with its answers.
 
     image: BGR uint8 (H, W, 3). depth: float32 (H, W) metres along the optical axis.
-    stamp: seconds since the start of a clip, 0 for single pictures.
+    stamp: seconds since the start of a clip, 0 for single images.
     """
 
     image: np.ndarray
@@ -46,7 +46,7 @@ def shared_renderer() -> Renderer:
 
 
 def render_scene(seed: int, split: str, width: int = 640, height: int = 480) -> Sample:
-    """The picture number ``seed`` (>= 0) of ``split``: train, easy, crowded or heavy.
+    """The image number ``seed`` (>= 0) of ``split``: train, easy, crowded or heavy.
 
     Scenes that do not keep the split's promises are drawn again with the next attempt's numbers.
     Raises ValueError for an unknown split, RuntimeError naming what to install without OpenGL.
@@ -65,14 +65,14 @@ def render_scene(seed: int, split: str, width: int = 640, height: int = 480) -> 
             return Sample(image, truth, raster.depth, scene.camera, split, seed)
     raise RuntimeError(
         f"no scene of split {split!r} for seed {seed} at {width}x{height} in {MAX_ATTEMPTS} "
-        "attempts; use another seed or a larger picture"
+        "attempts; use another seed or a larger image"
     )
 
 
 def generate(
     split: str, count: int, start: int = 0, width: int = 640, height: int = 480
 ) -> Iterator[Sample]:
-    """The pictures ``start`` .. ``start + count - 1`` of ``split``, one after the other."""
+    """The images ``start`` .. ``start + count - 1`` of ``split``, one after the other."""
     find_split(split)
     for seed in range(start, start + count):
         yield render_scene(seed, split, width, height)

@@ -29,7 +29,7 @@ class Optics:
     """Standard deviation of the sensor's noise, 8-bit levels, in the mid-tones."""
     jpeg_quality: int
     small: float
-    """Sensor resolution relative to the picture: below 1 it was enlarged."""
+    """Sensor resolution relative to the image: below 1 it was enlarged."""
     occlusion_shade: float
 
 

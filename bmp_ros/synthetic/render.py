@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a scene headless with OpenGL (EGL): lit picture, instances, depth. GPU or llvmpipe."""
+"""Draw a scene headless with OpenGL (EGL): lit image, instances, depth. GPU or llvmpipe."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class Renderer:
         program["haze"].value = light.haze
 
     def _target(self, width: int, height: int) -> tuple[Any, Any]:
-        """Framebuffers of one picture size, with a common depth: instances + distance, colours."""
+        """Framebuffers of one image size, with a common depth: instances + distance, colours."""
         size = (width, height)
         if size not in self._targets:
             context = self._gl

@@ -46,7 +46,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is needed to draw one picture."""
+    """Everything that is needed to draw one image."""
 
     bodies: tuple[PosedPerson, ...]
     things: Drawable

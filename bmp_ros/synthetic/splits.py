@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each split promises about its pictures, and the check that a picture keeps it."""
+"""What each split promises about its images, and the check that an image keeps it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bmp_ros.synthetic.scene import Layout
 
 @dataclass(frozen=True)
 class Split:
-    """A kind of pictures. assets: "train" or "test" bodies, clothes, textures, posture templates.
+    """A kind of images. assets: "train" or "test" bodies, clothes, textures, posture templates.
 
     people: least and most people in the ground truth. max_iou: every two boxes overlap less.
     min_iou: at least one pair overlaps as much. min_height: pixels at 480 rows, of every box.
@@ -30,7 +30,7 @@ class Split:
     min_height: float = 0.0
 
     def accepts(self, truth: PeopleTruth, rows: int) -> bool:
-        """Whether the picture's ground truth keeps the promises of the split."""
+        """Whether the image's ground truth keeps the promises of the split."""
         low, high = self.people
         if not low <= len(truth) <= high:
             return False

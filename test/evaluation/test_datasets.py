@@ -155,7 +155,7 @@ def test_names_that_mean_nothing_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"{name} brings its annotations"):
             open_dataset(name, annotations=tmp_path / "a.json")
     save(tmp_path, write_folder(tmp_path, TRUTH))
-    with pytest.raises(ValueError, match="only rendered pictures are cached"):
+    with pytest.raises(ValueError, match="only rendered images are cached"):
         open_dataset(str(tmp_path), cache=tmp_path)
 
 

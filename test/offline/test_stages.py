@@ -129,6 +129,6 @@ def test_gif_becomes_smaller_until_it_fits(tmp_path: Path) -> None:
     write_gif(tmp_path / "a.gif", pictures, max_bytes=40_000)
     assert 12_000 < (tmp_path / "a.gif").stat().st_size <= 40_000
     assert len(frames_of(tmp_path / "a.gif")) == 2
-    with pytest.raises(ValueError, match="2 pictures do not fit into 100 bytes"):
+    with pytest.raises(ValueError, match="2 images do not fit into 100 bytes"):
         write_gif(tmp_path / "b.gif", pictures, max_bytes=100)
     assert not (tmp_path / "b.gif").exists()

@@ -74,8 +74,8 @@ def weights_hash(state_dict: Mapping[str, Tensor], facts: Any) -> str:
     return total.hexdigest()[:16]
 
 
-def sample_picture(height: int = 480, width: int = 640) -> np.ndarray:
-    """Return a BGR picture (H, W, 3) uint8 of edges, gradients and noise, always the same."""
+def sample_image(height: int = 480, width: int = 640) -> np.ndarray:
+    """Return a BGR image (H, W, 3) uint8 of edges, gradients and noise, always the same."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     gradient = np.stack([90 + 80 * x / width, 60 + 120 * y / height, 200 - 90 * x / width], -1)
