@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "bmp_ros"
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 def data_files() -> list[tuple[str, list[str]]]:

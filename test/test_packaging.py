@@ -148,9 +148,8 @@ def test_a_release_that_is_complete_passes_and_one_with_two_versions_does_not(
     for name in ("package.xml", "setup.py", "CHANGELOG.rst", "LICENSE", "bmp_ros/__init__.py",
                  "bmp_msgs/package.xml", "bmp_msgs/CHANGELOG.rst"):  # fmt: skip
         text = (CHECKOUT / name).read_text(encoding="utf-8").replace("example.org", "robots.test")
-        text = re.sub(
-            r"^Forthcoming\n-+", "0.9.0 (2026-12-01)\n------------------", text, flags=re.M
-        )
+        newest = rf"^(Forthcoming|{re.escape(bmp_ros.__version__)} \(.*\))\n-+"
+        text = re.sub(newest, "0.9.0 (2026-12-01)\n------------------", text, flags=re.M)
         text = text.replace(f'"{bmp_ros.__version__}"', '"0.9.0"')
         text = text.replace(f">{bmp_ros.__version__}<", ">0.9.0<")
         (tmp_path / name).parent.mkdir(exist_ok=True)
