@@ -26,8 +26,9 @@ from geometry_msgs.msg import Point, PoseStamped, Twist, TwistStamped  # noqa: E
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from ros_domains import claimed_domain  # noqa: E402
 
-from bmp_ros.demo.processes import ChildProcess, private_domain  # noqa: E402
+from bmp_ros.demo.processes import ChildProcess  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMIT_S = 60.0
@@ -56,12 +57,13 @@ class Peer:
 
 
 @pytest.fixture
-def context() -> Iterator[Context]:
-    with private_domain() as domain:
+def context(request: pytest.FixtureRequest) -> Iterator[Context]:
+    with claimed_domain() as domain:
         context = Context()
         rclpy.init(context=context, domain_id=domain)
         yield context
         context.try_shutdown()
+        request.node.funcargs.clear()  # they refer to nodes, and have been torn down
 
 
 def example(name: str, folder: Path, *arguments: str) -> ChildProcess:

@@ -46,20 +46,13 @@ def pytest_pycollect_makemodule(
 
 
 @pytest.fixture
-def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Id of a DDS domain that nobody else on this machine uses, also set in the environment.
+def ros_domain(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Id of a DDS domain of this test alone, also set in the environment; see `claimed_domain`."""
+    from ros_domains import claimed_domain
 
-    rclpy contexts and processes that a test starts are in that domain and see only this machine.
-    """
-    import domain_coordinator
-
-    from bmp_ros.ros.compatibility import local_discovery
-
-    with domain_coordinator.domain_id() as domain:
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        for name, value in local_discovery().items():
-            monkeypatch.setenv(name, value)
-        yield int(domain)
+    with claimed_domain() as domain:
+        yield domain
+        request.node.funcargs.clear()  # they refer to nodes, and have been torn down
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ test publishes, subscribes and calls. Waiting is always for a condition, with a 
 
 from __future__ import annotations
 
-import gc
 import re
 import threading
 import time
@@ -55,7 +54,7 @@ class Lab:
         self._running: list[tuple[Node, SingleThreadedExecutor, threading.Thread]] = []
         self.networks = ScriptedNetworks()
         self.node: BmpNode | None = None
-        self.peer = self._spin(lambda context: Node("peer", context=context))
+        self.peer: Any = self._spin(lambda context: Node("peer", context=context))
 
     def start(
         self,
@@ -210,25 +209,30 @@ class Lab:
         return self._spin(lambda context: Node("another_peer", context=context))
 
     def close(self) -> None:
+        """End all nodes. What has not ended then still runs or is referred to: `ros_domains`."""
         self.networks.gate.set()
-        if self.node is not None:
-            assert self.node.close(LIMIT_S), "the worker did not end"
-        for node, executor, thread in reversed(self._running):
+        has_ended = True
+        while self._running:
+            node, executor, thread = self._running.pop()
             executor.shutdown()
             thread.join(LIMIT_S)
-            # Else its DDS participant lives on and meets the next test that gets this domain. The
-            # lifecycle services go when nothing refers to the state machine any more.
+            # As in the node's process: a configuration that is under way would start a worker.
+            if node is self.node:
+                has_ended = node.close(LIMIT_S)
             node.destroy_node()
             node.context.try_shutdown()
-        self._running.clear()
-        self.node = None
-        del node, executor, thread
-        gc.collect()
+        # The lifecycle services go when nothing refers to the state machine any more.
+        self.node = self.peer = None
+        assert has_ended, "the worker did not end"
 
     def _spin(self, make: Callable[[Context], Any]) -> Any:
         context = Context()
         rclpy.init(context=context, domain_id=self._domain)
-        node = make(context)
+        try:
+            node = make(context)
+        except BaseException:
+            context.try_shutdown()
+            raise
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
 

@@ -57,10 +57,3 @@ def test_twenty_people_arrive_unchanged(ros_context: Context) -> None:
         decoded = np.zeros_like(mask)
         decoded[window] = decode_runs(np.asarray(m.counts), m.width, m.height)
         np.testing.assert_array_equal(decoded, mask)
-
-
-def test_every_test_has_a_domain_of_its_own(ros_domain: int) -> None:
-    import domain_coordinator
-
-    with domain_coordinator.domain_id() as other:
-        assert other != ros_domain
