@@ -7,7 +7,6 @@ import sys
 from collections.abc import (
     Callable,
     Collection,
-    Generator,
     Iterable,
     Iterator,
     Mapping,
@@ -15,7 +14,7 @@ from collections.abc import (
 )
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,20 @@ from bmp_ros.drawing import draw_people
 from bmp_ros.image_files import (
     UnreadableImageError,
     UnwritableImageError,
-    read_image,
     shown_name,
     write_image,
 )
 from bmp_ros.loop import BMPLoop, People
-from bmp_ros.loop.protocols import Detections
 from bmp_ros.loop.trace import Trace
-from bmp_ros.offline.ahead import ahead
 from bmp_ros.offline.box_file import BoxFile, BoxFileError
+from bmp_ros.offline.checks import (
+    identities,
+    is_input,
+    refuse_foreign_boxes,
+    refuse_images,
+    refuse_to_overwrite,
+)
+from bmp_ros.offline.finding import Finder, Found, Item, NetworksFailedError
 from bmp_ros.offline.gif import import_pillow, write_gif
 from bmp_ros.offline.mot_file import MotFile
 from bmp_ros.offline.results_file import ResultsFile
@@ -44,7 +48,6 @@ from bmp_ros.tracking import Keyframes, PersonTracker
 
 RESULTS_NAME = "results.json"
 IMAGES_MOT_NAME = "images.txt"
-_NOTHING = np.zeros((0, 0, 3), np.uint8)
 Watch = Callable[[np.ndarray, People, float, Mapping[str, float], str, str], object]
 """Is told of each image: the image, its people, seconds, milliseconds by stage, the name of the
 video (empty for images), and what it is called."""
@@ -71,10 +74,6 @@ class Wanted:
         names = [source.drawn_name] * self.draw + [f"{source.stem}.gif"] * self.gif
         video = isinstance(source, VideoSource)
         return names + [f"{source.stem}.txt"] * (self.mot and video)
-
-
-class NetworksFailedError(RuntimeError):
-    """The networks fail on an image, such as one that is too large for their memory."""
 
 
 @dataclass
@@ -125,14 +124,15 @@ def infer(
     and nothing says how fast they follow each other, and when no box belongs to any source.
     """
     if boxes is not None:
-        _refuse_foreign_boxes(boxes, sources)
+        refuse_foreign_boxes(boxes, sources)
     if tracker is not None and rate is None:
-        _refuse_images(sources)
+        refuse_images(sources)
     if wanted.gif:
         import_pillow()
     output.mkdir(parents=True, exist_ok=True)
-    inputs = _identities(sources)
-    names = _refuse_to_overwrite(sources, inputs, output, wanted)
+    inputs = identities(sources)
+    names = _names_of_outputs(sources, wanted)
+    refuse_to_overwrite(names, inputs, output)
     with ExitStack() as stack:
         results = None
         if wanted.json:
@@ -142,43 +142,33 @@ def infer(
         images_mot = None
         if wanted.mot and any(isinstance(source, ImageSource) for source in sources):
             images_mot = stack.enter_context(MotFile(output / IMAGES_MOT_NAME))
-        work = _Work(
-            loop, output, wanted, results, count, advance, inputs, names, tracker, rate,
-            images_mot, keyframes=keyframes, boxes=boxes, boxes_missing=boxes_missing,
-            watch=watch, at_once=at_once if keyframes is None else 0,
+        finder = Finder(
+            loop, wanted.gif, tracker, rate, keyframes, boxes, boxes_missing,
+            at_once if keyframes is None else 0,
         )  # fmt: skip
+        work = _Work(
+            finder, output, wanted, results, count, advance, inputs, names, images_mot, watch
+        )
         for images, group in groupby(sources, lambda each: isinstance(each, ImageSource)):
             (work.images if images else work.videos)(group)
-    work.tell_of_boxes()
+    work.outcome.notes += finder.notes(left_out=not work.done)
     return work.outcome
 
 
-@dataclass(frozen=True)
-class _Item:
-    """An image on its way. number: of a video's frame, or among the images. known: boxes of
-    another program; without_boxes: it says nothing of this image. problem: why it was not read."""
-
-    source: Source
-    image: np.ndarray
-    seconds: float
-    number: int
-    known: Detections | None = None
-    without_boxes: bool = False
-    problem: Exception | None = None
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What the loop found in an image."""
-
-    people: People
-    times_ms: Mapping[str, float]
-    trace: Trace | None
+def _names_of_outputs(sources: Sequence[Source], wanted: Wanted) -> list[str]:
+    """Names of everything that will be written."""
+    names = [name for source in sources for name in wanted.outputs(source)]
+    names += [RESULTS_NAME] * wanted.json
+    if wanted.mot and any(isinstance(source, ImageSource) for source in sources):
+        names.append(IMAGES_MOT_NAME)
+    return names
 
 
 @dataclass
 class _Work:
-    loop: BMPLoop
+    """Writes what the finder finds. inputs, reserved: files and names not to be overwritten."""
+
+    finder: Finder
     output: Path
     wanted: Wanted
     results: ResultsFile | None
@@ -186,68 +176,37 @@ class _Work:
     advance: Callable[[], object]
     inputs: Mapping[tuple[int, int], Path]
     reserved: Collection[str]
-    tracker: PersonTracker | None = None
-    rate: float | None = None
     images_mot: MotFile | None = None
-    keyframes: Keyframes | None = None
-    boxes: BoxFile | None = None
-    boxes_missing: str = "detector"
     watch: Watch | None = None
-    at_once: int = 1
-    without_boxes: list[str] = field(default_factory=list)
-    images_read: int = 0
     outcome: Outcome = field(default_factory=Outcome)
+
+    def left(self) -> int | None:
+        """How many images and frames are still to be processed; None: all there are."""
+        processed = self.outcome.images + self.outcome.frames
+        return None if self.count is None else self.count - processed
 
     @property
     def done(self) -> bool:
-        processed = self.outcome.images + self.outcome.frames
-        return self.count is not None and processed >= self.count
-
-    def _answers(
-        self, items: Iterator[_Item]
-    ) -> Generator[tuple[_Item, Callable[[], _Found]], None, None]:
-        """Items and what the loop finds in them, no more than are still to be processed."""
-        more = True
-        while more and not self.done:
-            # In portions, since an image that fails does not count.
-            processed = self.outcome.images + self.outcome.frames
-            left = None if self.count is None else self.count - processed
-            more = False
-            with closing(ahead(islice(items, left), self._find, self.at_once)) as answers:
-                for each in answers:
-                    more = True
-                    yield each
+        left = self.left()
+        return left is not None and left <= 0
 
     def images(self, sources: Iterable[Source]) -> None:
         """All images, in turn."""
-        with closing(self._answers(self._read_images(sources))) as answers:
+        with closing(self.finder.found(self.finder.images(sources), self.left)) as answers:
             for item, answer in answers:
                 with self._failures_told(item.source):
                     self._image(item, answer)
 
-    def _read_images(self, sources: Iterable[Source]) -> Iterator[_Item]:
-        for source in sources:
-            assert isinstance(source, ImageSource)
-            number = self.images_read  # a file that cannot be read has its time all the same
-            self.images_read += 1
-            seconds = number / (self.rate or 1.0)
-            try:
-                image = read_image(source.path)
-                yield self._item(source, image, seconds, number)
-            except Exception as error:
-                yield _Item(source, _NOTHING, seconds, number, problem=error)
-
-    def _image(self, item: _Item, answer: Callable[[], _Found]) -> None:
+    def _image(self, item: Item, answer: Callable[[], Found]) -> None:
         source, image = item.source, item.image
         assert isinstance(source, ImageSource)
-        self._note_boxes(item)
         try:
             found = answer()
         except NetworksFailedError as error:
             raise NetworksFailedError(
                 f"{shown_name(source.path)}: the networks failed: {error}"
             ) from error
-        people = self._tracked(item, found)
+        people = self.finder.tracked(item, found)
         if self.wanted.draw:
             self._write(source, self._drawn(image, people))
         if found.trace is not None:
@@ -272,19 +231,18 @@ class _Work:
         broken: str | None = None
         failed, failures = "", 0
         with ExitStack() as stack:
-            stack.enter_context(self._tracked_apart())
+            stack.enter_context(self.finder.tracked_apart())
             video = stack.enter_context(VideoFrames(source.path))
             stack.enter_context(_interruptible(source))
             writer = mot = None
             if self.wanted.mot:
                 mot = stack.enter_context(MotFile(self.output / f"{source.stem}.txt"))
             fps = video.steady_fps if self.wanted.draw else video.fps
-            answers = self._answers(self._read_frames(source, video))
+            answers = self.finder.found(self.finder.frames(source, video), self.left)
             stack.enter_context(closing(answers))
             try:
                 for item, answer in answers:
                     image = item.image
-                    self._note_boxes(item)
                     try:
                         found = answer()
                     except NetworksFailedError as error:
@@ -292,7 +250,7 @@ class _Work:
                         failures += 1
                         self.advance()
                         continue
-                    people = self._tracked(item, found)
+                    people = self.finder.tracked(item, found)
                     if mot is not None:
                         mot.add(people, item.number)
                     if self.wanted.draw:
@@ -324,10 +282,6 @@ class _Work:
         if broken is not None:
             raise UnreadableVideoError(broken)
 
-    def _read_frames(self, source: VideoSource, video: VideoFrames) -> Iterator[_Item]:
-        for image in video:
-            yield self._item(source, image, video.seconds, video.read - 1)
-
     @contextmanager
     def _failures_told(self, source: Source) -> Iterator[None]:
         """A file that cannot be read, or on which the networks fail, does not end the others."""
@@ -344,108 +298,18 @@ class _Work:
                 raise
             self.outcome.failures.append(f"{shown_name(source.path)}: {error.strerror}")
 
-    @contextmanager
-    def _tracked_apart(self) -> Iterator[None]:
-        """Know nobody at first, and in the end those whom the images before a video showed."""
-        tracker, keyframes = self.tracker, self.keyframes
-        if tracker is None:
-            yield
-            return
-        before = tracker.save()
-        tracker.reset()
-        if keyframes is not None:
-            keyframes.reset()
-        try:
-            yield
-        finally:
-            tracker.restore(before)
-            if keyframes is not None:
-                keyframes.reset()
-
     def _write(self, source: ImageSource, drawn: np.ndarray) -> None:
         """Under the image's name, or as a PNG where its format cannot hold it."""
         try:
             write_image(self.output / source.drawn_name, drawn)
         except UnwritableImageError as error:
             path = self.output / f"{source.drawn_name}.png"
-            if path.name in self.reserved or _is_input(path, self.inputs):
+            if path.name in self.reserved or is_input(path, self.inputs):
                 raise
             write_image(path, drawn)
             self.outcome.notes.append(f"{error}; written as {shown_name(path.name)}")
 
-    def _item(self, source: Source, image: np.ndarray, seconds: float, number: int) -> _Item:
-        """An image with the boxes that are known of it; without them, the detector is to look."""
-        if self.boxes is None or not isinstance(source.path, Path):
-            return _Item(source, image, seconds, number)
-        height, width = image.shape[:2]
-        frame = number if isinstance(source, VideoSource) else None
-        known = self.boxes.of(source.path, height, width, frame)
-        missing = known is None
-        if known is None and self.boxes_missing == "skip":
-            known = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
-        return _Item(source, image, seconds, number, known, missing)
-
-    def _note_boxes(self, item: _Item) -> None:
-        if item.without_boxes:
-            name, video = item.source.name, isinstance(item.source, VideoSource)
-            self.without_boxes.append(f"{name}, frame {item.number}" if video else name)
-
-    def tell_of_boxes(self) -> None:
-        """Note, once each, images without boxes and boxes without images."""
-        if self.boxes is None:
-            return
-        name, missing, left = shown_name(self.boxes.path), self.without_boxes, []
-        if not self.done:
-            left = self.boxes.not_asked_for()
-        if missing:
-            what = "nobody was looked for" if self.boxes_missing == "skip" else "the detector ran"
-            self.outcome.notes.append(
-                f"{name} has no boxes of {len(missing)} images (first {missing[0]}): {what} there"
-            )
-        if left:
-            self.outcome.notes.append(
-                f"{name} has boxes of {len(left)} images that are not among the sources (first "
-                f"{left[0]}): left out"
-            )
-        if self.boxes.other_classes:
-            self.outcome.notes.append(
-                f"{name} has {self.boxes.other_classes} entries of other classes than person: "
-                "left out"
-            )
-
-    def _find(self, item: _Item) -> _Found:
-        """The people of an image, without ids; several threads do this at a time.
-
-        Raises NetworksFailedError.
-        """
-        tracker, keyframes = self.tracker, self.keyframes
-        if item.problem is not None:
-            raise item.problem
-        try:
-            if self.wanted.gif:
-                trace = self.loop.trace(item.image, item.known)
-                return _Found(trace.people, trace.report.stage_ms, trace)
-            if tracker is None or keyframes is None or self.boxes is not None:
-                people, report = self.loop.run(item.image, item.known)
-            else:
-                people, report = keyframes.find(self.loop, tracker, item.image, item.seconds)
-        except AssertionError:  # a fault of this program, not of the image
-            raise
-        except Exception as error:  # what networks raise depends on what runs them
-            first, _, _ = str(error).strip().partition("\n")
-            raise NetworksFailedError(f"{type(error).__name__}: {first[:300]}") from error
-        return _Found(people, report.stage_ms, None)
-
-    def _tracked(self, item: _Item, found: _Found) -> People:
-        """The people with ids, where those are wanted: one image after the other."""
-        if self.tracker is None:
-            return found.people
-        people = self.tracker.update(found.people, item.seconds, image=item.image)
-        if self.keyframes is not None:
-            self.keyframes.remember(people, item.image, item.seconds)
-        return people
-
-    def _tell(self, item: _Item, people: People, found: _Found, sequence: str, label: str) -> None:
+    def _tell(self, item: Item, people: People, found: Found, sequence: str, label: str) -> None:
         if self.watch is not None:
             self.watch(item.image, people, item.seconds, found.times_ms, sequence, label)
 
@@ -462,75 +326,8 @@ class _Work:
         self.advance()
 
 
-def _refuse_images(sources: Sequence[Source]) -> None:
-    images = [source for source in sources if isinstance(source, ImageSource)]
-    if images:
-        raise ValueError(
-            f"{shown_name(images[0].path)} is an image, and images have no times: tracking needs "
-            "to know how fast they follow each other; give --rate in images per second"
-        )
-
-
-def _refuse_foreign_boxes(boxes: BoxFile, sources: Sequence[Source]) -> None:
-    files = [source.path for source in sources if isinstance(source.path, Path)]
-    if not files:
-        raise ValueError(
-            f"{shown_name(boxes.path)}: boxes belong to files, and the source is a camera or a "
-            "stream"
-        )
-    if not any(boxes.knows(path) for path in files):
-        raise ValueError(
-            f"{shown_name(boxes.path)} has no boxes of {shown_name(files[0])} or any other "
-            "source: its `file_name` or `image_id` must be names of these files (docs/offline.md)"
-        )
-
-
-def _identities(sources: Sequence[Source]) -> dict[tuple[int, int], Path]:
-    """The files that are read, by device and number: links and other spellings are the same."""
-    return {
-        _identity(source.path): source.path
-        for source in sources
-        if isinstance(source.path, Path) and source.path.is_file()
-    }
-
-
-def _refuse_to_overwrite(
-    sources: Sequence[Source],
-    inputs: Mapping[tuple[int, int], Path],
-    output: Path,
-    wanted: Wanted,
-) -> list[str]:
-    """Names of everything that will be written."""
-    names = [name for source in sources for name in wanted.outputs(source)]
-    names += [RESULTS_NAME] * wanted.json
-    if wanted.mot and any(isinstance(source, ImageSource) for source in sources):
-        names.append(IMAGES_MOT_NAME)
-    for path in (output / name for name in names):
-        if _is_input(path, inputs):
-            raise ValueError(
-                f"{shown_name(path)} is the input {shown_name(inputs[_identity(path)])} itself "
-                "and would be overwritten; choose another --output"
-            )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"two inputs would both be written to {shown_name(output / twice[0])}; process them "
-            "one by one"
-        )
-    return names
-
-
-def _is_input(path: Path, inputs: Mapping[tuple[int, int], Path]) -> bool:
-    return path.exists() and _identity(path) in inputs
-
-
 def _is_about(error: OSError, path: Path) -> bool:
     return isinstance(error.filename, str | Path) and Path(error.filename) == path
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino
 
 
 @contextmanager
