@@ -92,7 +92,6 @@ class ViewNode(Node):
         self._images: ImageSubscription | None = None
         self._calibration: CalibrationInput | None = None
         self._camera_frames: dict[int, str] = {}
-        self._stamps: dict[int, Any] = {}
         self._transforms: Transforms | None = None
         self._said: set[str] = set()
         topics, qos = watched.topics, QoSProfile(depth=20)

@@ -17,17 +17,6 @@ SIZES = (1, 2, 4, 8, 16, 32)
 """Numbers of people that padded portions have."""
 
 
-def padded_size(people: int) -> int:
-    """Return the smallest of `SIZES` that holds so many people.
-
-    Raises ValueError for more than the largest one; `split` makes portions first.
-    """
-    for size in SIZES:
-        if people <= size:
-            return size
-    raise ValueError(f"{people} people are more than a portion holds, {SIZES[-1]}")
-
-
 def split(people: int, most: int | None = None, *, padded: bool) -> list[tuple[slice, int]]:
     """Return the portions of so many people: their rows, and the size to pad them to.
 

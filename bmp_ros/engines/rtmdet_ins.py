@@ -271,7 +271,7 @@ def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
     """
     from torch import Tensor, nn
 
-    from bmp_ros.engines.torch_graph import calibrate_norms, size_by_name
+    from bmp_ros.engines.torch_graph import calibrate_norms, size_by_name, spread_convolutions
     from bmp_ros.networks.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetInsSize
 
     size = size_by_name(settings.weights, r"rtmdet-ins-(tiny|s|m|l|x)\b")
@@ -279,9 +279,7 @@ def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
     network = RTMDetIns(RTMDetInsSize.scaled(*PUBLISHED_SIZES[size]), classes).requires_grad_(
         False
     )
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=1.68 / module.weight[0].numel() ** 0.5)
+    spread_convolutions(network)
 
     def adjust(layer: nn.Module, _: Any, output: Tensor, mean: float, spread: float) -> None:
         factor = spread / output.std()

@@ -407,6 +407,17 @@ def state_dict_of(weights: Path | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return weights if isinstance(weights, Mapping) else load_state_dict(weights)
 
 
+def spread_convolutions(network: nn.Module) -> None:
+    """Draw the kernels of an untrained network so that values keep their spread through SiLU.
+
+    Normal, standard deviation g / sqrt(fan in), as in He et al., "Delving deep into rectifiers"
+    (2015), where g is sqrt(2) for ReLU; for SiLU it is E[SiLU(x)²]^(-1/2) = 1.68, x normal.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=1.68 / module.weight[0].numel() ** 0.5)
+
+
 def calibrate_norms(network: nn.Module, low: float, high: float, side: int = 224) -> None:
     """Let the batch norms of an untrained network scale what they see to a mean square of 20².
 

@@ -202,15 +202,13 @@ def _random_weights(settings: YOLOv5Options) -> Mapping[str, Any]:
     import torch
     from torch import Tensor, nn
 
-    from bmp_ros.engines.torch_graph import calibrate_norms, size_by_name
+    from bmp_ros.engines.torch_graph import calibrate_norms, size_by_name, spread_convolutions
     from bmp_ros.networks.yolov5 import PUBLISHED_SIZES, YOLOv5, YOLOv5Size
 
     size = size_by_name(settings.weights, r"yolov5(n|s|m|l|x)\b")
     classes = len(CROWDHUMAN) if "crowdhuman" in settings.weights else 80
     network = YOLOv5(YOLOv5Size.scaled(*PUBLISHED_SIZES[size]), classes).requires_grad_(False)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=1.68 / module.weight[0].numel() ** 0.5)
+    spread_convolutions(network)
     one = [(0.0, 0.5)] * 4 + [(-4.6, 1.5), (3.0, 0.5)] + [(-3.0, 0.5)] * (classes - 1)
     mean, spread = torch.tensor(one * 3).unbind(1)
 

@@ -42,14 +42,6 @@ class ReceivedImage:
     step: int
     data: memoryview
 
-    def to_message(self) -> Image:
-        """The same as a message of its own; one copy."""
-        message = Image(header=self.header, encoding=self.encoding)
-        message.height, message.width = self.height, self.width
-        message.is_bigendian, message.step = self.is_bigendian, self.step
-        message.data = array_of_bytes(np.frombuffer(self.data, np.uint8))
-        return message
-
 
 def read_image(serialised: bytes) -> ReceivedImage | Image:
     """Read a serialised ``sensor_msgs/Image``; its pixels stay where they are.

@@ -15,7 +15,7 @@ import numpy as np
 from bmp_ros.synthetic.bodies import BodyTemplates, body_templates
 
 FAR = 9.0
-CROTCH, WAIST, SHOULDERS, NECK_BASE = 0.06, 0.27, 0.66, 0.745
+CROTCH, WAIST, NECK_BASE = 0.06, 0.27, 0.745
 """Heights on the canonical adult, metres above the origin of the body frame."""
 
 

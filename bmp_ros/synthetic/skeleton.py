@@ -83,9 +83,6 @@ class Skeleton:
         self.leg_length = self._length("upperleg01.L", "lowerleg01.L") + self._length(
             "lowerleg01.L", "foot.L"
         )
-        self.arm_length = self._length("upperarm01.L", "lowerarm01.L") + self._length(
-            "lowerarm01.L", "wrist.L"
-        )
         soles = float(shape.vertices[templates.part("foot"), 2].min())
         self._ankle_height = float(self._rest[self._index["foot.L"], 2]) - soles
 

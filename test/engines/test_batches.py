@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmp_ros.engines.batches import SIZES, cut, joined, padded_size, rows_of, split
+from bmp_ros.engines.batches import SIZES, cut, joined, rows_of, split
 
 
 @given(st.integers(0, 90), st.none() | st.integers(1, 40), st.booleans())
@@ -31,16 +30,6 @@ def test_portions_by_example() -> None:
     assert sizes(20) == [16, 4] and sizes(30) == [32] and sizes(70) == [32, 32, 8]
     assert sizes(7, 3) == [2, 2, 2, 1], "three is no size of a recorded graph"
     assert sizes(17, 16, padded=False) == [8, 9] and sizes(20, padded=False) == [20]
-
-
-@pytest.mark.parametrize(("people", "size"), [(1, 1), (2, 2), (3, 4), (17, 32), (32, 32)])
-def test_padded_sizes(people: int, size: int) -> None:
-    assert padded_size(people) == size
-
-
-def test_too_many_for_a_portion() -> None:
-    with pytest.raises(ValueError, match="33 people are more than a portion holds, 32"):
-        padded_size(33)
 
 
 @given(st.integers(1, 40), st.integers(1, 2), st.booleans())
