@@ -9,7 +9,12 @@ ros2 launch bmp_ros demo.launch.py source:=/path/video.mp4
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    Shutdown,
+)
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -89,6 +94,8 @@ def start(context: LaunchContext) -> list[object]:
         prefix=program(given("python")),
         output="screen",
         emulate_tty=True,
+        # It plays without end: without it there is nothing to see.
+        on_exit=[Shutdown(reason="the camera has ended")],
     )
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(SHARE / "launch" / "bmp.launch.py")),

@@ -49,7 +49,9 @@ from bmp_ros.viewing.moment import Moment, PeopleInSpace, Picture
 
 _TICK_S = 0.1
 _ASK_AGAIN_S = 3.0
+_SILENT_S = 5.0
 _JPEG = "image/jpeg"
+_PEOPLE = "bmp_msgs/msg/PersonArray"
 
 
 class Screen(Protocol):
@@ -207,6 +209,27 @@ class ViewNode(Node):
             self._say(str(error))
             return None
 
+    def say_nothing_came(self) -> None:
+        """Once: why there is nothing to show, and what to do."""
+        topic = f"{self._watched.topics}poses"
+        if self.count_publishers(topic):
+            self._say(
+                f"{topic} has a publisher, and nothing comes: is the node active (ros2 lifecycle "
+                f"get {self._watched.name}), and does its camera publish? Its log says what it "
+                "waits for"
+            )
+            return
+        kinds = self.get_topic_names_and_types()
+        others = [
+            name for name, types in kinds if name.endswith("/poses") and _PEOPLE in types
+            and self.count_publishers(name)
+        ]  # fmt: skip
+        there = f"; people are published on {', '.join(others)}" if others else ""
+        self._say(
+            f"no node publishes {topic}: is bmp_node running, in this ROS_DOMAIN_ID? Another "
+            f"name: --node, one of several cameras: --camera{there}"
+        )
+
     def _say(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
@@ -265,7 +288,8 @@ def watch(watched: Watched, screen: Screen, seconds: float | None = None) -> int
     """Show a running node until Ctrl-C, or for so many seconds; returns the moments shown."""
     rclpy.init(args=[])
     node = ViewNode(watched, screen)
-    until = None if seconds is None else time.monotonic() + seconds
+    began = time.monotonic()
+    until = None if seconds is None else began + seconds
     try:
         with ProgressLine() as progress:
             while rclpy.ok() and (until is None or time.monotonic() < until):
@@ -274,6 +298,10 @@ def watch(watched: Watched, screen: Screen, seconds: float | None = None) -> int
                     progress.show(f"{node.shown} images shown")
                 else:
                     progress.show(f"waiting for {watched.topics}poses")
+                    if time.monotonic() - began > _SILENT_S:
+                        node.say_nothing_came()
+        if not node.shown:
+            node.say_nothing_came()
     except KeyboardInterrupt:
         pass
     finally:

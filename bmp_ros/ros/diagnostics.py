@@ -195,7 +195,8 @@ def camera_status(
     elif budget_ms and p95 > budget_ms:
         level, text = (
             DiagnosticStatus.WARN,
-            f"results are {p95:.0f} ms old (95th percentile), the budget is {budget_ms:.0f} ms",
+            f"results are {p95:.0f} ms old (95th percentile), the budget is {budget_ms:.0f} ms "
+            f"(latency_budget_ms){_why_old(p95, snapshot.stages_ms.get('total'))}",
         )
     elif unknown and np.isnan(snapshot.ages_s).all():
         level, text = (
@@ -256,6 +257,22 @@ def status(
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(
         level=level, name=name, message=text, hardware_id=hardware, values=pairs
+    )
+
+
+def _why_old(p95_ms: float, total_ms: Sequence[float] | np.ndarray | None) -> str:
+    """What makes results old, and what helps. total_ms: of the networks, frame by frame."""
+    if total_ms is None or not len(total_ms):
+        return ""
+    slow_ms = float(np.percentile(total_ms, 95))
+    if 2 * slow_ms > p95_ms:  # an image waits for the one before it, and is computed
+        return (
+            f": the networks take {slow_ms:.0f} ms; a smaller preset, a GPU or "
+            "detection_interval takes less"
+        )
+    return (
+        f": the networks take {slow_ms:.0f} ms, so images are old when they come; look at the "
+        "camera's driver, at the transport and at its clock"
     )
 
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 
 import rclpy
 from control import Command, Limits, accelerate, drive, goal, on_the_ground
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -28,6 +30,7 @@ from bmp_msgs.msg import PersonArray3D
 
 RATE_HZ, GOAL_S = 20.0, 0.5
 STILL = Command()
+NAMES = {float: "a number", str: "a text", bool: "true or false"}
 
 
 class FollowPerson(Node):
@@ -38,7 +41,13 @@ class FollowPerson(Node):
         limits = Limits()
 
         def parameter(name: str, default: float | str | bool) -> float | str | bool:
-            return self.declare_parameter(name, default).value
+            any_type = ParameterDescriptor(dynamic_typing=True)  # 2 is as good as 2.0
+            value = self.declare_parameter(name, default, any_type).value
+            if isinstance(default, float) and type(value) is int:
+                return float(value)
+            if type(value) is not type(default):
+                raise ValueError(f"{name} is {value!r}, allowed: {NAMES[type(default)]}")
+            return value
 
         self.output = parameter("output", "cmd_vel")
         self.axes = parameter("axes", "optical")
@@ -72,6 +81,10 @@ class FollowPerson(Node):
             raise ValueError(f"output is {self.output!r}, allowed: cmd_vel, nav2")
         if self.axes not in ("optical", "base"):
             raise ValueError(f"axes is {self.axes!r}, allowed: optical, base")
+        for name, limit in [*vars(self.limits).items(), ("patience", self.patience),
+                            ("max_age", self.max_age)]:  # fmt: skip
+            if not 0 < limit < math.inf:
+                raise ValueError(f"{name} is {limit}, allowed: a number above 0")
         if self.output == "nav2" and self.axes != "base":
             raise ValueError(
                 "output nav2 needs axes base: set target_frame of bmp_node to the robot's base "
@@ -147,7 +160,10 @@ class FollowPerson(Node):
 def main() -> None:
     # rclpy's own handler would take the publishers away before the last command.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = FollowPerson()
+    try:
+        node = FollowPerson()
+    except ValueError as error:
+        sys.exit(f"follow_person: {error}")
     ended: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: ended.append(got))

@@ -88,7 +88,8 @@ def test_what_cannot_be_shown_is_said_and_the_rest_goes_on(
 ) -> None:
     """No node: people of somebody else, one of them damaged, and an image of no known encoding."""
     wall = Wall()
-    viewer(lab, wall, image_topic="/camera/image_raw")
+    node = viewer(lab, wall, image_topic="/camera/image_raw")
+    node.say_nothing_came()
     publisher = lab.peer.create_publisher(PersonArray, "/bmp/poses", 5)
     camera = lab.camera()
     wait_for(lambda: publisher.get_subscription_count() == 1, "the viewer")
@@ -99,7 +100,11 @@ def test_what_cannot_be_shown_is_said_and_the_rest_goes_on(
     strange = image(encoding="yuv422_unknown")
     good = PersonArray(height=48, width=64)
 
-    log = ""
+    wait_for(lambda: node.count_publishers("/bmp/poses") == 1, "the publisher")
+    node.say_nothing_came()
+    log = capfd.readouterr().err
+    assert "no node publishes /bmp/poses" in log and "ROS_DOMAIN_ID" in log
+    assert "nothing comes: is the node active" in log
 
     def shown() -> bool:
         nonlocal log

@@ -198,3 +198,15 @@ def test_demo_starts_camera_and_node(lab: Lab, tmp_path: Path) -> None:
         ]  # fmt: skip
         assert parameters_of(lab, "/camera/camera", "source", "rate") == ["clip", 20.0]
         assert "cannot configure" in require_clean_end(running)
+
+
+def test_demo_without_a_source_ends(lab: Lab) -> None:
+    with launched("demo.launch.py", ["source:=/nowhere.mp4", "rviz:=false"]) as running:
+        output, _ = running.communicate(timeout=LIMIT_S)
+        assert "'/nowhere.mp4' is no file or folder" in output
+
+
+def test_rate_that_is_no_number() -> None:
+    with launched("demo.launch.py", ["rate:=fast"]) as running:
+        output, _ = running.communicate(timeout=LIMIT_S)
+        assert running.returncode == 1 and "rate:=fast: images per second are a number" in output

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from node_harness import Lab, image, stamp_of, wait_for
+
+from bmp_ros.ros.diagnostics import Snapshot, camera_status
 
 
 def values(status: object) -> dict[str, str]:
@@ -52,6 +56,22 @@ def test_stream_gives_increasing_stamps_and_no_duplicates(lab: Lab) -> None:
     assert set(stamps) <= set(camera.sent)
     wait_for(lambda: statistics.processed == len(poses), "the counts")
     assert statistics.received == statistics.processed + statistics.replaced
+
+
+@pytest.mark.parametrize(
+    ("total_ms", "words"), [(1500.0, "a smaller preset, a GPU"), (100.0, "old when they come")]
+)
+def test_what_makes_results_old_is_told(total_ms: float, words: str) -> None:
+    snapshot = Snapshot(
+        counts={}, error="", refusal="", damage="", ages_s=np.full(5, 2.0),
+        stages_ms={"total": np.full(5, total_ms)},
+    )  # fmt: skip
+    status = camera_status(
+        "bmp_node: camera", "cpu", snapshot, silent_s=0.1, timeout_s=5.0, budget_ms=500.0,
+        source="/camera/image_raw",
+    )  # fmt: skip
+    assert "2000 ms old" in status.message and f"take {total_ms:.0f} ms" in status.message
+    assert "latency_budget_ms" in status.message and words in status.message
 
 
 def test_latency_budget_in_the_diagnostics(lab: Lab) -> None:
