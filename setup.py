@@ -73,8 +73,8 @@ setup(
     entry_points={
         "console_scripts": [
             "bmp = bmp_ros.cli.main:main",
-            "bmp_node = bmp_ros.programs:bmp_node",
-            "bmp_camera = bmp_ros.programs:bmp_camera",
+            "bmp_node = bmp_ros.ros.programs:bmp_node",
+            "bmp_camera = bmp_ros.ros.programs:bmp_camera",
         ],
     },
 )

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib import import_module
 
 
 def bmp_node() -> int:
-    _end_silently()
-    from bmp_ros.ros.bmp_node import main
-
-    return main()
+    return _main_of("bmp_ros.ros.bmp_node")
 
 
 def bmp_camera() -> int:
-    _end_silently()
-    from bmp_ros.demo.camera_node import main
-
-    return main()
+    return _main_of("bmp_ros.demo.camera_node")
 
 
-def _end_silently() -> None:
-    """Until the node has a handler of its own: nothing is there yet that would have to end."""
+def _main_of(module: str) -> int:
+    # Until the node has a handler of its own: nothing is there yet that would have to end.
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    code: int = import_module(module).main()
+    return code

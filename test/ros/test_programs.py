@@ -11,7 +11,7 @@ import pytest
 # SIGINT as soon as the named module is looked for: while the program is being imported.
 INTERRUPTED = """
 import os, signal, sys
-from bmp_ros import programs
+from bmp_ros.ros import programs
 
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
