@@ -49,4 +49,4 @@ def test_all_workers_are_forked_from_it() -> None:
         if re.search(makers, text):
             found.append(file.name)
             assert "fork_server" in text, file
-    assert found == ["pools.py", "fork_server.py", "dataset.py", "trainer.py"]
+    assert found == ["pools.py", "fork_server.py", "dataset.py", "samples.py"]

@@ -70,6 +70,24 @@ def documented() -> dict[str, set[str]]:
     return {room: set(re.findall(r"`(\w+)`", cell)) for room, cell in rows}
 
 
+def drawn() -> dict[str, set[str]]:
+    """The arrows of the picture."""
+    text = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    arrows: dict[str, set[str]] = {}
+    for line in text[text.index("flowchart TB") :].split("```")[0].splitlines()[1:]:
+        stations = [station.split(" & ") for station in line.strip().split(" --> ")]
+        for froms, tos in zip(stations, stations[1:], strict=False):
+            for room in froms:
+                arrows.setdefault(room, set()).update(tos)
+    return arrows
+
+
+def below(room: str, arrows: dict[str, set[str]]) -> set[str]:
+    """All rooms to which arrows lead from ``room``."""
+    direct = arrows.get(room, set())
+    return direct.union(*(below(each, arrows) for each in direct))
+
+
 def circle(arrows: dict[str, set[str]]) -> list[str]:
     """One circle of the graph, or nothing."""
     done: set[str] = set()
@@ -97,6 +115,13 @@ def test_imports_are_the_documented_ones(room: str) -> None:
     found = rooms_of(of_room(room)) - {room}
     expected = documented()[room]
     assert found == expected
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_picture_shows_them(room: str) -> None:
+    """Every arrow is an import, and every import can be followed along arrows."""
+    imported = documented()[room]
+    assert drawn().get(room, set()) <= imported <= below(room, drawn())
 
 
 def test_no_two_rooms_import_each_other() -> None:

@@ -142,7 +142,6 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.engines import build_loop
     from bmp_ros.engines.at_once import share_cores
     from bmp_ros.engines.auto_preset import resolve_preset
-    from bmp_ros.engines.pipeline import by_names, detector_size
     from bmp_ros.engines.presets import load_preset
     from bmp_ros.engines.registry import ROLES
     from bmp_ros.fields import settings_from_mapping
@@ -163,41 +162,12 @@ def run(args: argparse.Namespace) -> int:
         gif=args.gif,
         mot=args.format == "mot",
     )
-    if not (wanted.draw or wanted.json or wanted.gif or wanted.mot or args.report):
-        raise ValueError(
-            "--no-draw without --json, --gif, --format or --report would write nothing"
-        )
-    check_report(args.report)
-    for option in ("rate", "format", "detection_interval"):
-        if getattr(args, option) is not None and not args.track:
-            raise ValueError(f"--{option.replace('_', '-')} is for --track, which is missing")
-    if args.detection_interval is not None and (args.gif or args.boxes):
-        raise ValueError(
-            "--detection-interval goes neither with --gif, which shows the detector's work on one "
-            "frame, nor with --boxes, which take the detector's place"
-        )
-    if args.rate is not None and not 0 < args.rate <= 1000:
-        raise ValueError(f"--rate is {args.rate:g}, must be above 0 and at most 1000 hertz")
-    if args.count is not None and args.count < 1:
-        raise ValueError(f"--count is {args.count}, must be at least 1")
-    if args.at_once is not None and not 1 <= args.at_once <= MOST_AT_ONCE:
-        raise ValueError(f"--at-once is {args.at_once}, must be 1 to {MOST_AT_ONCE} images")
-    if args.detection_interval is not None and args.at_once is not None:
-        raise ValueError(
-            "--at-once does not go with --detection-interval, where each image needs what was "
-            "found in the one before"
-        )
+    _refuse_wrong(args, wanted)
     keyframes = None
     if args.detection_interval is not None:
         chosen = {"detection_interval": args.detection_interval}
         keyframes = Keyframes(settings_from_mapping(KeyframeSettings, chosen, "--track"))
-    preset: Any = args.preset or "tiny"
-    changes: dict[str, Any] = {}
-    if args.detector or args.pose:
-        preset, changes = by_names(args.detector, args.pose, args.preset)
-    if args.size is not None:
-        size = {"input_size": detector_size(args.size)}
-        changes["detector"] = {**changes.get("detector", {}), **size}
+    preset, changes = _preset_of(args)
     options = {"preset": preset, "precision": args.precision, **changes}
     names = {"detector": args.detector, "pose": args.pose}
     used = {part: value for part, value in names.items() if value}
@@ -244,6 +214,48 @@ def run(args: argparse.Namespace) -> int:
         f"{shown_name(args.output)}"
     )
     return 1 if outcome.failures else 0
+
+
+def _refuse_wrong(args: argparse.Namespace, wanted: Wanted) -> None:
+    """Raise ValueError for options that do not go together or are out of range."""
+    if not (wanted.draw or wanted.json or wanted.gif or wanted.mot or args.report):
+        raise ValueError(
+            "--no-draw without --json, --gif, --format or --report would write nothing"
+        )
+    check_report(args.report)
+    for option in ("rate", "format", "detection_interval"):
+        if getattr(args, option) is not None and not args.track:
+            raise ValueError(f"--{option.replace('_', '-')} is for --track, which is missing")
+    if args.detection_interval is not None and (args.gif or args.boxes):
+        raise ValueError(
+            "--detection-interval goes neither with --gif, which shows the detector's work on one "
+            "frame, nor with --boxes, which take the detector's place"
+        )
+    if args.rate is not None and not 0 < args.rate <= 1000:
+        raise ValueError(f"--rate is {args.rate:g}, must be above 0 and at most 1000 hertz")
+    if args.count is not None and args.count < 1:
+        raise ValueError(f"--count is {args.count}, must be at least 1")
+    if args.at_once is not None and not 1 <= args.at_once <= MOST_AT_ONCE:
+        raise ValueError(f"--at-once is {args.at_once}, must be 1 to {MOST_AT_ONCE} images")
+    if args.detection_interval is not None and args.at_once is not None:
+        raise ValueError(
+            "--at-once does not go with --detection-interval, where each image needs what was "
+            "found in the one before"
+        )
+
+
+def _preset_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The preset that is asked for, by name, file or networks, and what is changed in it."""
+    from bmp_ros.engines.pipeline import by_names, detector_size
+
+    preset: Any = args.preset or "tiny"
+    changes: dict[str, Any] = {}
+    if args.detector or args.pose:
+        preset, changes = by_names(args.detector, args.pose, args.preset)
+    if args.size is not None:
+        size = {"input_size": detector_size(args.size)}
+        changes["detector"] = {**changes.get("detector", {}), **size}
+    return preset, changes
 
 
 def _axis(args: argparse.Namespace, sources: Sequence[Source]) -> str:

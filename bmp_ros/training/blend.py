@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bmp_ros.training.recipe import prepare, read_recipe
-from bmp_ros.training.trainer import Task
+from bmp_ros.training.samples import Task
 
 BATCHES, BATCH = 24, 8
 SEED = 7

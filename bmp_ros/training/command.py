@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from bmp_ros.training.optimisation import Schedule
-    from bmp_ros.training.trainer import Score, Task
+    from bmp_ros.training.samples import Task
+    from bmp_ros.training.trainer import Score
 
 COCO_IDS = "coco_ids.json"
 """Beside the weights: the COCO images that they were trained on."""

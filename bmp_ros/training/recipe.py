@@ -22,9 +22,9 @@ from bmp_ros.training.cut_outs import CutOuts
 from bmp_ros.training.joint_maps import JointMap, category_joints, joint_map
 from bmp_ros.training.mixture import Mixture
 from bmp_ros.training.optimisation import Schedule
+from bmp_ros.training.samples import Task
 from bmp_ros.training.starting import start_from
 from bmp_ros.training.tasks import KINDS, Size, make_task
-from bmp_ros.training.trainer import Task
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 

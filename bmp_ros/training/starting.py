@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bmp_ros.networks import hrnet, rtmdet_ins, vit_pose
 from bmp_ros.networks.sam2 import Sam2Network, image_tensors
 from bmp_ros.training.read_back import calibrate, read_back_tiny
-from bmp_ros.training.trainer import Task
+from bmp_ros.training.samples import Task
 
 CALIBRATION_BATCHES = 8
 _SHOWN = 5

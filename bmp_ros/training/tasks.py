@@ -37,6 +37,7 @@ from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.pose2seg import Pose2SegTask
 from bmp_ros.training.pose_loss import location_loss
 from bmp_ros.training.pose_samples import BACKGROUND_FACTOR, PoseSamples, pose_samples
+from bmp_ros.training.samples import Task
 from bmp_ros.training.segmenter_loss import segmenter_loss
 from bmp_ros.training.segmenter_samples import SegmenterSample, segmenter_sample
 from bmp_ros.training.top_down import (
@@ -46,7 +47,6 @@ from bmp_ros.training.top_down import (
     TopDownTask,
     checked,
 )
-from bmp_ros.training.trainer import Task
 
 Size = tuple[int, int]
 DetectorBatch = tuple[Tensor, ...]

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bmp_ros.fork_server import fork_server_context
 from bmp_ros.training import processes
 from bmp_ros.training.checkpoints import (
     random_states,
@@ -45,6 +40,7 @@ from bmp_ros.training.optimisation import (
     moving_average,
 )
 from bmp_ros.training.records import append_row, draw_curves, in_words, keep_rows, to_tensorboard
+from bmp_ros.training.samples import Samples, Task, batches_of
 
 VALIDATION_BATCHES = 12
 VALIDATION_BATCH = 8
@@ -52,44 +48,8 @@ VALIDATION_BATCH = 8
 VALIDATION_SEED = 2**31
 
 
-class Task(Protocol):
-    """What is trained, on what, against which loss."""
-
-    name: str
-    network: nn.Module
-
-    def sample(self, number: int, seed: int, *, validation: bool = False) -> Any:
-        """Return sample ``number``, the same for the same number and seed."""
-        ...
-
-    def collate(self, samples: list[Any]) -> Any:
-        """Join samples into a batch of tensors."""
-        ...
-
-    def losses(self, network: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Return the weighted losses of a batch; their sum is minimised."""
-        ...
-
-
 Score = Callable[[nn.Module, int], dict[str, float]]
 """(averaged network, step) -> scores of images that are kept aside; the first is to rise."""
-
-
-class _Samples(Dataset[Any]):
-    def __init__(self, task: Task, seed: int, validation: bool) -> None:
-        self.task, self.seed, self.validation = task, seed, validation
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the network, which processes that prepare samples do not need."""
-        task = copy.copy(self.task)
-        task.network = nn.Identity()
-        return {**self.__dict__, "task": task}
-
-    def __getitem__(self, number: int) -> Any:
-        return self.task.sample(number, self.seed, validation=self.validation)
-
-    def collate(self, samples: list[Any]) -> Any:
-        return self.task.collate(samples)
 
 
 @dataclass
@@ -223,7 +183,7 @@ def train(
     # Where the time was over before the last score was taken, one more step is followed by it.
     unscored = score is not None and schedule.score_every and training.scored < training.step
     numbers.ended = clock.over >= 1 and not unscored
-    batches = iter(_batches(task, schedule, numbers, workers, pinned=device.startswith("cuda")))
+    batches = iter(batches_of(task, schedule, numbers, workers, pinned=device.startswith("cuda")))
     if state is None and score is not None and schedule.score_every:
         _score_start(training, score)
     if state is not None:  # last: nothing before the first step may draw from them any more
@@ -400,7 +360,7 @@ def validate(task: Task, network: nn.Module, schedule: Schedule, device: str) ->
     torch.manual_seed(VALIDATION_SEED)
     network.eval()
     means: defaultdict[str, list[float]] = defaultdict(list)
-    samples = _Samples(task, VALIDATION_SEED, validation=True)
+    samples = Samples(task, VALIDATION_SEED, validation=True)
     size = min(schedule.batch, VALIDATION_BATCH)
     with alone():
         for first in range(0, VALIDATION_BATCHES * size, size):
@@ -434,37 +394,6 @@ def _keep_depthwise_single(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:
             layer.forward = single(layer.forward)
-
-
-def _batches(
-    task: Task, schedule: Schedule, numbers: processes.Numbers, workers: int, pinned: bool
-) -> Iterator[Any]:
-    samples = _Samples(task, schedule.seed, validation=False)
-    return iter(
-        DataLoader(
-            samples,
-            generator=torch.Generator().manual_seed(schedule.seed),  # else it draws from ours
-            batch_size=numbers.size,
-            sampler=numbers,
-            num_workers=workers,
-            collate_fn=samples.collate,
-            multiprocessing_context=fork_server_context() if workers else None,
-            worker_init_fn=_begin_worker if workers else None,
-            prefetch_factor=max(2, 6 // workers) if workers else None,
-            pin_memory=pinned,
-        )
-    )
-
-
-def _begin_worker(number: int) -> None:
-    """Processes that prepare samples give way to the step, and to everybody else.
-
-    Ctrl-C is for the first process: the step at hand may need their samples.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    if hasattr(os, "nice"):
-        os.nice(5)
 
 
 def _to(batch: Any, device: str) -> Any:
