@@ -11,6 +11,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from bmp_ros.depth.calibration import Calibration
+from bmp_ros.ros.compatibility import no_event_messages
 from bmp_ros.ros.image_subscription import refuse_other_type, resolved
 from bmp_ros.ros.topic_advice import published_topics
 
@@ -74,6 +75,7 @@ class CalibrationInput(Calibration):
                 self.keep,
                 QoSProfile(depth=5, durability=durability, reliability=reliability),
                 raw=True,
+                event_callbacks=no_event_messages(),
             )
 
     def _missing(self) -> str:

@@ -18,6 +18,7 @@ Read in the sources of rclpy 3.3.21, 7.1.11, 9.1.5 and 10.0.10 and of rosidl_gen
   nothing in the others, where the future wakes it (`bmp_ros.ros.bmp_node`).
 * Lyrical can hand over ``uint8[]`` in other memory than the CPU's (``rosidl_buffer``) to who asks
   for that when subscribing: the node does not, and gets an ``array.array`` as before.
+* Humble has the events of a subscription in ``rclpy.qos_event`` (`no_event_messages`).
 * DDS on this machine only: ``ROS_AUTOMATIC_DISCOVERY_RANGE``, in Humble ``ROS_LOCALHOST_ONLY``
   (`local_discovery`).
 """
@@ -41,6 +42,11 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 RCLError = rclpy_implementation.RCLError
 
@@ -71,6 +77,15 @@ PARAMETER_ERRORS = (
     InvalidParameterValueException,
 )
 """What ``declare_parameter`` raises for refused values of the command line or of a file."""
+
+
+def no_event_messages() -> SubscriptionEventCallbacks:
+    """For subscriptions that follow their publishers.
+
+    rclpy would warn that no messages will be received, half a second before they are: what stays
+    incompatible the node says itself, with the remedy.
+    """
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 def steady_clock() -> Clock:

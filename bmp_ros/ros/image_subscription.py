@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from bmp_ros.depth.calibration import COMPRESSED_SUFFIX
-from bmp_ros.ros.compatibility import RCLError
+from bmp_ros.ros.compatibility import RCLError, no_event_messages
 from bmp_ros.ros.image_messages import LEAST_BYTES
 from bmp_ros.ros.settings import CameraSettings
 from bmp_ros.ros.topic_advice import publishers_of_others, silence_advice
@@ -115,8 +115,9 @@ class ImageSubscription:
         refuse_other_type(self._node, self.topic, self.kind)
         self.reliability = reliability
         self._images = self._node.create_subscription(
-            self.kind, self.topic, self._receive, profile(reliability), raw=True
-        )
+            self.kind, self.topic, self._receive, profile(reliability), raw=True,
+            event_callbacks=no_event_messages(),
+        )  # fmt: skip
 
     def _receive(self, serialised: bytes) -> None:
         if len(serialised) < LEAST_BYTES:  # no message of a type with a header, whoever sent it
