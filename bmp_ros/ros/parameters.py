@@ -205,7 +205,7 @@ class NodeParameters:
                 _camera_names(parameter.value)
             except SettingsError as error:
                 return str(error)
-            return self._when(CAMERAS, ENGINE) if ENGINE in self.frozen else ""
+            return self._when(parameter, ENGINE)
         if parameter.name not in self._rows:
             return ""
         group, item = self._rows[parameter.name]
@@ -218,9 +218,13 @@ class NodeParameters:
         if parameter.name == "preset" and self._started and is_preset_path(parameter.value):
             if parameter.value != self._node.get_parameter("preset").value:
                 return _only_at_start(str(parameter.value))
-        return self._when(parameter.name, group) if group in self.frozen else ""
+        return self._when(parameter, group)
 
-    def _when(self, name: str, group: Group) -> str:
+    def _when(self, parameter: Parameter, group: Group) -> str:
+        """Why a parameter cannot change now; ``ros2 param load`` also sets what stays as it is."""
+        name = parameter.name
+        if group not in self.frozen or parameter.value == self._node.get_parameter(name).value:
+            return ""
         remedy = group.remedy.replace("NODE", self._node.get_fully_qualified_name())
         return f"{name} may change while the node is {group.when}: {remedy}"
 

@@ -120,6 +120,20 @@ def test_files_are_named_at_the_start_only(lab: Lab, tmp_path: Path) -> None:
     assert not result.successful and "17 names, at most 16" in result.reason
 
 
+def test_what_stays_as_it_is_may_be_set_at_any_time(lab: Lab) -> None:
+    """``ros2 param load`` sets every parameter of a file that ``ros2 param dump`` wrote."""
+    lab.start_active(image_topic="/eye")
+    names = [*lab.node.parameters._rows, CAMERAS]
+    dumped = {name: lab.node.get_parameter(name).value for name in names if name != "autostart"}
+    results = lab.node.set_parameters([Parameter(name, value=dumped[name]) for name in dumped])
+    assert [result.reason for result in results if not result.successful] == []
+    (result,) = lab.set(image_topic="/other")
+    assert not result.successful
+    assert "ros2 lifecycle set /bmp/bmp_node deactivate" in result.reason
+    (result,) = lab.set(preset="tiny_fast")
+    assert not result.successful and "`cleanup`, set it, then `configure`" in result.reason
+
+
 def test_names_with_a_dot_in_a_file_of_parameters(lab: Lab, tmp_path: Path) -> None:
     """As config/bmp.yaml writes them, and as ``ros2 param dump`` does."""
     file = tmp_path / "given.yaml"
