@@ -12,10 +12,13 @@ from pathlib import Path
 
 from bmp_ros.cli.arguments import add_network_arguments, result_file
 
+MOST_CAMERAS = 8
+"""More processes than that say nothing about the node."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Shows the demo clip to bmp_node at 30 Hz, 640x480 and 1920x1080, and prints how old "
+        "Shows the demo clip to bmp_node at 640x480 and 1920x1080, and prints how old "
         "results are when they arrive, their rate, how long services take meanwhile, which images "
         "the transport lost, and (with scripted networks) what the node adds to the loop; with "
         "the limits that it is meant to hold on a machine that does nothing else."
@@ -23,6 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_arguments(parser, precision=False)
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="of each of the four runs (%(default)s)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=30.0,
+        metavar="HZ",
+        help="images per second of the camera (%(default)s); the clip is meant for 12",
+    )
+    parser.add_argument(
+        "--cameras",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure each size once more with N cameras that show the clip at once",
     )
     parser.add_argument(
         "--detection-interval",
@@ -44,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--seconds is {args.seconds}, needs at least 1")
     if not 1 <= args.detection_interval <= 30:
         raise ValueError(f"--detection-interval is {args.detection_interval}, must be 1 to 30")
+    if not 1 <= args.cameras <= MOST_CAMERAS:
+        raise ValueError(f"--cameras is {args.cameras}, must be 1 to {MOST_CAMERAS}")
+    if not 1 <= args.rate <= 1000:
+        raise ValueError(f"--rate is {args.rate}, must be 1 to 1000")
     try:
         import rclpy  # noqa: F401
     except ImportError as error:
@@ -62,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             figures = measure_node(
                 args.preset, args.device, args.seconds, Path(folder), tuned=not args.untuned,
-                interval=args.detection_interval, say=progress.show,
+                interval=args.detection_interval, cameras=args.cameras, rate=args.rate,
+                say=progress.show,
             )  # fmt: skip
         except ProcessError as error:
             progress.clear()

@@ -218,8 +218,8 @@ _DISCOVERY_S = 1.0
 class CameraNode(Node):
     """The camera. Raises InvalidParameterValueException for a source that cannot be shown.
 
-    counts: frames sent, how many a second, and whether that was all (never, where a source is
-    played in a loop).
+    counts: frames sent, how many a second, whether that was all (never, where a source is played
+    in a loop), and by which of several cameras.
     """
 
     def __init__(self, node_name: str = "camera", **options: Any) -> None:
@@ -257,6 +257,7 @@ class CameraNode(Node):
             "frames sent": self._sent,
             "frames per second": f"{(self._sent - 1) / seconds if seconds > 0 else 0.0:.2f}",
             "over": "yes" if self._over else "no",
+            "namespace": self.get_namespace(),
         }
 
     def close(self, timeout: float | None = None) -> bool:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures ``bmp_node`` as a robot meets it: from a second process, over DDS.
 
-Three processes: the camera without hardware, the node, and this one, which takes results and calls
-services. What the node counts itself (frames received, milliseconds of stages) comes from its
-diagnostics.
+Three processes: the camera without hardware (or several), the node, and this one, which takes
+results and calls services. What the node counts itself (frames received, milliseconds of stages)
+comes from its diagnostics.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from bmp_ros.resources import resource_root
 from bmp_ros.ros.interfaces import PersonArray
 
 RATE = 30.0
-"""Images per second of the camera, the networks being slower."""
+"""Images per second of a camera, the networks being slower."""
 OVERHEAD_LIMIT_MS = {(640, 480): 5.0, (1920, 1080): 8.0}
 """3 and 6 ms for the node, 2 ms for the tracker."""
 SERVICE_LIMIT_MS = 100.0
@@ -61,17 +62,20 @@ _SILENCE_S = 60.0
 
 
 class Witness(Node):
-    """The second process: takes results, calls services."""
+    """The second process: takes results, calls services. cameras: their names, or one without."""
 
-    def __init__(self) -> None:
+    def __init__(self, cameras: Sequence[str]) -> None:
         super().__init__("witness")
         self.ages_ms: list[float] = []
         self.times: list[float] = []
+        self.results = dict.fromkeys(cameras, 0)
         self.overhead_ms: list[float] = []
         self.calls_ms: list[float] = []
-        self.diagnostics = DiagnosticsListener(self, NODE)
+        self.diagnostics = [DiagnosticsListener(self, NODE, camera) for camera in cameras]
         many = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-        self.create_subscription(PersonArray, f"{NAMESPACE}/poses", self._take, many)
+        for camera in cameras:
+            poses = "/".join(filter(None, [NAMESPACE, camera, "poses"]))
+            self.create_subscription(PersonArray, poses, partial(self._take, camera), many)
         overhead = f"{NAMESPACE}/debug/overhead_ms"
         self.create_subscription(
             Float64, overhead, lambda message: self.overhead_ms.append(message.data), many
@@ -107,8 +111,9 @@ class Witness(Node):
 
         self._answer.add_done_callback(note)
 
-    def _take(self, message: PersonArray) -> None:
+    def _take(self, camera: str, message: PersonArray) -> None:
         now = self.get_clock().now().nanoseconds
+        self.results[camera] += 1
         self.ages_ms.append((now - Time.from_msg(message.header.stamp).nanoseconds) / 1e6)
         self.times.append(now / 1e9)
 
@@ -121,14 +126,17 @@ def measure_node(
     *,
     tuned: bool = True,
     interval: int = 1,
+    cameras: int = 1,
+    rate: float = RATE,
     say: Callable[[str], None],
 ) -> dict[str, list[Figure]]:
     """Measure everything; figures by heading.
 
-    The camera at 30 Hz is best effort, as many drivers are: what is lost once is lost.
+    The camera is best effort, as many drivers are: what is lost once is lost.
     seconds: of each run. folder: for the logs of the processes. tuned: use
     config/fastdds.xml. interval: above 1, 640x480 is measured once more with that
-    ``detection_interval``. say: told what is going on.
+    ``detection_interval``. cameras: above 1, each size once more with so many. rate: images per
+    second of each camera. say: told what is going on.
     Raises ProcessError when a process fails or nothing comes.
     """
     figures = {}
@@ -144,23 +152,27 @@ def measure_node(
                 run, size
             )
         for size in SIZES:
-            name = f"{size[0]}x{size[1]}"
-            say(f"{name}, preset {preset}")
-            run = run_once(
-                preset, device, size, RATE, "sensor", seconds, folder, NODE_COMMAND, say
+            name = f"{size[0]}x{size[1]} at {rate:g} Hz, preset {preset}"
+            measured = partial(
+                run_once, preset, device, size, rate, "sensor", seconds, folder, NODE_COMMAND, say
             )
-            figures[f"{name} at {RATE:g} Hz, preset {preset}"] = stream_figures(run)
+            say(name)
+            run = measured()
+            figures[name] = stream_figures(run)
             if interval > 1 and size == SIZES[0]:
-                say(f"{name}, preset {preset}, detection_interval {interval}")
-                seldom = run_once(
-                    preset, device, size, RATE, "sensor", seconds, folder, NODE_COMMAND, say,
-                    detection_interval=interval,
-                )  # fmt: skip
+                heading = f"{name}, detection_interval {interval}"
+                say(heading)
+                seldom = measured(detection_interval=interval)
                 times = _rate(seldom.times) / _rate(run.times)
-                figures[f"{name} at {RATE:g} Hz, {preset}, detection_interval {interval}"] = [
+                figures[heading] = [
                     Figure("results, of those without", times, "times"),
                     *stream_figures(seldom),
                 ]
+            if cameras > 1:
+                heading = f"{name}, {cameras} cameras"
+                say(heading)
+                names = [f"camera{number}" for number in range(1, cameras + 1)]
+                figures[heading] = stream_figures(measured(cameras=names))
     return figures
 
 
@@ -174,32 +186,41 @@ def run_once(
     folder: Path,
     command: Sequence[str],
     say: Callable[[str], None],
+    *,
+    cameras: Sequence[str] = (),
     **parameters: object,
 ) -> Run:
     """Show the demo clip for so long to a node and watch it; ``qos`` is the camera's.
 
-    parameters: of the node.
+    cameras: names of several, of which each shows the clip. parameters: of the node.
     """
     images = round(rate * seconds)
     width, height = size
+    if cameras:
+        parameters["cameras"] = list(cameras)
     node = node_process(preset, device, folder / "node.log", command, **parameters)
-    camera = camera_process(
-        folder / "camera.log", rate=rate, qos=qos, images=images, width=width, height=height,
-        wait_for=1,
-    )  # fmt: skip
+    players = [
+        camera_process(
+            folder / f"{name or 'camera'}.log", f"/{name or 'camera'}", rate=rate, qos=qos,
+            images=images, width=width, height=height, wait_for=1,
+        )
+        for name in cameras or [""]
+    ]  # fmt: skip
     with ros_of_its_own():
-        witness = Witness()
+        witness = Witness(cameras or [""])
         said = witness.diagnostics
         with node:
             await_active(
-                witness, said, node, _START_S, lambda: say(f"bmp_node loads preset {preset}")
+                witness, said[0], node, _START_S, lambda: say(f"bmp_node loads preset {preset}")
             )
-            with camera:
+            with ExitStack() as playing:
+                for player in players:
+                    playing.enter_context(player)
                 called = heard = time.monotonic()
                 over = 0.0
                 while not over or time.monotonic() - over < _LAST_S:
                     before = len(witness.times)
-                    spin_while_alive(witness, node, camera)
+                    spin_while_alive(witness, node, *players)
                     now = time.monotonic()
                     heard = now if len(witness.times) > before else heard
                     if now - heard > _SILENCE_S:
@@ -208,21 +229,31 @@ def run_once(
                     if now - called >= _CALL_EVERY_S and witness.times and not over:
                         called = now
                         witness.call_next_service()
-                    if said.camera_is_over and not over:
+                    if all(each.camera_is_over for each in said) and not over:
                         over = now
-                    say(f"{said.sent} of {images} images sent, {len(witness.times)} results")
-                require_good_end(camera)
+                    sent = sum(each.sent for each in said)
+                    say(
+                        f"{sent} of {images * len(said)} images sent, {len(witness.times)} results"
+                    )
+                for player in players:
+                    require_good_end(player)
             require_good_end(node)
     return Run(
         np.array(witness.ages_ms),
         np.array(witness.times),
         np.array(witness.calls_ms),
         np.array(witness.overhead_ms),
-        (said.stages(50).get("total", np.nan), said.stages(95).get("total", np.nan)),
-        said.sent,
-        said.received,
-        said.camera_rate,
+        (_slowest(said, 50), _slowest(said, 95)),
+        sum(each.sent for each in said),
+        sum(each.received for each in said),
+        sum(each.camera_rate for each in said),
+        tuple(witness.results.values()),
     )
+
+
+def _slowest(cameras: Sequence[DiagnosticsListener], percentile: int) -> float:
+    """Milliseconds of the loop, of the camera for which it takes longest."""
+    return max(each.stages(percentile).get("total", np.nan) for each in cameras)
 
 
 @contextmanager
@@ -269,12 +300,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Run:
-    """What was seen of one camera and one node.
+    """What was seen of the cameras and the node.
 
     ages_ms: of each image when its result came. times: of these arrivals, seconds.
     calls_ms: how long services took. overhead_ms: of the scripted node, per image.
     loop_ms: median and 95th percentile of the loop. sent, received: images. camera_rate: images
-    per second that were sent.
+    per second that all cameras sent. results: of each camera.
     """
 
     ages_ms: np.ndarray
@@ -285,6 +316,7 @@ class Run:
     sent: int
     received: int
     camera_rate: float
+    results: tuple[int, ...] = ()
 
 
 def overhead_figures(run: Run, size: tuple[int, int]) -> list[Figure]:
@@ -303,11 +335,16 @@ def stream_figures(run: Run) -> list[Figure]:
     age, age_high = _percentiles(run.ages_ms)
     loop, loop_high = run.loop_ms
     call, call_high = _percentiles(run.calls_ms)
-    # The images that come while one is worked on cost a period, not a queue.
-    allowance = 1e3 / RATE + AGE_ALLOWANCE_MS
+    # The images that come while one is worked on cost a period, not a queue; also where several
+    # cameras take turns, since the newest image is taken.
+    cameras = max(len(run.results), 1)
+    allowance = 1e3 * cameras / run.camera_rate + AGE_ALLOWANCE_MS if run.camera_rate else np.nan
     possible = min(run.camera_rate, 1e3 / loop)
+    fair = [
+        Figure("fewest results of a camera", min(run.results), "", max(run.results) - 2, True)
+    ] if cameras > 1 else []  # fmt: skip
     return [
-        Figure("camera", run.camera_rate, "per s"),
+        Figure("camera" if cameras == 1 else "cameras", run.camera_rate, "per s"),
         Figure("loop, median", loop, "ms"),
         Figure("loop, p95", loop_high, "ms"),
         Figure("age of results, median", age, "ms", loop + allowance),
@@ -315,6 +352,7 @@ def stream_figures(run: Run) -> list[Figure]:
         Figure("results", _rate(run.times), "per s", RATE_SHARE * possible, at_least=True),
         Figure("answer of a service, median", call, "ms"),
         Figure("answer of a service, p95", call_high, "ms", SERVICE_LIMIT_MS),
+        *fair,
         Figure("answer of a service, longest", float(run.calls_ms.max(initial=0.0)), "ms"),
         *_loss(run),
     ]

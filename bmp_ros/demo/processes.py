@@ -169,9 +169,10 @@ def node_process(
     return ChildProcess("bmp_node", [*command, *_ros_arguments(NAMESPACE, parameters)], log)
 
 
-def camera_process(log: Path, **parameters: object) -> ChildProcess:
+def camera_process(
+    log: Path, namespace: str = IMAGE_TOPIC.rpartition("/")[0], **parameters: object
+) -> ChildProcess:
     """The camera without hardware, with parameters of `camera_node.CameraNode`."""
-    namespace = IMAGE_TOPIC.rpartition("/")[0]
     return ChildProcess(
         "the camera", [*CAMERA_COMMAND, *_ros_arguments(namespace, parameters)], log
     )

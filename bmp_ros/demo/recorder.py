@@ -30,18 +30,21 @@ _DEPTH = 50
 class DiagnosticsListener:
     """Subscribes ``node`` to /diagnostics and keeps the last of each.
 
-    node, engines, camera: values by key, of the node called ``node_name`` with one camera, of its
-    networks, of the camera; empty before the first. stamp_ns: of ``node``.
+    node, engines, camera: values by key, of the node called ``node_name``, of its networks, of the
+    camera; empty before the first. stamp_ns: of ``node``.
     problem: why the node cannot configure, else empty.
+    camera_name: which of the node's cameras, and of the processes that play one; empty: there is
+    one only.
     """
 
-    def __init__(self, node: Node, node_name: str) -> None:
+    def __init__(self, node: Node, node_name: str, camera_name: str = "") -> None:
         self.node: Mapping[str, str] = {}
         self.engines: Mapping[str, str] = {}
         self.camera: Mapping[str, str] = {}
         self.problem = ""
         self.stamp_ns = 0
         self._node_name = node_name
+        self._camera_name = camera_name
         node.create_subscription(DiagnosticArray, "/diagnostics", self._keep, _DEPTH)
 
     @property
@@ -86,11 +89,12 @@ class DiagnosticsListener:
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
             if status.name == CAMERA_STATUS:
-                self.camera = values
+                if values.get("namespace") == f"/{self._camera_name}" or not self._camera_name:
+                    self.camera = values
             elif status.name == f"{self._node_name}: engines":
                 self.problem = status.message if status.level == DiagnosticStatus.ERROR else ""
                 self.engines = values
-            elif status.name.startswith(f"{self._node_name}: "):
+            elif status.name.startswith(f"{self._node_name}: {self._camera_name}"):
                 self.node = values
                 self.stamp_ns = Time.from_msg(message.header.stamp).nanoseconds
 

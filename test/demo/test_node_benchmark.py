@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,10 @@ def test_figures_of_a_stream() -> None:
     assert value(figures, "answer of a service, p95").held is False
     lost = value(figures, "images lost on the way")
     assert (lost.value, lost.held) == (2, False)
+    two = replace(run, camera_rate=60.0, results=(40, 10))
+    share = value(stream_figures(two), "fewest results of a camera")
+    assert (share.value, share.held) == (10, False)
+    assert value(stream_figures(two), "age of results, p95").limit == pytest.approx(age.limit)
     text = "\n".join(lines({"a stream": figures}))
     assert "a stream" in text and ">= 11.2 per s  NOT held" in text
 
@@ -101,16 +106,20 @@ def test_command_line(
     monkeypatch.setattr(node_benchmark, "NODE_COMMAND", SCRIPTED_COMMAND)
     file = tmp_path / "new" / "figures.json"
     arguments = ["bench", "node", "--preset", PRESET, "--seconds", "2", "--json", str(file)]
-    assert main([*arguments, "--detection-interval", "3"]) == 0
+    assert main([*arguments, "--detection-interval", "3", "--cameras", "2"]) == 0
     printed = capsys.readouterr().out
     assert "config/fastdds.xml" in printed and "node overhead, median" in printed
     written = json.loads(file.read_text(encoding="utf-8"))
-    scripted, stream, seldom = written["figures"].values()
+    scripted, stream, seldom, several = written["figures"].values()
     ratio, *others = seldom
     assert ratio["name"] == "results, of those without" and 0.2 < ratio["value"] < 5
     assert [figure["name"] for figure in others] == [figure["name"] for figure in stream]
     assert {figure["name"] for figure in scripted} >= {"node overhead, median", "images sent"}
     assert {figure["name"] for figure in stream} >= {"age of results, p95", "results"}
+    several = {figure["name"]: figure for figure in several}
+    sent = {figure["name"]: figure for figure in stream}["images sent"]["value"]
+    assert several["images sent"]["value"] == 2 * sent
+    assert several["fewest results of a camera"]["value"] > 0
     assert written["machine"]["processor"] and written["preset"] == PRESET
 
 
@@ -122,6 +131,10 @@ def test_command_line_says_what_went_wrong(capsys: pytest.CaptureFixture[str]) -
     assert "--seconds is 0.0, needs at least 1" in capsys.readouterr().err
     assert main(["bench", "node", "--detection-interval", "31"]) == 1
     assert "--detection-interval is 31, must be 1 to 30" in capsys.readouterr().err
+
+    for option, wrong, most in (("--cameras", "9", "8"), ("--rate", "0.5", "1000")):
+        assert main(["bench", "node", option, wrong]) == 1
+        assert f"{option} is {wrong}, must be 1 to {most}" in capsys.readouterr().err
 
 
 def test_parameters_of_the_node_are_passed_on(tmp_path: Path) -> None:
