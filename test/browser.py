@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,20 +22,48 @@ _ARGUMENTS = ("--no-sandbox", "--ignore-gpu-blocklist", "--use-angle=gl-egl")
 
 
 @contextmanager
-def page(width: int = 1400, height: int = 800) -> Iterator[Any]:
-    """A page of playwright."""
+def page(width: int = 1400, height: int = 800, limit_s: float = 400.0) -> Iterator[Any]:
+    """A page of playwright; AssertionError when it is still in use after ``limit_s``."""
     api = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed (requirements/view-test.txt)"
     )
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("there is no chromium (apt-get install chromium)")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
+    # Not all of playwright's calls have limits, but all fail when its driver is gone.
+    is_late = threading.Event()
+
+    def kill() -> None:
+        is_late.set()
+        _kill_drivers()
+
+    watch = threading.Timer(limit_s, kill)
+    watch.daemon = True
+    watch.start()
+    try:
+        with api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
+            try:
+                yield browser.new_page(viewport={"width": width, "height": height})
+            finally:
+                browser.close()
+    except Exception as error:
+        if is_late.is_set():
+            raise AssertionError(f"the browser was killed after {limit_s:g} s: {error}") from error
+        raise
+    finally:
+        watch.cancel()
+
+
+def _kill_drivers() -> None:
+    """Kill this process's playwright; the browser ends with it."""
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
-        finally:
-            browser.close()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and "playwright" in (folder / "cmdline").read_text():
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:  # it has ended
+            continue
 
 
 def screenshot(shown: Any) -> np.ndarray:

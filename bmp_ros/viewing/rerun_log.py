@@ -62,7 +62,7 @@ class RerunLog:
         self._layout = _blueprint(self._rerun, with_space)
         self._memory = memory
         self._stream = self._rerun.RecordingStream(APPLICATION)
-        self._stream.send_recording_name(title)
+        self._title = title
         self._camera: CameraModel | None = None
         self._frame: str | None = None
         self._series: set[str] = set()
@@ -70,11 +70,13 @@ class RerunLog:
     def spawn(self, port: int = 9876) -> None:
         """Open the viewer's window, or send to the one that is open on that port."""
         self._stream.spawn(port=port, memory_limit=self._memory, default_blueprint=self._layout)
+        self._stream.send_recording_name(self._title)
 
     def save(self, path: Path) -> None:
         """Write a ``.rrd`` file; ``rerun FILE`` opens it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream.save(path, default_blueprint=self._layout)
+        self._stream.send_recording_name(self._title)
 
     def serve_web(self, page_port: int, data_port: int, host: str = "127.0.0.1") -> WebView:
         """Serve the viewer to browsers. host: of this machine, as the browser names it.
@@ -83,11 +85,11 @@ class RerunLog:
         """
         for port in (page_port, data_port):
             _require_free(port)
-        self._stream.serve_grpc(
-            grpc_port=data_port,
-            server_memory_limit=self._memory,
-            default_blueprint=self._layout,
-        )
+        # serve_grpc waits, with Python's lock held, until what was sent has been served; freeing
+        # that needs the lock where NumPy made it. So nothing is sent before, and the layout after.
+        self._stream.serve_grpc(grpc_port=data_port, server_memory_limit=self._memory)
+        self._stream.send_recording_name(self._title)
+        self._stream.send_blueprint(self._layout)
         data = f"rerun+http://{host}:{data_port}/proxy"
         self._rerun.serve_web_viewer(web_port=page_port, open_browser=False, connect_to=data)
         address = f"http://{host}:{page_port}/?url={quote(data, safe='')}"

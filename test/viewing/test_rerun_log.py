@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,3 +129,29 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "1 images" in capsys.readouterr().out
     picture = columns(tmp_path / "a.rrd", "/world/camera/image")
     assert picture["MediaType"] == [["image/jpeg"]]
+
+
+SERVE = """
+import faulthandler, os, socket
+from bmp_ros.viewing.rerun_log import RerunLog
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+faulthandler.dump_traceback_later(60, exit=True)
+logs = []
+for _ in range(20):
+    logs.append(RerunLog("people"))
+    logs[-1].serve_web(free_port(), free_port())
+print(len(logs), flush=True)
+os._exit(0)
+"""
+
+
+def test_serving_begins_at_once() -> None:
+    """Where something made by NumPy is on its way to the server then, Rerun 0.23 may wait for
+    ever: in about one of ten beginnings."""
+    done = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "20\n"), done.stderr
