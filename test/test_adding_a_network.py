@@ -92,7 +92,7 @@ def test_pose_network_in_infer(
     cv2.imwrite(str(tmp_path / "picture.png"), next(iter(open_clip())).image)
     arguments = ["--preset", str(little), "--device", "cpu", "--output", str(tmp_path / "out")]
     assert main(["infer", "--source", str(tmp_path / "picture.png"), *arguments]) == 0
-    assert re.search(r"1 images and 0 video frames, [2-9] people", capsys.readouterr().out)
+    assert re.search(r"1 image, [2-9] people", capsys.readouterr().out)
 
 
 def test_pose_network_exported(little: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}. {INSTALL_RAY}", name="ray") from error
+        raise ModuleNotFoundError(f"{INSTALL_RAY} ({error})", name="ray") from error
     return ray
 
 

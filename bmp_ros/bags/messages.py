@@ -43,7 +43,7 @@ def import_rosbags(module: str) -> ModuleType:
     try:
         return import_module(f"rosbags.{module}")
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}. {INSTALL}", name="rosbags") from error
+        raise ModuleNotFoundError(f"{INSTALL} ({error})", name="rosbags") from error
 
 
 def type_store() -> Any:

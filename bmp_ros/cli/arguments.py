@@ -62,17 +62,29 @@ def folder(text: str) -> Path:
     return path
 
 
+def result_folder(text: str) -> Path:
+    """As `folder`, of one that will be written into."""
+    path = folder(text)
+    _refuse_read_only(path, text)
+    return path
+
+
 def result_file(text: str) -> Path:
     """The path of a file that will be written after the work: what keeps it from being written is
     found out before. Missing folders are made when it is written."""
     path = Path(text).expanduser()
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a folder, needs the path of a file")
+    _refuse_read_only(path, text)
+    return path
+
+
+def _refuse_read_only(path: Path, text: str) -> None:
+    """Raises ArgumentTypeError where this process can neither write nor make what is named."""
     there = (
         path if path.exists() else next(each for each in path.absolute().parents if each.exists())
     )
     if not path.exists() and not there.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: {there} is no folder")
     if not os.access(there, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text!r}: {there} cannot be written")
-    return path
+        raise argparse.ArgumentTypeError(f"{text!r}: {there} cannot be written; choose another")

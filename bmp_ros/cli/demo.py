@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bmp_ros.cli.arguments import add_network_arguments, folder
+from bmp_ros.cli.arguments import add_network_arguments, result_folder
 
 _LAST_DOMAIN = 232
 """The last one whose UDP ports (7400 + 250 per domain) are below 65536."""
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=folder,
+        type=result_folder,
         default=Path("out/demo"),
         metavar="DIR",
         help="folder to write into (%(default)s)",

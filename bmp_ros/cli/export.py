@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from bmp_ros.cli.arguments import folder
+from bmp_ros.cli.arguments import folder, result_folder
 
 ROLES = ("detector", "pose_estimator", "segmenter")
 
@@ -13,7 +13,7 @@ ROLES = ("detector", "pose_estimator", "segmenter")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("preset", metavar="PRESET", help="name of a preset, or path of its YAML")
     parser.add_argument(
-        "--output", type=folder, required=True, metavar="DIR", help="folder for the files"
+        "--output", type=result_folder, required=True, metavar="DIR", help="folder for the files"
     )
     parser.add_argument(
         "--precision",

@@ -13,7 +13,7 @@ from bmp_ros.cli.arguments import (
     add_network_arguments,
     add_report_argument,
     check_report,
-    folder,
+    result_folder,
 )
 from bmp_ros.cli.signals import ended_in_order
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=folder,
+        type=result_folder,
         default="out",
         metavar="DIR",
         help="folder to write into (default: %(default)s)",
@@ -195,13 +195,17 @@ def run(args: argparse.Namespace) -> int:
             options[role] = {**changes.get(role, {}), **how}
     loop = build_loop(device=args.device, **options)
     log = None if args.report is None else PeopleLog(tracked=args.track, axis=_axis(args, sources))
-    with ended_in_order():
-        outcome = infer(
-            loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
-            tracker=PersonTracker() if args.track else None, keyframes=keyframes,
-            rate=args.rate, boxes=boxes, boxes_missing=args.boxes_missing,
-            watch=None if log is None else log.add, at_once=at_once,
-        )  # fmt: skip
+    try:
+        with ended_in_order():
+            outcome = infer(
+                loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
+                tracker=PersonTracker() if args.track else None, keyframes=keyframes,
+                rate=args.rate, boxes=boxes, boxes_missing=args.boxes_missing,
+                watch=None if log is None else log.add, at_once=at_once,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        _say(f"interrupted; what was done until then is in {shown_name(args.output)}")
+        return 130
     if log is not None:
         from bmp_ros.reporting.page import people_sections, write_page
 
@@ -209,10 +213,8 @@ def run(args: argparse.Namespace) -> int:
         write_page(args.report, f"People in {info['source']}", facts, people_sections(log))
     for line in [*outcome.notes, *outcome.failures]:
         _say(line)
-    print(
-        f"{outcome.images} images and {outcome.frames} video frames, {outcome.people} people: "
-        f"{shown_name(args.output)}"
-    )
+    counts = _counts(outcome.images, outcome.frames, outcome.people)
+    print(f"{counts}: {shown_name(args.output)}")
     return 1 if outcome.failures else 0
 
 
@@ -247,6 +249,8 @@ def _refuse_wrong(args: argparse.Namespace, wanted: Wanted) -> None:
 def _preset_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The preset that is asked for, by name, file or networks, and what is changed in it."""
     from bmp_ros.engines.pipeline import by_names, detector_size
+    from bmp_ros.engines.presets import load_preset
+    from bmp_ros.engines.registry import ROLES
 
     preset: Any = args.preset or "tiny"
     changes: dict[str, Any] = {}
@@ -254,8 +258,24 @@ def _preset_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         preset, changes = by_names(args.detector, args.pose, args.preset)
     if args.size is not None:
         size = {"input_size": detector_size(args.size)}
+        named = {role: changes[role] for role in ROLES if role in changes}
+        if load_preset(preset, named).engines["detector"].engine == "onnx":
+            raise ValueError(
+                "--size goes with networks in PyTorch: this detector is an ONNX file, whose size "
+                "is built in (docs/offline.md)"
+            )
         changes["detector"] = {**changes.get("detector", {}), **size}
     return preset, changes
+
+
+def _counts(images: int, frames: int, people: int) -> str:
+    """In words, such as ``2 images and 1 video frame, 1 person``."""
+    parts = [
+        f"{number} {name}{'' if number == 1 else 's'}"
+        for number, name in ((images, "image"), (frames, "video frame"))
+        if number
+    ]
+    return f"{' and '.join(parts) or 'no image'}, {people} {'person' if people == 1 else 'people'}"
 
 
 def _axis(args: argparse.Namespace, sources: Sequence[Source]) -> str:

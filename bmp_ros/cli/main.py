@@ -37,6 +37,13 @@ VERBS = (
     "view",
 )
 TRACEBACK = "--traceback"
+REQUIREMENTS = {
+    "hydra": "torch", "iopath": "torch", "safetensors": "torch", "torch": "torch",
+    "torchvision": "torch", "PIL": "evaluate", "pycocotools": "evaluate", "moderngl": "synthetic",
+    "onnx": "export", "onnxruntime": "base", "huggingface_hub": "base", "simplejpeg": "base",
+    "tqdm": "base",
+}  # fmt: skip
+"""Packages that not every verb needs: the file of requirements/ that brings each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.preset = _choose_preset(getattr(args, "device", "auto"))
         return int(module.run(args))
     except KeyboardInterrupt:
+        print(f"bmp{f' {verb}' if verb else ''}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read the output has gone (`bmp models | head`). Python would complain once more
@@ -67,9 +75,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if TRACEBACK in given:
             traceback.print_exc()
         # Lines stay lines: they may be commands to copy.
-        message = str(error).strip() or type(error).__name__
+        message = _in_words(error)
         print(f"bmp{f' {verb}' if verb else ''}: {message}", file=sys.stderr)
         return 1
+
+
+def _in_words(error: Exception) -> str:
+    """What is wrong and what to do, also of errors whose own text is for programmers."""
+    if isinstance(error, ImportError) and "pip install" not in str(error):
+        package = (error.name or "").partition(".")[0]
+        if package in REQUIREMENTS:
+            file = f"requirements/{REQUIREMENTS[package]}.txt"
+            return f"this needs {package}: `pip install -r {file}` ({error})"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        return f"{name}: {error.strerror}"
+    return str(error).strip() or type(error).__name__
 
 
 def _choose_preset(device: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmp_ros.cli.arguments import add_network_arguments, folder
+from bmp_ros.cli.arguments import add_network_arguments, result_folder
 
 if TYPE_CHECKING:
     from bmp_ros.viewing.moment import Moment
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_arguments(parser, precision=False)
     parser.add_argument(
         "--output",
-        type=folder,
+        type=result_folder,
         default=Path("out/view"),
         metavar="DIR",
         help="of --demo: folder for the log of the node (%(default)s)",

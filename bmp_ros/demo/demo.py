@@ -43,6 +43,7 @@ from bmp_ros.evaluation.scores import ResultScores, score_results
 from bmp_ros.image_files import shown_name
 from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.machine import machine, machine_line
+from bmp_ros.offline.gif import vivid_palette
 from bmp_ros.offline.video import utf8_path
 from bmp_ros.received_people import people_from_message
 
@@ -380,7 +381,7 @@ def _encode(pictures: Sequence[np.ndarray], pauses_ms: list[int], width: int) ->
         for picture in pictures
     ]
     some = small[:: max(1, len(small) // _PALETTE_FRAMES)]
-    palette = Image.fromarray(np.concatenate(some)).quantize(_GIF_COLORS)
+    palette = vivid_palette(np.concatenate(some), _GIF_COLORS)
     frames: list[Any] = [
         Image.fromarray(np.ascontiguousarray(frame)).quantize(
             palette=palette, dither=Image.Dither.NONE

@@ -50,7 +50,7 @@ def choose_preset(device: str = "auto") -> AutoChoice:
     fetch = f"`bmp models download {FULL}{consent}`"
     if device == "cpu" or cuda_devices() == 0:
         reason = "device is cpu" if device == "cpu" else "this process can use no CUDA GPU"
-        steps = [*([fetch] if missing else []), f"preset:={FULL}"]
+        steps = [*([fetch] if missing else []), f"name the preset {FULL}"]
         return AutoChoice(
             SMALL, reason, f"{FULL} on a CPU takes seconds per frame: {' and '.join(steps)}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,10 @@ def build_loop(
     if not isinstance(preset, Mapping):
         preset = resolve_preset(preset, device)
     chosen = load_preset(preset, {name: part for name, part in sections.items() if part})
-    files = locate_weights(chosen)
+    try:
+        files = locate_weights(chosen)
+    except WeightsMissing as error:
+        raise WeightsMissing(f"{error}{_libraries_missing(chosen)}") from error
     return assemble(
         chosen, lambda choice: files.get(choice.weights or ""), device, precision, compile
     )
@@ -142,6 +146,18 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
             f"preset {preset.name} needs weights that are not here: {'; '.join(reasons)}"
         )
     return files
+
+
+def _libraries_missing(preset: Preset) -> str:
+    """What has to be installed beside the weights: said before gigabytes are downloaded."""
+    engines = [choice.declaration for choice in preset.engines.values()]
+    wanted = []
+    if any(each.runtime == "torch" for each in engines) and find_spec("torch") is None:
+        wanted.append("PyTorch (`pip install -r requirements/torch.txt`)")
+    for needs in dict.fromkeys(each.needs for each in engines if each.needs):
+        if find_spec(needs.partition(" ")[0]) is None:
+            wanted.append(needs)
+    return f". Also not installed: {', '.join(wanted)}" if wanted else ""
 
 
 def _refuse_what_it_cannot(role: str, choice: EngineChoice, precision: str, compile: bool) -> None:

@@ -75,8 +75,10 @@ def read_mpii(file: Path, head_boxes: Path | None = None) -> list[MpiiPerson]:
     file: a JSON list, of each person ``image``, ``joints`` (16 x y, counted from 1),
     ``joints_vis``, ``center``, ``scale`` and, unless there is a file of them, ``head_box``
     (x1 y1 x2 y2). head_boxes: MPII's own ``mpii_gt_val.mat`` (``headboxes_src``), in the same
-    order. Raises ValueError naming file, person and what is missing.
+    order. Raises FileNotFoundError, or ValueError naming file, person and what is missing.
     """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there. Name MPII's with --annotations FILE")
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

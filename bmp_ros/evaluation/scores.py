@@ -118,8 +118,7 @@ def import_pycocotools() -> tuple[Any, Any]:
         from pycocotools.cocoeval import COCOeval
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "scores are computed by pycocotools, which is not installed; install it with "
-            "pip install -r requirements/evaluate.txt"
+            f"scores need pycocotools: `pip install -r requirements/evaluate.txt` ({error})"
         ) from error
     return COCO, COCOeval
 

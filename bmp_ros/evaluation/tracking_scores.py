@@ -68,9 +68,10 @@ def import_trackeval() -> ModuleType:
             import trackeval.metrics
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"scores of tracks need TrackEval ({error}): pip install -r "
-            "requirements/evaluate.txt, then --no-deps -r requirements/evaluate-tracking.txt "
-            "(what it asks for itself would replace NumPy)"
+            "scores of tracks need pycocotools and TrackEval: `pip install -r "
+            "requirements/evaluate.txt`, then `pip install --no-deps -r "
+            "requirements/evaluate-tracking.txt` (without --no-deps it would replace NumPy) "
+            f"({error})"
         ) from error
     metrics: ModuleType = trackeval.metrics
     return metrics

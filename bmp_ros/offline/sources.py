@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -131,13 +132,17 @@ def open_source(text: str, warn: Callable[[str], object] = _log.warning) -> list
         elif text.isascii() and text.isdecimal():
             return [VideoSource(_camera(text))]
     if not _exists(path):
+        above = next((each for each in path.absolute().parents if os.path.isdir(each)), None)
+        if above is not None and not os.access(above, os.X_OK):
+            raise PermissionError(f"{shown_name(above)}: no permission to look into this folder")
         raise FileNotFoundError(f"source {shown_name(path)!r} is not there; {_ALLOWED}")
     if path.is_dir():
         files, left_out = list_folder(path, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
         if not files:
+            below = "; --workers 1 goes through subfolders, too" if "subfolder" in left_out else ""
             raise FileNotFoundError(
                 f"no image or video in {shown_name(path)} ({left_out or 'it is empty'}); names "
-                f"must end with one of {' '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))}"
+                f"must end with .jpg, .png, .mp4 or another of docs/offline.md{below}"
             )
         if left_out:
             warn(f"{shown_name(path)}: left out {left_out}")

@@ -12,7 +12,7 @@ import numpy as np
 from bmp_ros.drawing import person_color
 from bmp_ros.reporting.people_log import PeopleLog, Track
 
-INSTALL = "reports are drawn by plotly: `pip install -r requirements/report.txt`"
+INSTALL = "reports need plotly: `pip install -r requirements/report.txt`"
 PERCENTILES = (50, 90, 95, 99)
 MOST_POINTS, MOST_TRACKS = 4000, 200
 _LEAST_GAP_S, _GAPS = 0.5, 3.0
@@ -25,7 +25,7 @@ def import_plotly() -> ModuleType:
     try:
         import plotly.graph_objects as objects
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}. {INSTALL}", name="plotly") from error
+        raise ModuleNotFoundError(f"{INSTALL} ({error})", name="plotly") from error
     return objects
 
 

@@ -159,16 +159,13 @@ def _shapes(random: np.random.Generator, count: int, contrast: float) -> np.ndar
             cv2.line(image, (x, y), (w, h), color, int(random.integers(1, 9)), cv2.LINE_AA)
         else:
             text = "".join(chr(random.integers(48, 91)) for _ in range(random.integers(1, 6)))
+            # As a stencil: OpenCV 5 writes on 8 bits only.
+            letters = np.zeros(image.shape[:2], np.uint8)
+            font, size = int(random.integers(0, 5)), random.uniform(0.6, 3)
             cv2.putText(
-                image,
-                text,
-                (x // 2, y),
-                int(random.integers(0, 5)),
-                random.uniform(0.6, 3),
-                color,
-                int(random.integers(1, 6)),
-                cv2.LINE_AA,
+                letters, text, (x // 2, y), font, size, 255, int(random.integers(1, 6)), cv2.LINE_8
             )
+            image[letters > 0] = color
     return image + random.normal(0, 0.02, image.shape)
 
 

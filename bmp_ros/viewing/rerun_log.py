@@ -38,7 +38,7 @@ def import_rerun() -> ModuleType:
     try:
         import rerun
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}. {INSTALL}", name="rerun") from error
+        raise ModuleNotFoundError(f"{INSTALL} ({error})", name="rerun") from error
     return rerun
 
 

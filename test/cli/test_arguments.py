@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bmp_ros.cli.arguments import result_file
+from bmp_ros.cli.arguments import folder, result_file, result_folder
 from bmp_ros.cli.main import main
 
 
@@ -42,5 +42,7 @@ def test_verbs_refuse_it(
 
 def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)  # tests may run as root
-    with pytest.raises(argparse.ArgumentTypeError, match="cannot be written"):
-        result_file(str(tmp_path / "x.json"))
+    for kind in (result_file, result_folder):
+        with pytest.raises(argparse.ArgumentTypeError, match="cannot be written; choose another"):
+            kind(str(tmp_path / "new"))
+    assert folder(str(tmp_path)) == tmp_path, "to read, no permission to write is needed"

@@ -21,6 +21,7 @@ from numbered import numbered_image, numbered_loop  # noqa: E402
 from scripted import Actor  # noqa: E402
 
 import bmp_ros.engines  # noqa: E402
+from bmp_ros.cli.infer import _counts  # noqa: E402
 from bmp_ros.cli.main import main  # noqa: E402
 from bmp_ros.image_files import write_image  # noqa: E402
 from bmp_ros.offline.results_file import ResultsFile  # noqa: E402
@@ -54,7 +55,7 @@ def test_image(
     arguments = ["--source", str(image), "--output", str(output), "--preset", "edge"]
     assert main(["infer", *arguments, "--device", "cpu", "--json"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"1 images and 0 video frames, 1 people: {output}\n"
+    assert printed.out == f"1 image, 1 person: {output}\n"
     assert printed.err == ""
     assert built == [("edge", "cpu", {"precision": "fp32"})]
     assert sorted(path.name for path in output.iterdir()) == ["Bild 人.png", "results.json"]
@@ -128,7 +129,7 @@ def test_unreadable_files_make_the_exit_code_1(
     output = tmp_path / "out"
     assert main(["infer", "--source", str(image.parent), "--output", str(output)]) == 1
     printed = capsys.readouterr()
-    assert printed.out.startswith("1 images and 0 video frames")
+    assert printed.out.startswith("1 image, ")
     assert printed.err.startswith("bmp infer: ") and printed.err.count("\n") == 1
     assert "broken.jpg (1 bytes) is no whole image" in printed.err
     assert [path.name for path in output.iterdir()] == ["Bild 人.png"]
@@ -155,7 +156,7 @@ def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> N
     )  # fmt: skip
     assert ended.returncode == 1 and b"Traceback" not in ended.stderr, ended.stderr
     assert ended.stdout.endswith(
-        b"1 images and 0 video frames, 0 people: " + (str(tmp_path).encode() + b"/out\\xfc\n")
+        b"1 image, 0 people: " + (str(tmp_path).encode() + b"/out\\xfc\n")
     )
     assert b"kaputt\\xe9.jpg (1 bytes) is no whole image" in ended.stderr
     assert b"in\\xfc: left out 1 *.t\\xe9xt" in ended.stderr
@@ -168,6 +169,7 @@ def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> N
     [
         (["--no-draw"], "--no-draw without --json, --gif, --format or --report would"),
         (["--size", "big"], "--size is 'big', needs a side in pixels or WIDTHxHEIGHT"),
+        (["--size", "640"], "--size goes with networks in PyTorch"),
         (["--boxes", "gone.json"], "gone.json cannot be read"),
         (["--detector", "yolov5"], "no weights are called 'yolov5'"),
         (["--count", "0"], "--count is 0, must be at least 1"),
@@ -210,6 +212,39 @@ def test_output_must_be_a_folder(image: Path, capsys: pytest.CaptureFixture[str]
         main(["infer", "--source", str(image), "--output", str(image)])
     assert end.value.code == 2
     assert f"'{image}' is a file, needs the path of a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((1, 0, 1), "1 image, 1 person"),
+        ((0, 1, 0), "1 video frame, 0 people"),
+        ((2, 30, 5), "2 images and 30 video frames, 5 people"),
+        ((0, 0, 0), "no image, 0 people"),
+    ],
+)
+def test_counts_are_in_words_that_fit(counts: tuple[int, int, int], words: str) -> None:
+    assert _counts(*counts) == words
+
+
+def test_ctrl_c_says_where_the_results_are(
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loop = numbered_loop({120: [[Actor((10, 10, 60, 110))]]})
+
+    def ending(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    loop.detector.detect = ending  # type: ignore[method-assign]
+    monkeypatch.setattr(bmp_ros.engines, "build_loop", lambda *_, **__: loop)
+    output = tmp_path / "out"
+    assert main(["infer", "--source", str(image), "--output", str(output), "--json"]) == 130
+    expected = f"bmp infer: interrupted; what was done until then is in {output}\n"
+    assert capsys.readouterr().err == expected
+    assert (output / "results.json").is_file()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

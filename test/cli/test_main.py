@@ -28,6 +28,12 @@ def add_arguments(parser):
 def run(args):
     if args.number == 13:
         raise ValueError("13 is unlucky:\\n  take another\\n")
+    if args.number == 2:
+        open("there/is no such.file")
+    if args.number == 3:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+    if args.number == 4:
+        raise KeyboardInterrupt
     print("number", args.number)
     return args.number
 '''
@@ -74,6 +80,31 @@ def test_failure_is_told_without_a_traceback(bmp) -> None:  # type: ignore[no-un
     assert done.stderr == "bmp infer: 13 is unlucky:\n  take another\n", "lines stay lines"
     for arguments in (["infer", "--number", "13", TRACEBACK], [TRACEBACK, "infer", "--number=13"]):
         assert "Traceback" in bmp(*arguments).stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [
+        ("2", 1, "there/is no such.file: No such file or directory"),
+        (
+            "3", 1,
+            "this needs torch: `pip install -r requirements/torch.txt` (No module named 'torch')",
+        ),
+        ("4", 130, "interrupted"),
+    ],
+)  # fmt: skip
+def test_what_python_raises_is_told_in_words(bmp, number: str, code: int, line: str) -> None:  # type: ignore[no-untyped-def]
+    done = bmp("infer", "--number", number)
+    assert (done.returncode, done.stderr) == (code, f"bmp infer: {line}\n")
+
+
+def test_requirements_bring_the_packages_that_errors_name() -> None:
+    distributions = {"PIL": "pillow", "hydra": "hydra-core"}
+    for package, file in dispatcher.REQUIREMENTS.items():
+        lines = (CHECKOUT / "requirements" / f"{file}.txt").read_text().splitlines()
+        assert any(
+            line.startswith(f"{distributions.get(package, package)}==") for line in lines
+        ), f"requirements/{file}.txt does not bring {package}"
 
 
 def test_missing_package_of_one_verb(bmp) -> None:  # type: ignore[no-untyped-def]

@@ -57,7 +57,7 @@ def test_no_gpu_is_the_small_preset_and_advises_no_installation(machine, device:
     choice = choose_preset(device)
     assert choice.preset == SMALL
     assert ("device is cpu" if device == "cpu" else "no CUDA GPU") in choice.reason
-    assert f"preset:={FULL}" in choice.more and "seconds per frame" in choice.more
+    assert f"name the preset {FULL}" in choice.more and "seconds per frame" in choice.more
     assert "install" not in choice.more and "download" not in choice.more, "weights are here"
 
 

@@ -123,7 +123,7 @@ def test_they_run_in_infer(own: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     output = tmp_path / "out"
     arguments = ["infer", "--preset", str(own), "--source", str(tmp_path / "picture.png")]
     assert main([*arguments, "--output", str(output)]) == 0
-    assert "1 images and 0 video frames, 1 people" in capsys.readouterr().out
+    assert "1 image, 1 person" in capsys.readouterr().out
 
 
 def test_they_run_in_the_node(own: Path) -> None:

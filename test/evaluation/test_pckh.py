@@ -110,6 +110,11 @@ def test_a_wrong_annotation_is_named(folder, changes, message):
         read_mpii(file)
 
 
+def test_annotations_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a.json is not there. Name MPII's with --annot"):
+        read_mpii(tmp_path / "a.json")
+
+
 def test_what_is_missing_is_named(folder):
     with pytest.raises(ValueError, match="coco_17 lacks pelvis, thorax, upper_neck, head_top"):
         mpii_joints(COCO_17)

@@ -128,8 +128,18 @@ def test_a_folder_of_other_things(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no image or video in .* \(it is empty\)"):
         open_source(str(tmp_path))
     (tmp_path / "a.txt").write_bytes(b"x")
-    with pytest.raises(FileNotFoundError, match=r"\(1 \*.txt\); names must end with one of .jpg"):
+    with pytest.raises(FileNotFoundError, match=r"\(1 \*.txt\); names must end with .jpg, [^;]*$"):
         open_source(str(tmp_path))
+
+    (tmp_path / "below").mkdir()
+    with pytest.raises(FileNotFoundError, match="--workers 1 goes through subfolders, too"):
+        open_source(str(tmp_path))
+
+
+def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # tests may run as root
+    with pytest.raises(PermissionError, match=f"{tmp_path}: no permission to look into"):
+        open_source(str(tmp_path / "a.png"))
 
 
 def test_names_of_what_is_drawn() -> None:

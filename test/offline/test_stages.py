@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numbered import HEIGHT, WIDTH, numbered_image, numbered_loop
@@ -120,6 +121,23 @@ def test_gif_has_a_frame_per_stage(tmp_path: Path) -> None:
     sizes = {size for _, size in frames}
     assert len(sizes) == 1 and sizes.pop()[0] == 480, "small pictures are enlarged"
     assert path.stat().st_size <= MAX_BYTES
+
+
+def test_thin_lines_keep_their_colours(tmp_path: Path) -> None:
+    """Boxes and labels are a few in a hundred pixels, and their colours say who is who."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    room = np.random.default_rng(0).normal((110, 120, 130), 12, (360, 480, 3))
+    room = np.clip(room + np.linspace(-40, 40, 480)[None, :, None], 0, 255).astype(np.uint8)
+    colors = [person_color(number) for number in range(8)]
+    for number, color in enumerate(colors):
+        left = 10 + 58 * number
+        cv2.rectangle(room, (left, 40), (left + 40, 300), color, 1)
+    write_gif(tmp_path / "a.gif", [("room", room)])
+    with image.open(tmp_path / "a.gif") as gif:
+        shown = np.asarray(gif.convert("RGB"))[..., ::-1].astype(int)
+    for number, color in enumerate(colors):
+        line = shown[60:280, 10 + 58 * number]
+        assert np.abs(np.median(line, axis=0) - color).max() < 40, f"colour of person {number}"
 
 
 def test_gif_becomes_smaller_until_it_fits(tmp_path: Path) -> None:

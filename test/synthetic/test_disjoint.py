@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
-from bmp_ros.synthetic import palettes
+from bmp_ros.synthetic import palettes, textures
 from bmp_ros.synthetic.groups import PAIRS
 from bmp_ros.synthetic.looks import CLOTH_LAYERS, sample_look
 from bmp_ros.synthetic.pose_templates import TEMPLATES
@@ -23,6 +24,22 @@ def test_splits_use_other_random_numbers_and_only_test_assets():
 
 def test_cloth_colors_are_disjoint():
     assert not set(palettes.TRAIN_CLOTH) & set(palettes.TEST_CLOTH)
+
+
+def test_letters_are_written_on_8_bits(monkeypatch):
+    """OpenCV 5, which pip brings where nothing is pinned, refuses others."""
+    write, written = cv2.putText, []
+
+    def strict(image, text, *rest):
+        assert image.dtype == np.uint8
+        written.append(text)
+        return write(image, text, *rest)
+
+    monkeypatch.setattr(cv2, "putText", strict)
+    for seed in range(4):
+        picture = textures._shapes(np.random.default_rng(seed), 8, 0.9)
+        assert picture.shape == (textures.SIZE, textures.SIZE, 3) and np.isfinite(picture).all()
+    assert written
 
 
 def test_textures_are_disjoint_and_look_different():

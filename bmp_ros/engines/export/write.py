@@ -30,7 +30,7 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise ModuleNotFoundError(f"{error}. {INSTALL_ONNX}", name="onnx") from error
+        raise ModuleNotFoundError(f"{INSTALL_ONNX} ({error})", name="onnx") from error
     return onnx
 
 

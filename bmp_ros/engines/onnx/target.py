@@ -125,7 +125,7 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ModuleNotFoundError(f"{error}. {INSTALL}", name="onnxruntime") from error
+        raise ModuleNotFoundError(f"{INSTALL} ({error})", name="onnxruntime") from error
     return onnxruntime
 
 
