@@ -84,9 +84,10 @@ def batches_of(
 def _begin_worker(number: int) -> None:
     """Processes that prepare samples give way to the step, and to everybody else.
 
-    Ctrl-C is for the first process: the step at hand may need their samples.
+    Ctrl-C and logging out are for the first process: the step at hand may need their samples.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
     cv2.setNumThreads(1)
     if hasattr(os, "nice"):
         os.nice(5)

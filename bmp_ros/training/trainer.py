@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ def train(
     it has spent before an interruption counts. score: called before the first step, every
     ``schedule.score_every`` steps and in the end, whether steps or time are over.
     Returns the file of the averaged weights, or None when stopped before the end. Ctrl-C
-    (KeyboardInterrupt) leaves a checkpoint of the last step that was finished.
+    (KeyboardInterrupt), SIGTERM and SIGHUP (SystemExit) leave a checkpoint of the last step.
     Raises ValueError when the folder holds a training with another schedule, and for a batch that
     is smaller in each process and part than the task's ``least_batch``.
     """
@@ -206,6 +206,7 @@ def train(
                 saved = training.step
             if training.step < last and processes.in_any(interrupted(), device):
                 _stop(training, clock, saved)
+                return None
         stopped = training.step == last < schedule.steps
         if training.step > saved:
             _save(training, clock, saved, score, ended=not stopped)
@@ -312,7 +313,7 @@ def _write(training: _Training, clock: _Clock) -> None:
     processes.wait()
 
 
-def _stop(training: _Training, clock: _Clock, saved: int) -> NoReturn:
+def _stop(training: _Training, clock: _Clock, saved: int) -> None:
     """Keep the state of an interrupted training, neither validated nor scored, which takes time.
 
     saved: the step of the last checkpoint.
@@ -325,7 +326,6 @@ def _stop(training: _Training, clock: _Clock, saved: int) -> NoReturn:
             f"{training.schedule.steps}; called again in the same way it goes on from there",
             flush=True,
         )
-    raise KeyboardInterrupt
 
 
 def _score_start(training: _Training, score: Score) -> None:

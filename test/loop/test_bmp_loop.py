@@ -81,6 +81,7 @@ def test_another_look_only_where_somebody_may_be_hidden(
     [
         ([LEFT.box], 1),
         ([(12, 10, 60, 110)], 1),  # about there
+        ([(40, 10, 90, 110)], 2),  # somebody beside, with an IoU of 0.25
         ([LEFT.box, LEFT.box], 2),  # one person is not two
         ([LEFT.box, (100, 10, 150, 110)], 2),  # somebody is missing
         ([], 2),  # nobody is known

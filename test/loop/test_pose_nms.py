@@ -81,6 +81,15 @@ def test_more_confident_keypoints_beat_a_higher_mean() -> None:
     assert suppress(keypoints, scores, boxes).tolist() == [1], "same number: the higher mean"
 
 
+def test_what_equals_a_threshold_is_not_above_it() -> None:
+    keypoints, scores, boxes = (np.repeat(array[:1], 2, axis=0) for array in poses(3, 2))
+    scores[:] = 0.3
+    assert suppress(keypoints, scores, boxes).tolist() == [], "no keypoint counts"
+    scores[:] = 0.9
+    options = {"confidence_threshold": 0.3, "oks_threshold": 1.0}
+    assert pose_nms(keypoints, scores, boxes, **options).tolist() == [0, 1], "their OKS is 1"
+
+
 def test_nobody() -> None:
     nobody = suppress(np.zeros((0, 17, 2)), np.zeros((0, 17)), np.zeros((0, 4)))
     assert nobody.shape == (0,)

@@ -60,6 +60,17 @@ def test_everybody_has_a_filter_of_their_own() -> None:
         assert np.array_equal(together[order.index(1)], single[0])
 
 
+@pytest.mark.parametrize(("after_s", "anew"), [(0.9, False), (1.1, True)])
+def test_who_was_away_for_long_begins_anew(after_s: float, anew: bool) -> None:
+    """Where no image came in between, too; in shares of ``forget_s``."""
+    smoother = JointSmoother()
+    joints, scores = np.full((1, 17, 2), 50.0), np.full((1, 17), 0.9)
+    smoother.update(np.array([7]), joints, scores, np.array([100.0]), 0.0)
+    stamp_s = after_s * smoother.settings.forget_s
+    smooth, _ = smoother.update(np.array([7]), joints + 5, scores, np.array([100.0]), stamp_s)
+    assert np.array_equal(smooth, joints + 5) == anew
+
+
 def test_untracked_people_are_passed_through() -> None:
     smoother = JointSmoother()
     for step in range(3):

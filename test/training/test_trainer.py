@@ -92,17 +92,17 @@ def test_every_network_goes_on_exactly(
 
 
 class Interrupted(Line):
-    """Somebody presses Ctrl-C in the loss of step ``at``, as often as ``times`` says."""
+    """Signals come while the loss of step ``at`` is computed."""
 
-    def __init__(self, at: int, times: int = 1) -> None:
+    def __init__(self, at: int, *signals: int) -> None:
         super().__init__()
-        self.left, self.times = at, times
+        self.left, self.signals = at, signals or (signal.SIGINT,)
 
     def losses(self, network: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         if network.training:
             self.left -= 1
-            for _ in range(self.times * (self.left == 0)):
-                signal.raise_signal(signal.SIGINT)
+            for number in self.signals if self.left == 0 else ():
+                signal.raise_signal(number)
         return super().losses(network, batch)
 
 
@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_every_step(tmp_path: Path, capfd: pytest.CaptureFixture[st
     with pytest.raises(KeyboardInterrupt):
         train(Interrupted(27), SCHEDULE, tmp_path / "parts")
     shown = capfd.readouterr()
-    assert "stopped after step 27 of 40" in shown.out and "Ctrl-C again" in shown.err
+    assert "stopped after step 27 of 40" in shown.out and "stopping after this step" in shown.err
     assert torch.load(tmp_path / "parts" / "last.pth", weights_only=True)["step"] == 27
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     parts = train(Line(), SCHEDULE, tmp_path / "parts")
@@ -125,9 +125,26 @@ def test_ctrl_c_keeps_every_step(tmp_path: Path, capfd: pytest.CaptureFixture[st
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupted(27, times=2), SCHEDULE, tmp_path)
+        train(Interrupted(27, signal.SIGTERM, signal.SIGINT), SCHEDULE, tmp_path)
     assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == 20
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_container_that_is_stopped_keeps_every_step(tmp_path: Path, number: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        train(Interrupted(27, number), SCHEDULE, tmp_path)
+    assert ended.value.code == 128 + number and signal.getsignal(number) == before
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == 27
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        assert train(Interrupted(27, signal.SIGHUP), SCHEDULE, tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_in_the_last_step_is_told_when_the_weights_are_there(tmp_path: Path) -> None:
