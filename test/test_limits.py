@@ -287,7 +287,7 @@ def test_sparse_tensors_are_refused(tmp_path: Path, layout: str) -> None:
 
 def test_masks_are_measured_before_they_are_made() -> None:
     target = np.zeros((8, 8), np.bool_)
-    with pytest.raises(ValueError, match=r"x=0 y=0 of 4294967295x1 pixels lies outside of the i"):
+    with pytest.raises(ValueError, match=r"x=0 y=0 of 4294967295x1 pixels lies outside the i"):
         paste_runs(target, np.array([0, 2**32 - 1], np.uint32), (0, 0, 2**32 - 1, 1))
     with pytest.raises(ValueError, match="outside"):
         paste_runs(target, np.array([4], np.uint32), (7, 0, 2, 2))

@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--boxes-missing",
         choices=("detector", "skip"),
         default="detector",
-        help="of --boxes: images that FILE says nothing of are for the detector, or nobody is "
-        "looked for in them (%(default)s)",
+        help="of --boxes: in images that FILE does not mention, run the detector or look for no "
+        "one (default: %(default)s)",
     )
     parser.add_argument(
         "--at-once",
@@ -129,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detection-interval",
         type=int,
         metavar="N",
-        help="of --track: run the detector on every Nth image only, and where somebody may be "
+        help="of --track: run the detector on every Nth image only, and where a person may be "
         "new, lost or mistaken for another (docs/tracking.md)",
     )
     parser.add_argument("--no-draw", action="store_true", help="write no drawn images or videos")

@@ -160,7 +160,7 @@ class TorchGraph:
             log.warning("out of GPU memory (%s): from now on without CUDA graphs", trouble)
         else:
             raise torch.cuda.OutOfMemoryError(
-                f"{trouble} The memory does not suffice for "
+                f"{trouble} There is not enough memory for "
                 f"{'the image' if before is None else 'one person'}: use precision fp16 or a "
                 "smaller network, or end other programs on this GPU"
             )

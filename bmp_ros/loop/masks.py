@@ -53,7 +53,7 @@ def encode_runs(
     uncompressed COCO run-length mask of the rectangle. A mask without a pixel gives
     ``((0, 0, 0, 0), [])``.
 
-    Raises ValueError when the rectangle lies outside of the image or misses pixels of the mask.
+    Raises ValueError when the rectangle lies outside the image or misses pixels of the mask.
     """
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ValueError(
@@ -66,7 +66,7 @@ def encode_runs(
         x, y, width, height = (int(value) for value in rectangle)
         if min(x, y, width, height) < 0 or x + width > mask.shape[1] or y + height > mask.shape[0]:
             raise ValueError(
-                f"rectangle x={x} y={y} width={width} height={height} lies outside of the mask's "
+                f"rectangle x={x} y={y} width={width} height={height} lies outside the mask's "
                 f"{mask.shape[1]}x{mask.shape[0]} pixels"
             )
     area = int(np.count_nonzero(mask))
@@ -117,7 +117,7 @@ def paste_runs(target: np.ndarray, counts: np.ndarray, rectangle: Rectangle) -> 
     x, y, width, height = rectangle
     if min(rectangle) < 0 or y + height > target.shape[0] or x + width > target.shape[1]:
         raise ValueError(
-            f"a mask at x={x} y={y} of {width}x{height} pixels lies outside of the image of "
+            f"a mask at x={x} y={y} of {width}x{height} pixels lies outside the image of "
             f"{target.shape[1]}x{target.shape[0]} pixels"
         )
     target[y : y + height, x : x + width] = decode_runs(counts, width, height)

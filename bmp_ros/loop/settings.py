@@ -25,9 +25,9 @@ class LoopSettings:
         "iteration on, where it is higher; null: detection_threshold",
     )  # fmt: skip
     look_again_score: float | None = number_field(
-        None, low=0.0, high=1.0, optional=True, text="another iteration only if the detector saw "
-        "a box of at least this score that overlaps a person found and is none of them: somebody "
-        "may be hidden; null: always",
+        None, low=0.0, high=1.0, optional=True, text="run another iteration only if the detector "
+        "saw a box of at least this score that overlaps a person but is not theirs: someone may "
+        "be hidden; null: always",
     )  # fmt: skip
     box_nms_iou: float = number_field(
         0.3, low=0.0, high=1.0, text="NMS: IoU above which the lower-scoring box is removed"

@@ -60,7 +60,7 @@ class KeyframeSettings:
 
     detection_interval: int = number_field(
         1, low=1, high=30, integer=True, text="run the detector on every Nth image, and on those "
-        "where somebody may be new, lost or mistaken for another; in between, poses and masks are "
+        "where a person may be new, lost or mistaken for another; in between, poses and masks are "
         "estimated where the tracker expects people. Needs tracking; 1: on every image",
     )  # fmt: skip
     refine_between: bool = bool_field(

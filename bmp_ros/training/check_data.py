@@ -177,7 +177,7 @@ def _box_problems(item: Mapping[str, Any], image: Mapping[str, Any]) -> Iterator
         left < -MARGIN or top < -MARGIN
         or left + width > image["width"] + MARGIN or top + height > image["height"] + MARGIN
     ):  # fmt: skip
-        yield f"bbox {box} lies outside of the image, {image['width']}x{image['height']} pixels"
+        yield f"bbox {box} lies outside the image, {image['width']}x{image['height']} pixels"
 
 
 def _mask_problems(item: Mapping[str, Any], image: Mapping[str, Any]) -> Iterator[str]:

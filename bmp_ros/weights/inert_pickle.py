@@ -167,7 +167,7 @@ class _Machine:
         if isinstance(key, tuple) and len(key) > 1 and key[0] == "module":
             # torch's old format: a class, with the text of its source, which nobody needs.
             if not isinstance(key[1], Global):
-                raise DamagedPickle("the pickle names a class that is none")
+                raise DamagedPickle("the pickle calls something a class that is not one")
             self.stack.append(key[1])
         else:
             self.stack.append(Reference(key))

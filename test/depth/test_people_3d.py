@@ -64,10 +64,12 @@ def test_flat_people_are_where_they_are(first: float, second: float, kind: str) 
         assert (found.spread[row] < 1e-3).all()
 
 
-def test_the_wall_behind_is_never_taken_for_the_person() -> None:
+@pytest.mark.parametrize("wall", [6.0, 2.6])
+def test_the_wall_behind_is_never_taken_for_the_person(wall: float) -> None:
     people = people_in(LEFT)
     x0, y0, x1, y1 = LEFT
-    depth = flat_depth(((x0 + 4, y0, x1 - 4, y1), 2.0))  # the mask is 4 px too wide
+    # The mask is 4 pixels too wide.
+    depth = flat_depth(((x0 + 4, y0, x1 - 4, y1), 2.0), wall=wall)
     edge = people.keypoints.copy()
     edge[0, :, 0] = np.linspace(x0, x1 - 1, 17)
     found = lift_people(replace(people, keypoints=edge), depth, CAMERA)

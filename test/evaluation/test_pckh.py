@@ -10,7 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from bmp_ros.evaluation.pckh import evaluate_pckh, mpii_joints, read_mpii, report_lines
+from bmp_ros.evaluation.pckh import (
+    evaluate_pckh,
+    mpii_joints,
+    read_mpii,
+    report_lines,
+    score,
+)
 from bmp_ros.loop.protocols import Poses
 from bmp_ros.loop.skeletons import COCO_17, MPII_16, MULTI_21
 
@@ -56,6 +62,13 @@ def write(folder: Path, entries) -> Path:
     file = folder / "annotations.json"
     file.write_text(json.dumps(entries))
     return file
+
+
+def test_joints_without_a_label_do_not_count_as_right(folder):
+    file = write(folder, [entry("a.png", 1, joints_vis=[1] * 8 + [0] * 8)])
+    (person,) = people = read_mpii(file)
+    scores = score(person.joints[None], people)
+    assert scores.mean == 100 and 0 < scores.joints < 14
 
 
 @pytest.mark.parametrize("skeleton", [MPII_16, MULTI_21], ids=lambda skeleton: skeleton.name)

@@ -94,7 +94,7 @@ def test_cocos_run_lengths_there_and_back(mask: np.ndarray) -> None:
         ((0, 0, 7, 4), "misses 1"),
         ((0, 0, 0, 5), "misses 1"),
         ((6, 4, 1, 0), "misses 1"),
-        ((0, 0, 8, 5), "lies outside of the mask's 7x5 pixels"),
+        ((0, 0, 8, 5), "lies outside the mask's 7x5 pixels"),
         ((6, 4, 1, 2), "lies outside"),
         ((-1, 0, 8, 5), "lies outside"),
     ],

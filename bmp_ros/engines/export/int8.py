@@ -231,7 +231,7 @@ def _kept(folder: Path, graph: Path, calibration: Calibration) -> list[Path]:
     if not samples:
         raise ExportRefused(
             f"int8: {graph.name} was never asked while the loop ran on the images of "
-            f"{calibration.images}: nobody was found there; nothing was written. Give images with "
+            f"{calibration.images}: no one was found there; nothing was written. Give images with "
             "people, like those of the camera, or lower the preset's detection_threshold"
         )
     return samples

@@ -136,7 +136,7 @@ def test_images_without_people_are_refused(native: Path, tmp_path: Path) -> None
     for number in range(4):
         cv2.imwrite(str(folder / f"{number}.png"), np.zeros((64, 64, 3), np.uint8))
     preset = load_preset(native, {"loop": {"detection_threshold": 1.0}})
-    with pytest.raises(ExportRefused, match="never asked .* nobody was found there; nothing was"):
+    with pytest.raises(ExportRefused, match="never asked .* no one was found there; nothing was"):
         export_preset(preset, output, precision="int8", calibration=Calibration(folder))
     assert not list(output.iterdir())
 
