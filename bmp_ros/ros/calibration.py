@@ -85,8 +85,8 @@ class CalibrationInput(Calibration):
         if others:
             return f"{text}, which is of type {', '.join(others)}; set {self._parameter}"
         if not publishers:
-            there = published_topics(self._node, "CameraInfo")
-            return f"{text}, which has no publisher. {there}; set {self._parameter}"
+            there = published_topics(self._node, "CameraInfo", self._parameter)
+            return f"{text}, which has no publisher. {there}"
         kinds = [
             f"{p.qos_profile.reliability.name.lower()}, {p.qos_profile.durability.name.lower()}"
             for p in publishers

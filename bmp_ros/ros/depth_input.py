@@ -182,8 +182,8 @@ class DepthInput:
                 f"{text}, which has no publisher, but {compressed} has: set depth_topic to it, "
                 "or let the driver publish raw images"
             )
-        there = published_topics(self._node, "Image")
-        return f"{text}, which has no publisher. {there}; set depth_topic"
+        there = published_topics(self._node, "Image", "depth_topic")
+        return f"{text}, which has no publisher. {there}"
 
     def _too_far(self, wanted_ns: int, found: tuple[int, bytes] | None, max_age_s: float) -> str:
         if found is None:

@@ -35,7 +35,7 @@ class Argument(NamedTuple):
 
 
 NODE_ARGUMENTS = (
-    Argument("namespace", "bmp", "Of the node and its topics."),
+    Argument("namespace", "bmp", "Namespace of the node and its topics; /: none."),
     Argument(
         "log_level", "info", "Least severe messages of the node that are logged.",
         ("debug", "info", "warn", "error", "fatal"),
@@ -55,7 +55,8 @@ def parameter_arguments() -> list[Argument]:
         default = to_parameter(item, default_of(item))
         text = text_of(item)
         limits = f"{_allowed(item)}; default: {_text(default)}"
-        description = f"{text[:1].upper()}{text[1:]} ({limits})."
+        # No capital letter: where a text begins with a value, that is written so.
+        description = f"{text} ({limits})."
         arguments.append(Argument(name, "", description, _choices(item)))
     return arguments
 

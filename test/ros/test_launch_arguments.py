@@ -29,6 +29,7 @@ def test_every_parameter_is_an_argument_with_a_description() -> None:
     for each in ARGUMENTS.values():
         assert each.default == "" and (not each.choices or "" in each.choices)
         assert len(each.description) > 10 and each.description.endswith(".")
+    assert ARGUMENTS["device"].description.startswith("auto (a GPU")
     assert "from 0 to 1" in ARGUMENTS["detection_threshold"].description
     assert ARGUMENTS["image_transport"].choices == ("", "raw", "compressed")
     assert ARGUMENTS["autostart"].choices == ("", "true", "false")
