@@ -122,7 +122,10 @@ class BoxesInput:
 
     def missing_text(self) -> str:
         """Why an image has no boxes, in words."""
-        return f"no boxes for an image on {self.topic} within {self.wait_s:g} s (boxes_wait)"
+        text = f"no boxes for an image on {self.topic} within {self.wait_s:g} s (boxes_wait)"
+        if not self._node.count_publishers(self.topic):
+            return f"{text}: it has no publisher; set boxes_topic"
+        return f"{text}: boxes need the stamp of their image, or one within boxes_slop of it"
 
     def forget_images(self) -> int:
         """Drop the images that wait; return how many did."""

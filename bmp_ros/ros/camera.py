@@ -318,7 +318,7 @@ class Camera:
             if not self._said_skipped:
                 self._said_skipped = True
                 self._node.get_logger().warning(
-                    f"{self.name}: {inputs.boxes.missing_text()}: such images are skipped"
+                    f"{self.name}: {inputs.boxes.missing_text()}; such images are skipped"
                 )
 
 

@@ -173,7 +173,7 @@ class FrameProcessor:
             if inputs.boxes.skip:
                 raise _Skipped from error
             return None
-        missing = "" if known is not None else inputs.boxes.missing_text()
+        missing = "" if known is not None else f"{inputs.boxes.missing_text()}; the detector looks"
         self._tell(camera, "boxes", "missing" if missing else "", missing)
         return known
 

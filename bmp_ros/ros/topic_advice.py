@@ -64,7 +64,7 @@ def twins(node: LifecycleNode, topic: str) -> str:
 
 
 def published_topics(node: LifecycleNode, kind: str, parameter: str) -> str:
-    """Name the topics of a type of sensor_msgs that other nodes publish, and what to set to one."""
+    """The topics of a type of sensor_msgs that other nodes publish, and what to set to one."""
     publishers = publishers_of_others(node, kinds=[kind])
     if not any(each.kind == kind for each in publishers):
         return f"No node publishes {kind} messages: let the camera's driver do it"

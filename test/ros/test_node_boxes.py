@@ -97,7 +97,7 @@ def test_images_without_boxes_are_for_the_detector_and_that_is_said_once(lab: La
         assert len(rig.result(number).people) == 2
     assert rig.detector_ran
     text = f"no boxes: no boxes for an image on {BOXES} within 0.05 s (boxes_wait)"
-    lab.wait_for_log(text)
+    lab.wait_for_log(text, "stamp of their image", "boxes_slop", "the detector looks")
     assert lab.log().count(text) == 1
     # Late boxes change nothing; those of the next image count again.
     rig.tell(3, (5, 6, 20, 30, 0.5))
@@ -119,6 +119,11 @@ def test_images_without_boxes_are_skipped_where_that_is_asked_for(lab: Lab) -> N
     lab.wait_for_log("are of an image of 640x480 pixels, the image has 64x48")
     assert [message.header.stamp.sec for message in rig.poses] == [2]
     assert not rig.detector_ran
+    rig.boxes.destroy()
+    wait_for(lambda: lab.node.count_publishers(BOXES) == 0, "the end of the publisher")
+    rig.show(4)
+    words = "it has no publisher; set boxes_topic; skipped"
+    lab.diagnosis(": camera", lambda status: words in status.message, words)
 
 
 def test_messages_that_wait_push_out_those_before_them(

@@ -203,7 +203,10 @@ def test_depth_that_says_nothing_gives_nan_and_is_named_once(
         ("late", ("300 ms before", "depth_max_age")),
         ("other clock", ("different clocks",)),
         ("encoding", (DEPTH, "bgr8", "REP 118")),
-        ("no calibration", ("no calibration", "/camera/camera_info", "camera_info_topic")),
+        (
+            "no calibration",
+            ("no calibration", "/camera/camera_info", "No node publishes CameraInfo"),
+        ),
     ],
 )
 def test_faulty_depth_costs_depth_only(lab: Lab, fault: str, words: tuple[str, ...]) -> None:
