@@ -209,7 +209,7 @@ def run(args: argparse.Namespace) -> int:
     if log is not None:
         from bmp_ros.reporting.page import people_sections, write_page
 
-        facts = [(name, str(value)) for name, value in info.items() if value is not None]
+        facts = [(name, str(info[name])) for name in ("preset", *used, "source") if info[name]]
         write_page(args.report, f"People in {info['source']}", facts, people_sections(log))
     for line in [*outcome.notes, *outcome.failures]:
         _say(line)
@@ -281,11 +281,12 @@ def _counts(images: int, frames: int, people: int) -> str:
 def _axis(args: argparse.Namespace, sources: Sequence[Source]) -> str:
     """What a report's axis of time is: images without a rate have their number only."""
     from bmp_ros.offline.sources import ImageSource
+    from bmp_ros.reporting.people_log import NUMBERS
 
     kinds = {isinstance(source, ImageSource) for source in sources}
     if kinds == {False} or args.rate is not None:
         return "seconds"
-    return "number of the image" if kinds == {True} else "seconds; of images their number"
+    return NUMBERS if kinds == {True} else "seconds; of images their number"
 
 
 def _run_archive(

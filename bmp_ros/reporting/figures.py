@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.drawing import person_color
-from bmp_ros.reporting.people_log import PeopleLog, Track
+from bmp_ros.reporting.people_log import NUMBERS, PeopleLog, Track
 
 INSTALL = "reports need plotly: `pip install -r requirements/report.txt`"
 PERCENTILES = (50, 90, 95, 99)
@@ -30,10 +30,16 @@ def import_plotly() -> ModuleType:
 
 
 def people_over_time(log: PeopleLog) -> Any:
-    """A line per sequence; of many images at most `MOST_POINTS` are drawn (see `thinned`)."""
+    """A line per sequence; of many images at most `MOST_POINTS` are drawn (see `thinned`).
+
+    Images without times get a bar each: a line would say that one leads to the next.
+    """
     objects = import_plotly()
     figure = objects.Figure()
     sequences = log.sequences
+    if log.axis == NUMBERS and len(log) <= MOST_POINTS:
+        figure.add_bar(x=log.seconds + 1, y=log.counts, name="people")
+        sequences = sequences[:0]
     for name in dict.fromkeys(sequences.tolist()):
         mine = sequences == name
         seconds, counts = thinned(log.seconds[mine], log.counts[mine])

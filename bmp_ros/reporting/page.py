@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmp_ros import __version__
 from bmp_ros.image_files import shown_name
 from bmp_ros.machine import machine_line
 from bmp_ros.reporting import figures
-from bmp_ros.reporting.people_log import PeopleLog
+from bmp_ros.reporting.people_log import NUMBERS, PeopleLog
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1100px;
@@ -52,8 +51,7 @@ def write_page(
         f"<style>{_STYLE}</style>",
         f"<script>{get_plotlyjs()}</script></head><body>",
         f"<h1>{_text(title)}</h1>",
-        f"<p>bmp_ros {_text(__version__)}, {time.strftime('%Y-%m-%d %H:%M')}; "
-        f"{_text(machine_line())}</p>",
+        f"<p>{time.strftime('%Y-%m-%d %H:%M')}; {_text(machine_line())}</p>",
         table(None, facts),
     ]
     for section in sections:
@@ -71,7 +69,7 @@ def people_sections(log: PeopleLog) -> list[Section]:
     """What is said of `bmp infer` and `bmp bag`: people, tracks, scores, times, pictures."""
     sections = [
         Section(
-            "People over time",
+            "People in each image" if log.axis == NUMBERS else "People over time",
             f"{len(log)} images; {log.counts.mean():.2f} people in an image, at most "
             f"{log.counts.max()}" if len(log) else "no image was processed",
             figure(figures.people_over_time(log)) if len(log) else "",
@@ -97,7 +95,7 @@ def people_sections(log: PeopleLog) -> list[Section]:
     if doubtful:
         sections.append(
             Section(
-                "Most doubtful pictures",
+                "Most doubtful images",
                 "Those with the least certain person: score of the detector times that of the "
                 "pose. Nothing is known of people who were not found.",
                 pictures(

@@ -15,6 +15,8 @@ from bmp_ros.drawing import draw_people
 from bmp_ros.loop.people import People
 
 PICTURE_WIDTH = 480
+NUMBERS = "number of the image, in the order of names"
+"""The axis of images that have no times."""
 _JPEG_QUALITY = 80
 
 

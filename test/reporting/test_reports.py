@@ -19,7 +19,7 @@ from bmp_ros.cli.main import main
 from bmp_ros.loop.people import People
 from bmp_ros.reporting import figures
 from bmp_ros.reporting.page import people_sections, write_page
-from bmp_ros.reporting.people_log import PeopleLog, Track
+from bmp_ros.reporting.people_log import NUMBERS, PeopleLog, Track
 
 CLIP = Path(__file__).parents[2] / "models" / "demo" / "people.mp4"
 IMAGE = np.full((48, 64, 3), 99, np.uint8)
@@ -76,6 +76,15 @@ def test_nobody_is_recognised_where_pictures_are_not_wanted_nor_ids() -> None:
     assert {section.title for section in people_sections(log)} == {
         "People over time", "Scores", "Latency",
     }  # fmt: skip
+
+
+def test_images_without_times_are_bars_that_no_line_joins() -> None:
+    log = filled_log(pictures=0, tracked=False)
+    log.axis = NUMBERS
+    assert people_sections(log)[0].title == "People in each image"
+    (bars,) = figures.people_over_time(log).data
+    assert bars.type == "bar" and len(bars.x) == len(log)
+    assert list(bars.y) == log.counts.tolist() and bars.x[0] == log.seconds[0] + 1
 
 
 def test_long_curves_keep_their_peaks() -> None:
