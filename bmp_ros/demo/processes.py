@@ -129,7 +129,7 @@ def _domain(number: int | None) -> Iterator[int]:
 
 
 NAMESPACE, NODE = "/bmp", "bmp_node"
-IMAGE_TOPIC = "/camera/image_raw"
+IMAGE_TOPIC, DEPTH_TOPIC = "/camera/image_raw", "/camera/depth/image_raw"
 
 
 def module_command(module: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from std_msgs.msg import Float64
 
 from bmp_ros.demo.camera_node import CLIP
 from bmp_ros.demo.processes import (
+    DEPTH_TOPIC,
     IMAGE_TOPIC,
     NAMESPACE,
     NODE,
@@ -329,7 +330,7 @@ def watch_demo(
         try:
             with (
                 ProgressLine() as progress,
-                node_process(preset, device, output / "node.log") as node,
+                node_process(preset, device, output / "node.log", depth_topic=DEPTH_TOPIC) as node,
             ):
                 await_active(
                     viewer, viewer.diagnostics, node, 600.0,
