@@ -103,6 +103,11 @@ def _check(preset: Preset, precision: str, calibration: Calibration | None) -> N
     some = any(choice.declaration.export is not None for choice in preset.engines.values())
     for role, choice in preset.engines.items():
         taken = choice.engine == "onnx" and (some or precision == "int8")
+        if choice.engine == "onnx" and not taken:
+            raise ValueError(
+                f"preset {preset.name}: its networks are ONNX files already; use it as it is, or "
+                "have them quantised by --precision int8 (docs/export.md)"
+            )
         if choice.declaration.export is None and not taken:
             can = sorted({each.engine.name for each in built_in() if each.engine.export})
             raise ValueError(

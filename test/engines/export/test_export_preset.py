@@ -111,7 +111,7 @@ def test_networks_that_are_exported_already_are_taken_as_they_are(
         assert (tmp_path / "out" / name).read_bytes() == (tiny / name).read_bytes()
     image = np.full((96, 128, 3), 90, np.uint8)
     build_loop(tmp_path / "out" / "preset.yaml", "cpu", iterations=1)(image)
-    with pytest.raises(ValueError, match="engine 'onnx', which cannot be exported"):
+    with pytest.raises(ValueError, match="preset tiny: its networks are ONNX files already; use"):
         export_preset(load_preset("tiny"), tmp_path / "again")
 
 
