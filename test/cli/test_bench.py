@@ -49,24 +49,25 @@ def test_failures_are_one_line(
         (["edge"], ["fp32", "torch", "canvas of the detector 416x320"]),
         (["edge", "--onnxruntime"], ["fp32", "onnxruntime", "416x320"]),
         (
-            ["edge", "--onnxruntime", "--int8", "--canvas", "640", "--published-fp32"],
-            ["int8", "640x640", "exclusive", "published order of work in PyTorch, fp32", "torch"],
+            ["edge", "--onnxruntime", "--int8", "--canvas", "320", "--published-fp32"],
+            ["int8", "320x320", "exclusive", "published order of work in PyTorch, fp32", "torch"],
         ),
-        (["bmp_light"], ["segment", "prompts"]),
-        (["td_posehrnet_w48"], ["pose", "640x640"]),
-        (["td_simdr_w48"], ["pose"]),
-        (["td_omnipose"], ["pose"]),
-        (["td_crowdhuman", "--canvas", "640x480"], ["pose", "640x480"]),
+        (["bmp_light", "--people", "2", "--canvas", "192"], ["segment", "prompts", "2 people"]),
+        (["td_posehrnet_w48", "--canvas", "160"], ["pose", "160x160"]),
+        (["td_simdr_w48", "--canvas", "160"], ["pose"]),
+        (["td_omnipose", "--canvas", "160"], ["pose"]),
+        (["td_crowdhuman", "--canvas", "256x192"], ["pose", "256x192"]),
     ],
 )
 def test_presets_of_the_field_are_timed_with_random_weights(
     arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At their full size, from one command."""
+    """Networks of their full size, from one command; few people on small canvases, for the time
+    it takes."""
     pytest.importorskip("torch", reason="torch is not installed")
-    small = ["--people", "2", "--size", "320x240", "--frames", "1"]
+    small = ["--people", "1", "--size", "320x240", "--frames", "1"]
     assert main(["bench", "--random-weights", *small, "--preset", *arguments]) == 0
     printed = capsys.readouterr().out
-    assert f"{arguments[0]} (untrained)" in printed and "320x240, 2 people" in printed
+    assert f"{arguments[0]} (untrained)" in printed and "320x240, " in printed
     for word in words:
         assert word in printed

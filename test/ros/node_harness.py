@@ -248,16 +248,16 @@ class Lab:
         return node
 
 
-def is_matched(node: Any, topic: str) -> bool:
-    """Whether a subscription of ``node`` would receive what is published on ``topic`` now.
+def is_matched(node: Any, topic: str, publishers: int = 1) -> bool:
+    """Whether a subscription of ``node`` would receive what so many publish on ``topic`` now.
 
     The graph knows of a publisher before its messages can arrive: asking the subscription itself
     is the only way to be sure. Humble cannot.
     """
     mine = [each for each in node.subscriptions if each.topic_name == topic]
     if any(not hasattr(each, "get_publisher_count") for each in mine):
-        return bool(node.count_publishers(topic))
-    return any(each.get_publisher_count() > 0 for each in mine)
+        return bool(node.count_publishers(topic) >= publishers)
+    return any(each.get_publisher_count() >= publishers for each in mine)
 
 
 class CameraStandIn:

@@ -73,6 +73,7 @@ def played(lab: Lab, bag: Path, topic: str, kind: type) -> list[Any]:
     lab.peer.create_subscription(kind, f"/played{topic}", heard.append, 50)
     player = lab.peer.create_publisher(kind, f"/played{topic}", 20)
     wait_for(lambda: player.get_subscription_count() > 0, "a subscriber")
+    wait_for(lambda: is_matched(lab.peer, f"/played{topic}"), "the player")
     with Reader(bag) as reader:
         chosen = [each for each in reader.connections if each.topic == topic]
         for number, (_, _, data) in enumerate(reader.messages(chosen)):

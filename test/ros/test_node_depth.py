@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import Lab, image, stamp_of, wait_for
+from node_harness import Lab, image, is_matched, stamp_of, wait_for
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
@@ -437,6 +437,7 @@ def test_compressed_depth_is_decoded(lab: Lab, topic: str) -> None:
     publisher = elsewhere.create_publisher(CompressedImage, topic, 5)
     rig = Rig(lab, kind=CompressedImage, depth_topic=topic, image_topic="/camera/image_raw")
     wait_for(lambda: publisher.get_subscription_count() > 0, "a subscription of the type")
+    wait_for(lambda: is_matched(lab.node, topic, publishers=2), "this publisher and the rig's")
     rig.depth.publisher = publisher
     empty = lab.listen("/bmp/depth_without_people", Image)
     stamp = rig.shoot(compressed_depth_of(2.5))
