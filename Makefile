@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SET_UP := $(PYTHON) scripts/set_up
 ARGS ?=
-# One process per core; a file's tests stay together, since they share nodes and networks.
+# Three processes for two cores (test/conftest.py); a file's tests stay together, since they share nodes and networks.
 PARALLEL := scripts/with_ros python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 # make test-python: another Python, another NumPy, another ROS, in a virtual environment of its own.

@@ -7,7 +7,9 @@ import importlib.util
 import os
 import platform
 import re
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,47 @@ SLOW = (
 )  # fmt: skip
 """Tests that start processes, nodes, renderers or pip, train, or run networks at full size: left
 out by ``make test-fast``."""
+
+
+LONGEST = (
+    "demo/test_demo", "cli/test_bench", "ros/test_soak", "demo/test_node_benchmark",
+    "benchmark/test_gpu", "ros/test_node_depth", "engines/test_published_presets",
+    "benchmark/test_measure", "ros/test_node_bad_images", "ros/test_node_process",
+    "demo/test_camera_node", "training/test_trainer", "training/test_by_heart",
+    "synthetic/test_generator", "engines/test_sam2_parity", "test_packaging",
+)  # fmt: skip
+"""Files that take longest, longest first: the last file to end decides how long all take."""
+
+
+class _LongestFirst(OrderedDict[str, Any]):
+    """Files that wait for a process, as pytest-xdist takes them; it would begin with those that
+    have most tests, and the longest ones have few."""
+
+    def popitem(self, last: bool = True) -> tuple[str, Any]:
+        def place(scope: str) -> int:
+            name = scope.removeprefix("test/")
+            found = (k for k, each in enumerate(LONGEST) if name.startswith(each))
+            return next(found, len(LONGEST))
+
+        scope = min(self, key=place)  # the first of several
+        return scope, self.pop(scope)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Half as many again as cores: tests of nodes wait for DDS most of their time."""
+    return len(os.sched_getaffinity(0)) * 3 // 2 or 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getoption("dist") != "loadfile":
+        return None  # pytest-xdist's own
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduler = LoadFileScheduling(config, log)
+    scheduler.workqueue = _LongestFirst()
+    return scheduler
 
 
 def pytest_report_header() -> str:
