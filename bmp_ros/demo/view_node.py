@@ -46,7 +46,7 @@ from bmp_ros.ros.image_subscription import ImageSubscription
 from bmp_ros.ros.interfaces import PersonArray, PersonArray3D
 from bmp_ros.ros.transforms import NoTransformError, Transforms
 from bmp_ros.viewing.gathering import Gathered, Gathering
-from bmp_ros.viewing.moment import Moment, PeopleInSpace, Picture
+from bmp_ros.viewing.moment import EncodedImage, Moment, PeopleInSpace
 
 _TICK_S = 0.1
 _ASK_AGAIN_S = 3.0
@@ -182,11 +182,11 @@ class ViewNode(Node):
     def _moment(self, gathered: Gathered[bytes]) -> Moment:
         return Moment(
             self.shown, gathered.people, stamp_ns=gathered.stamp_ns,
-            picture=self._picture(gathered.image), in_space=gathered.in_space,
+            image=self._encoded(gathered.image), in_space=gathered.in_space,
             camera=self._lens(gathered.people.image_size),
         )  # fmt: skip
 
-    def _picture(self, serialised: bytes | None) -> Picture | None:
+    def _encoded(self, serialised: bytes | None) -> EncodedImage | None:
         if serialised is None or self._images is None:
             return None
         try:
@@ -194,9 +194,9 @@ class ViewNode(Node):
                 message = rclpy.serialization.deserialize_message(serialised, CompressedImage)
                 data = bytes(memoryview(message.data))
                 if data.startswith(b"\xff\xd8\xff"):  # as the camera compressed it
-                    return Picture(data, _JPEG)
-                return Picture.of(bgr_image(message))
-            return Picture.of(bgr_image(read_image(serialised)))
+                    return EncodedImage(data, _JPEG)
+                return EncodedImage.of(bgr_image(message))
+            return EncodedImage.of(bgr_image(read_image(serialised)))
         except ImageError as error:
             self._say(f"an image cannot be shown: {error}")
             return None

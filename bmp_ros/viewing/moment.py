@@ -16,14 +16,14 @@ _JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """An image as a file's bytes, and their media type (``image/jpeg``, ``image/png``)."""
 
     contents: bytes
     media_type: str
 
     @classmethod
-    def of(cls, image: np.ndarray) -> Picture:
+    def of(cls, image: np.ndarray) -> EncodedImage:
         """A BGR uint8 image (H, W, 3) as a JPEG."""
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         return cls(data.tobytes(), "image/jpeg")
@@ -49,8 +49,8 @@ class Moment:
     """One image and its people.
 
     number: of the image, from 0. stamp_ns: of the image since 1970, None for images without a
-    time. seconds: since the start, of videos, else None. picture: None where the image itself is
-    not at hand. camera: its lens, None where unknown. in_space: None without depth. times_ms:
+    time. seconds: since the start, of videos, else None. image: None where it is not at hand.
+    camera: its lens, None where unknown. in_space: None without depth. times_ms:
     milliseconds by what took them. name: of the file, where there is one.
     """
 
@@ -58,7 +58,7 @@ class Moment:
     people: People
     stamp_ns: int | None = None
     seconds: float | None = None
-    picture: Picture | None = None
+    image: EncodedImage | None = None
     camera: CameraModel | None = None
     in_space: PeopleInSpace | None = None
     times_ms: Mapping[str, float] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from bmp_ros.offline.video import UnreadableVideoError, VideoFrames
 from bmp_ros.pixels import ImageError
 from bmp_ros.received_people import people_from_message, people_in_space
 from bmp_ros.viewing.gathering import Gathered, Gathering
-from bmp_ros.viewing.moment import Moment, PeopleInSpace, Picture
+from bmp_ros.viewing.moment import EncodedImage, Moment, PeopleInSpace
 
 Say = Callable[[str], object]
 _PERSON_ARRAY_3D = "bmp_msgs/msg/PersonArray3D"
@@ -37,12 +37,12 @@ def moments_of_results(path: Path, images: str | None, say: Say) -> Iterator[Mom
     Raises ResultsError.
     """
     results = open_results(path)
-    pictures = _Pictures(_sources(results, images, say), say)
+    files = _Images(_sources(results, images, say), say)
     for number, (entry, people) in enumerate(results):
         name = entry["file_name"]
         yield Moment(
             number, people, seconds=entry.get("seconds"), name=name,
-            picture=pictures.of(name, entry.get("frame"), people.image_size),
+            image=files.of(name, entry.get("frame"), people.image_size),
         )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def _sources(results: Results, images: str | None, say: Say) -> dict[str, Path]:
     return {source.name: source.path for source in sources if isinstance(source.path, Path)}
 
 
-class _Pictures:
+class _Images:
     """Images of files, and of videos frame after frame; one video is open at a time."""
 
     def __init__(self, files: dict[str, Path], say: Say) -> None:
@@ -67,7 +67,7 @@ class _Pictures:
         self._missing: set[str] = set()
         self._video: tuple[str, VideoFrames, Iterator[np.ndarray]] | None = None
 
-    def of(self, name: str, frame: int | None, size: tuple[int, int]) -> Picture | None:
+    def of(self, name: str, frame: int | None, size: tuple[int, int]) -> EncodedImage | None:
         path = self._files.get(name)
         if path is None or name in self._missing:
             if self._files and name not in self._missing:
@@ -79,9 +79,9 @@ class _Pictures:
             return self._lose(name, str(error))
         if image is None or image.shape[:2] != size:
             return self._lose(name, f"{name} is not the file that the results are of any more")
-        return Picture.of(image)
+        return EncodedImage.of(image)
 
-    def _lose(self, name: str, why: str) -> Picture | None:
+    def _lose(self, name: str, why: str) -> EncodedImage | None:
         self._missing.add(name)
         self._say(why)
         return None
@@ -132,14 +132,14 @@ def moments_of_bag(path: Path, image: str | None, say: Say) -> Iterator[Moment]:
 def _image_connections(reader: Any, path: Path, wanted: str | None, poses: str) -> list[Any]:
     """Of the images that the people were found in; none where the bag has no images.
 
-    Pictures that the node itself publishes, below the topic of the poses, do not count.
+    Images that the node itself publishes, below the topic of the poses, do not count.
     """
-    pictures = [each for each in reader.connections if each.msgtype in (IMAGE, COMPRESSED)]
+    shown = [each for each in reader.connections if each.msgtype in (IMAGE, COMPRESSED)]
     own = poses.removesuffix("poses")
-    topics = {each.topic for each in pictures if not each.topic.startswith(own)}
+    topics = {each.topic for each in shown if not each.topic.startswith(own)}
     topics = {topic for topic in topics if "depth" not in topic.lower()}
     if wanted is not None:
-        if wanted not in {each.topic for each in pictures}:
+        if wanted not in {each.topic for each in shown}:
             raise BagError(
                 f"{path} has no images on {wanted!r}; topics of images: "
                 f"{', '.join(sorted(topics)) or 'none'}"
@@ -150,7 +150,7 @@ def _image_connections(reader: Any, path: Path, wanted: str | None, poses: str) 
             f"{path} has several topics of images; choose one with --images: "
             f"{', '.join(sorted(topics))}"
         )
-    return [each for each in pictures if each.topic in topics]
+    return [each for each in shown if each.topic in topics]
 
 
 class _BagMoments:
@@ -195,11 +195,11 @@ class _BagMoments:
             self._gathering.add_space(_stamp_ns(data), space)
 
     def _moment(self, gathered: Gathered[tuple[bytes, str]]) -> Moment:
-        picture = None
+        encoded = None
         if gathered.image is not None:
             try:
                 data, kind = gathered.image
-                picture = Picture.of(read_image(data, kind, self._store).image)
+                encoded = EncodedImage.of(read_image(data, kind, self._store).image)
             except ImageError as error:
                 self._remark(str(error))
         self._number += 1
@@ -207,7 +207,7 @@ class _BagMoments:
         if camera is not None and (camera.height, camera.width) != gathered.people.image_size:
             camera = None
         return Moment(
-            self._number - 1, gathered.people, stamp_ns=gathered.stamp_ns, picture=picture,
+            self._number - 1, gathered.people, stamp_ns=gathered.stamp_ns, image=encoded,
             camera=camera, in_space=gathered.in_space,
         )  # fmt: skip
 

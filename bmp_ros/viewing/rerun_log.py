@@ -101,11 +101,11 @@ class RerunLog:
         people = moment.people
         colors = [(red, green, blue) for blue, green, red in person_colors(people.track_ids)]
         self._show_camera(moment)
-        if moment.picture is not None:
+        if moment.image is not None:
             self._log(
                 _IMAGE,
                 self._rerun.EncodedImage(
-                    contents=moment.picture.contents, media_type=moment.picture.media_type
+                    contents=moment.image.contents, media_type=moment.image.media_type
                 ),
             )
         self._show_people(people, colors)
@@ -270,11 +270,11 @@ def limbs(
 
 def mask_png(masks: np.ndarray, colors: list[tuple[int, int, int]]) -> bytes:
     """Masks (N, H, W) bool as one PNG with an alpha channel: transparent where no person is."""
-    picture = np.zeros((*masks.shape[1:], 4), np.uint8)
+    painted = np.zeros((*masks.shape[1:], 4), np.uint8)
     for mask, (red, green, blue) in zip(masks, colors, strict=True):
-        picture[mask] = blue, green, red, _MASK_ALPHA
+        painted[mask] = blue, green, red, _MASK_ALPHA
     # The least compression: fast, and runs of one colour are small all the same.
-    _, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    _, data = cv2.imencode(".png", painted, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return bytes(data.tobytes())
 
 

@@ -37,7 +37,7 @@ def viewer(lab: Lab, wall: Wall, **watched: str) -> ViewNode:
 
 
 def complete(wall: Wall) -> Moment | None:
-    whole = [each for each in wall.moments if each.picture and each.camera and each.in_space]
+    whole = [each for each in wall.moments if each.image and each.camera and each.in_space]
     return whole[-1] if whole else None
 
 
@@ -53,7 +53,7 @@ def test_people_with_image_lens_and_places(lab: Lab) -> None:
 
     moment = wait_for(shown, "people with everything")
     assert len(moment.people) == len(rig.poses[-1].people) and moment.people.masks.any()
-    pixels = cv2.imdecode(np.frombuffer(moment.picture.contents, np.uint8), cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(moment.image.contents, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == (48, 64, 3) and abs(int(pixels.mean()) - 127) < 3
     assert (moment.camera.width, moment.camera.matrix[0, 0]) == (64, 60)
     assert moment.in_space.camera_pose is None, "places are in the camera's own frame"
@@ -76,11 +76,11 @@ def test_compressed_images_are_passed_on_as_they_are(lab: Lab) -> None:
 
     def shown() -> Moment | None:
         camera.send(message)
-        found = [each for each in wall.moments if each.picture]
+        found = [each for each in wall.moments if each.image]
         return found[-1] if found else None
 
     moment = wait_for(shown, "people with an image")
-    assert moment.picture.contents == data.tobytes()
+    assert moment.image.contents == data.tobytes()
 
 
 def test_what_cannot_be_shown_is_said_and_the_rest_goes_on(
@@ -116,7 +116,7 @@ def test_what_cannot_be_shown_is_said_and_the_rest_goes_on(
         return len(wall.moments) > 2 and "an image cannot be shown" in log
 
     wait_for(shown, "what is good")
-    assert all(each.picture is None and len(each.people) == 0 for each in wall.moments)
+    assert all(each.image is None and len(each.people) == 0 for each in wall.moments)
     log += capfd.readouterr().err
     assert log.count("person 0 has 0 keypoints") == 1, log
     assert log.count("an image cannot be shown") == 1, log

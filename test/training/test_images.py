@@ -15,6 +15,7 @@ from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.images import (
     HELD_OUT,
     TrainingFolder,
+    TrainingImage,
     ViewRange,
     fitted_view,
     random_view,
@@ -82,3 +83,15 @@ def test_validation_images_are_not_trained_on(disc_folder: Path) -> None:
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"bmp_ros\.synthetic\.dataset"):
         TrainingFolder(tmp_path)
+
+
+def test_people_of_whom_less_than_twelve_pixels_are_left_go() -> None:
+    masks = np.zeros((2, 20, 30), bool)
+    masks[0, 4:7, 5:9], masks[1, 10, 5:16] = True, True
+    people = TrainingImage(
+        np.zeros((20, 30, 3), np.uint8), masks, np.zeros((2, 17, 2), np.float32),
+        np.zeros((2, 17), np.int64),
+    )  # fmt: skip
+    assert masks.sum(axis=(1, 2)).tolist() == [12, 11]
+    same = warp(people, np.eye(2, 3), (30, 20))
+    assert np.array_equal(same.masks, masks[:1])

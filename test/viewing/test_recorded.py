@@ -19,13 +19,13 @@ from bmp_ros.cli.main import main
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.offline.infer_files import Wanted, infer
 from bmp_ros.offline.sources import open_source
-from bmp_ros.viewing.moment import Picture
+from bmp_ros.viewing.moment import EncodedImage
 from bmp_ros.viewing.recorded import moments_of_bag, moments_of_results
 
 CLIP = Path(__file__).parents[2] / "models" / "demo" / "people.mp4"
 
 
-def pixels_of(picture: Picture | None) -> np.ndarray:
+def pixels_of(picture: EncodedImage | None) -> np.ndarray:
     assert picture is not None
     return cv2.imdecode(np.frombuffer(picture.contents, np.uint8), cv2.IMREAD_COLOR)
 
@@ -51,7 +51,7 @@ def test_results_of_a_video_and_of_images(tmp_path: Path) -> None:
     assert [each.seconds for each in moments] == pytest.approx([0, 1 / 12, 2 / 12], abs=2e-3)
     for moment, frame in zip(moments, kept, strict=False):
         assert len(moment.people) == 2 and moment.stamp_ns is None
-        difference = np.abs(pixels_of(moment.picture).astype(int) - frame)
+        difference = np.abs(pixels_of(moment.image).astype(int) - frame)
         assert difference.mean() < 4, "the right frame, as a JPEG"
 
 
@@ -69,12 +69,12 @@ def test_images_that_have_gone_or_changed_are_said(tmp_path: Path) -> None:
     cv2.imwrite(str(source / "c.png"), np.zeros((10, 10, 3), np.uint8))
     said: list[str] = []
     moments = list(moments_of_results(tmp_path / "out", str(source), said.append))
-    assert [each.picture is None for each in moments] == [False, True, True]
+    assert [each.image is None for each in moments] == [False, True, True]
     assert [len(each.people) for each in moments] == [1, 1, 1], "people are shown all the same"
     assert any("b.png" in line for line in said) and any("c.png" in line for line in said)
     said.clear()
     moments = list(moments_of_results(tmp_path / "out", None, said.append))
-    assert [each.picture for each in moments] == [None] * 3
+    assert [each.image for each in moments] == [None] * 3
     assert len(said) == 1 and "--images" in said[0]
 
 
@@ -86,7 +86,7 @@ def test_a_bag_that_was_processed(tmp_path: Path, compressed: bool) -> None:
     assert [each.stamp_ns for each in moments] == [(1000 + n) * 10**8 for n in range(5)]
     for moment in moments:
         assert len(moment.people) == 2 and moment.people.skeleton is COCO_17
-        assert pixels_of(moment.picture).shape == (48, 64, 3)
+        assert pixels_of(moment.image).shape == (48, 64, 3)
         assert moment.people.masks.any()
 
 

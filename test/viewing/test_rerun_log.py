@@ -18,7 +18,7 @@ import rerun
 from bmp_ros.cli.main import main
 from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.loop.people import People
-from bmp_ros.viewing.moment import Moment, PeopleInSpace, Picture
+from bmp_ros.viewing.moment import EncodedImage, Moment, PeopleInSpace
 from bmp_ros.viewing.rerun_log import RerunLog, labels, limbs, mask_png
 
 CAMERA = CameraModel(np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), 64, 48)
@@ -42,7 +42,7 @@ def moment(number: int, people: People) -> Moment:
     keypoints[:, 9] = np.nan
     return Moment(
         number, people, stamp_ns=(1000 + number) * 10**9, seconds=number / 10, camera=CAMERA,
-        picture=Picture.of(np.full((48, 64, 3), 99, np.uint8)),
+        image=EncodedImage.of(np.full((48, 64, 3), 99, np.uint8)),
         in_space=PeopleInSpace(keypoints, keypoints[:, 0]), times_ms={"loop total": 12.5},
     )  # fmt: skip
 
