@@ -15,7 +15,6 @@ import threading
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "test" / "stand_ins"))
@@ -39,22 +38,6 @@ OTHER = random.Random(1).randbytes(1_000_003)
 REPO = "some-lab/some-networks"
 
 
-def write_zoo(path: Path, **entries: dict[str, object]) -> Path:
-    common = {"role": "pose_estimator", "network": "for tests", "licence": "GPL-3.0"}
-    weights = {name.replace("_", "-"): {**common, **entry} for name, entry in entries.items()}
-    path.write_text(yaml.safe_dump({"weights": weights}, sort_keys=False))
-    return path
-
-
-@pytest.fixture
-def models(tmp_path, monkeypatch) -> Path:
-    """An empty models folder, and no traces of this machine's own settings."""
-    folder = tmp_path / "models"
-    monkeypatch.setenv("BMP_MODELS", str(folder))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    return folder
-
-
 @pytest.fixture
 def server(models, monkeypatch, tmp_path):
     constants = pytest.importorskip(
@@ -72,7 +55,7 @@ def server(models, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def zoo(server: WeightsServer, tmp_path) -> Zoo:
+def zoo(server: WeightsServer, tmp_path, write_zoo) -> Zoo:
     hub = {"repo": REPO, "file": "Networks/net_b+.pth", "revision": "main"}
     url = f"{server.url}/coco/net-{sha256(CONTENT)[:8]}_20220909.pth"
     return load_zoo(write_zoo(tmp_path / "zoo.yaml", hub_net={"hub": hub}, url_net={"url": url}))
@@ -95,7 +78,7 @@ def parts(models: Path) -> list[Path]:
     return sorted(models.glob(".*.part"))
 
 
-def test_what_no_program_may_fetch_is_not_tried(models, tmp_path):
+def test_what_no_program_may_fetch_is_not_tried(models, tmp_path, write_zoo):
     manual = {"page": "https://drive.example/folder", "name": "by_hand.pth"}
     zoo = load_zoo(write_zoo(tmp_path / "zoo.yaml", net={"manual": manual}))
     with pytest.raises(DownloadFailed, match=r"drive\.example/folder .*bmp models import"):
@@ -249,7 +232,7 @@ def test_bytes_other_than_the_pinned_ones_are_refused_until_accepted(fetch, serv
     assert read_pins(models)["hub-net"].sha256 == sha256(OTHER)
 
 
-def test_a_hash_in_the_catalogue_outranks_the_server(server, models, tmp_path):
+def test_a_hash_in_the_catalogue_outranks_the_server(server, models, tmp_path, write_zoo):
     hub = {"repo": REPO, "file": "Networks/net_b+.pth", "revision": COMMIT}
     entry = {"hub": hub, "sha256": sha256(OTHER)}
     zoo = load_zoo(write_zoo(tmp_path / "zoo.yaml", net=entry))
@@ -259,7 +242,7 @@ def test_a_hash_in_the_catalogue_outranks_the_server(server, models, tmp_path):
     assert not server.bodies(), "refused before the first byte"
 
 
-def test_a_size_other_than_the_catalogue_says_is_refused(server, models, tmp_path):
+def test_a_size_other_than_the_catalogue_says_is_refused(server, models, tmp_path, write_zoo):
     hub = {"repo": REPO, "file": "Networks/net_b+.pth", "revision": "main"}
     zoo = load_zoo(write_zoo(tmp_path / "zoo.yaml", net={"hub": hub, "size": 5}))
     with pytest.raises(DownloadFailed, match="has 1000003 bytes, the catalogue says 5"):
@@ -302,7 +285,7 @@ def test_errors_of_the_server(fetch, server, models, name, status):
 
 
 @BOTH
-def test_no_server_at_all(server, fetch, monkeypatch, zoo, tmp_path, name):
+def test_no_server_at_all(server, fetch, monkeypatch, zoo, tmp_path, name, write_zoo):
     nowhere = "http://127.0.0.1:1"
     monkeypatch.setenv("HF_ENDPOINT", nowhere)
     url = {"url": f"{nowhere}/net.pth"}
@@ -320,7 +303,7 @@ def test_no_server_at_all(server, fetch, monkeypatch, zoo, tmp_path, name):
         ({"revision": "v9"}, "has no revision v9"),
     ],
 )
-def test_what_the_hub_does_not_have(server, models, tmp_path, change, message):
+def test_what_the_hub_does_not_have(server, models, tmp_path, change, message, write_zoo):
     hub = {"repo": REPO, "file": "Networks/net_b+.pth", "revision": "main", **change}
     zoo = load_zoo(write_zoo(tmp_path / "zoo.yaml", net={"hub": hub}))
     with pytest.raises(DownloadFailed, match=message):

@@ -14,22 +14,6 @@ from bmp_ros.weights.zoo import HubFile, UrlFile, load_zoo, locate, models_dir
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_zoo(path: Path, **entries: dict[str, object]) -> Path:
-    common = {"role": "pose_estimator", "network": "for tests", "licence": "GPL-3.0"}
-    weights = {name.replace("_", "-"): {**common, **entry} for name, entry in entries.items()}
-    path.write_text(yaml.safe_dump({"weights": weights}, sort_keys=False))
-    return path
-
-
-@pytest.fixture
-def models(tmp_path, monkeypatch) -> Path:
-    """An empty models folder, and no traces of this machine's own settings."""
-    folder = tmp_path / "models"
-    monkeypatch.setenv("BMP_MODELS", str(folder))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    return folder
-
-
 # ---------------------------------------------------------------- the catalogue
 
 
@@ -121,12 +105,12 @@ BY_HAND = {"page": "https://drive.example/folder", "name": "by_hand.pth"}
         ({**BY_HAND, "name": "by_hand"}, r"manual: name must be a file name .*\.pth"),
     ],
 )
-def test_a_wrong_manual_entry_is_refused(tmp_path, manual, message):
+def test_a_wrong_manual_entry_is_refused(tmp_path, manual, message, write_zoo):
     with pytest.raises(InvalidZoo, match=message):
         load_zoo(write_zoo(tmp_path / "z.yaml", net={"manual": manual}))
 
 
-def test_what_no_program_may_fetch_says_how_to_get_it_by_hand(models, tmp_path):
+def test_what_no_program_may_fetch_says_how_to_get_it_by_hand(models, tmp_path, write_zoo):
     entry = {"manual": BY_HAND, "licence": "OmniPose-non-commercial"}
     zoo = load_zoo(write_zoo(tmp_path / "z.yaml", net=entry))
     assert not zoo["net"].by_program
@@ -140,7 +124,7 @@ def test_what_no_program_may_fetch_says_how_to_get_it_by_hand(models, tmp_path):
     assert locate("net", zoo) == models / "by_hand.pth"
 
 
-def test_a_hub_entry_needs_all_three_keys(tmp_path):
+def test_a_hub_entry_needs_all_three_keys(tmp_path, write_zoo):
     with pytest.raises(InvalidZoo, match="hub: key 'revision' is missing"):
         load_zoo(write_zoo(tmp_path / "z.yaml", net={"hub": {"repo": "a/b", "file": "c"}}))
 
@@ -153,7 +137,7 @@ def test_what_is_not_a_catalogue_is_refused(tmp_path, text):
         load_zoo(path)
 
 
-def test_two_entries_cannot_share_a_file_name(tmp_path):
+def test_two_entries_cannot_share_a_file_name(tmp_path, write_zoo):
     a, b = {"url": "https://one/net.pth"}, {"url": "https://two/net.pth"}
     with pytest.raises(InvalidZoo, match=r"one and two share the file net\.pth"):
         load_zoo(write_zoo(tmp_path / "zoo.yaml", one=a, two=b))
