@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +89,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.source:
         _require_ros()
     moments = _recorded(args) if args.source else None
+    if not (args.web or args.save) and not _has_display():
+        raise RuntimeError("there is no display for a window here; give --web or --save FILE")
+    if moments is not None:  # what cannot be read is said before a viewer is opened
+        moments = chain(list(islice(moments, 1)), moments)
     title = args.source or ("demo" if args.demo else args.node)
     log = RerunLog(title, args.memory, with_space=not _is_results(args.source))
     try:
@@ -111,7 +117,9 @@ def _open(log: RerunLog, args: argparse.Namespace) -> None:
 
 
 def _recorded(args: argparse.Namespace) -> Iterator[Moment]:
+    from bmp_ros.image_files import IMAGE_SUFFIXES
     from bmp_ros.offline.infer_files import RESULTS_NAME
+    from bmp_ros.offline.sources import VIDEO_SUFFIXES
     from bmp_ros.viewing.recorded import moments_of_bag, moments_of_results
 
     path = Path(args.source).expanduser()
@@ -121,7 +129,26 @@ def _recorded(args: argparse.Namespace) -> Iterator[Moment]:
         )
     if _is_results(args.source):
         return moments_of_results(path, args.images, _say)
+    if (
+        path.is_dir()
+        and not (path / "metadata.yaml").exists()
+        and not any(each.suffix in (".mcap", ".db3") for each in path.iterdir())
+    ):
+        below = sorted(path.glob(f"**/{RESULTS_NAME}"))[:1]
+        hint = f"; there is {below[0]}" if below else "; `bmp infer --json` writes it"
+        raise FileNotFoundError(f"{args.source!r} is no bag and has no {RESULTS_NAME}{hint}")
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        raise ValueError(
+            f"{args.source!r} has images, and nothing says who is in them: first `bmp infer "
+            "--json --output DIR` with it as --source, then `bmp view DIR`"
+        )
     return moments_of_bag(path, args.images, _say)
+
+
+def _has_display() -> bool:
+    """Whether a window can open; where that is not told by the environment, it is tried."""
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET")
+    return sys.platform != "linux" or any(os.environ.get(name) for name in names)
 
 
 def _is_results(source: str | None) -> bool:

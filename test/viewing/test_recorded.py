@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -176,6 +177,39 @@ def test_a_bag_without_people_says_what_to_do(tmp_path: Path) -> None:
         (["x", "--port", "0"], "--port is 0"),
     ],
 )
-def test_what_is_refused(arguments: list[str], reason: str, capsys) -> None:
+def test_what_is_refused(
+    arguments: list[str], reason: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":9")
     assert main(["view", *arguments]) == 1
     assert reason in capsys.readouterr().err
+
+
+def test_what_is_no_recording_is_said_before_a_viewer_is_opened(tmp_path: Path, capsys) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "walk.MP4").touch()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "metadata.yaml").touch()
+    saved = tmp_path / "a.rrd"
+    for name, reason in (
+        ("out", "is no bag and has no results.json; `bmp infer --json` writes it"),
+        ("walk.MP4", "first `bmp infer --json --output DIR`"),
+        ("broken", "cannot be read as a rosbag2"),
+    ):
+        assert main(["view", str(tmp_path / name), "--save", str(saved)]) == 1
+        assert reason in capsys.readouterr().err and not saved.exists()
+    (tmp_path / "out" / "a.mp4").mkdir()
+    (tmp_path / "out" / "a.mp4" / "results.json").touch()
+    assert main(["view", str(tmp_path / "out"), "--save", str(saved)]) == 1
+    assert "; there is " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there it is told by the environment")
+def test_without_a_display_no_window_is_tried(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "results.json").write_text("{}")
+    assert main(["view", str(tmp_path)]) == 1
+    assert "give --web or --save FILE" in capsys.readouterr().err
