@@ -17,8 +17,10 @@ def check_image(image: np.ndarray) -> np.ndarray:
     Raises ValueError naming the shape and dtype found, and the conversion to use.
     """
     if not isinstance(image, np.ndarray):
+        unread = "; cv2.imread returns None for a file that it cannot read"
         raise ValueError(
-            f"image must be a NumPy array (H, W, 3) uint8 in BGR order, got {type(image).__name__}"
+            "image must be a NumPy array (H, W, 3) uint8 in BGR order, got "
+            f"{type(image).__name__}{unread if image is None else ''}"
         )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(

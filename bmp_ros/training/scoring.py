@@ -82,7 +82,7 @@ def score_network(
 ) -> dict[str, float]:
     """``{"AP": …}`` of images that are kept aside; draw the first answers into a file.
 
-    Joints that COCO does not have are drawn and not scored.
+    Images with people are drawn first. Joints that COCO does not have are drawn and not scored.
     """
     from bmp_ros.evaluation.scores import score_results
 
@@ -90,6 +90,7 @@ def score_network(
     engine = make_engine(task, state, device)
     results: list[dict[str, Any]] = []
     drawn: list[np.ndarray] = []
+    without_people: list[np.ndarray] = []
     truth: dict[str, Any] = {
         "images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}],
     }  # fmt: skip
@@ -103,10 +104,11 @@ def score_network(
         answers = _ASK[task.role](engine, labelled)
         for result in answers.results:
             results.append({**result, "image_id": number, "category_id": 1})
-        if len(drawn) < DRAWN:
-            drawn.append(_drawn(labelled, answers))
+        shown = drawn if len(labelled) else without_people
+        if len(shown) < DRAWN:
+            shown.append(_drawn(labelled, answers))
     drawing.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(drawing), np.hstack(drawn))
+    cv2.imwrite(str(drawing), np.hstack((drawn + without_people)[:DRAWN]))
     kind = KINDS[task.role]
     given: dict[str, Any] = {kind: results}
     found = getattr(score_results(truth, **given), kind)

@@ -482,7 +482,8 @@ class TestNotFinite:
         (np.zeros((5, 5, 4), np.uint8), r"shape \(5, 5, 4\)"),
         (np.zeros((5, 5, 3), np.uint16), "dtype uint16"),
         (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\)"),
-        ([[[1, 2, 3]]], "NumPy array.*got list"),
+        ([[[1, 2, 3]]], "NumPy array.*got list$"),
+        (None, "got NoneType; cv2.imread returns None"),
     ],
 )
 def test_other_images_are_refused(image: np.ndarray, message: str) -> None:
