@@ -83,7 +83,7 @@ def build_workspace(distribution: str | None) -> None:
         record.write_text(key)
 
     folder = (WORKSPACE / "install").relative_to(ROOT)
-    step(f"colcon build of bmp_msgs and bmp_ros into {folder}/", build)
+    step(f"colcon build of bmp_msgs and bmp_ros into {folder}/ (minutes at first)", build)
 
 
 def workspace_inputs() -> list[bytes]:
