@@ -81,11 +81,14 @@ class ImageSubscription:
 
     def follow_publishers(self) -> None:
         """Subscribe anew when the publishers' reliability asks for it."""
-        fitting = reliability_for(self._wanted_qos, self.offered())
+        offered = self.offered()
+        fitting = reliability_for(self._wanted_qos, offered)
         if fitting != self.reliability and self._images is not None:
-            self._node.get_logger().info(
-                f"{self.topic}: subscribing {fitting.name.lower()}, as its publishers offer"
-            )
+            if offered:
+                name = fitting.name.lower().replace("_", " ")
+                self._node.get_logger().info(
+                    f"{self.topic}: subscribing {name}, as its publishers offer"
+                )
             self._node.destroy_subscription(self._images)
             self._subscribe(fitting)
 

@@ -44,7 +44,7 @@ def test_publisher_changes_qos(lab: Lab) -> None:
         send_until_answered(camera, poses)
         camera.destroy()
     wait_for(lambda: reliability_of_subscription(lab) == "RELIABLE", "a reliable subscription")
-    assert "subscribing best_effort" in lab.log()
+    assert "subscribing best effort" in lab.log()
     assert "No messages will be received" not in lab.log(), "rclpy's words before it subscribes"
 
 
