@@ -186,4 +186,5 @@ def resolved(node: LifecycleNode, topic: str) -> str:
     try:
         return str(node.resolve_topic_name(topic))
     except (RCLError, NameValidationException) as error:
-        raise ValueError(f"{topic!r} is not a valid topic name: {error}") from error
+        reason = str(error).partition(", at /")[0]  # without the line of rcl's source
+        raise ValueError(f"{topic!r} is not a valid topic name: {reason}") from error

@@ -233,7 +233,7 @@ def _not_allowed(parameter: Parameter, item: Field[Any]) -> str:
     value = shown(parameter.value)
     text = f"{parameter.name} is {value}, allowed: {allowed_parameter_values(item)}"
     if item.metadata["kind"] is str and type(parameter.value) in (bool, int, float):
-        return f"{text} (of what looks like a number two pairs of quotes make one: \"'{value}'\")"
+        return f"{text} (to give it as text, quote it twice: \"'{value}'\")"
     return text
 
 

@@ -196,7 +196,9 @@ def test_cpu_warning_names_the_seconds_and_what_this_machine_has(
 
 def test_a_topic_that_cannot_be_named_so_is_told_and_can_be_mended(lab: Lab) -> None:
     lab.start(image_topic="no such/topic")
-    lab.wait_for_log("cannot activate", "no such/topic", "lifecycle set /bmp/bmp_node activate")
+    command = "lifecycle set /bmp/bmp_node activate"
+    line = lab.wait_for_log("cannot activate", "no such/topic", "alphanumerics", command)
+    assert ".c:" not in line, "no lines of rcl's source"
     lab.wait_for_state("inactive")
     for topic, kind in (("/eye/camera_info", "CameraInfo"), ("/bmp/poses", "PersonArray")):
         assert lab.set(image_topic=topic)[0].successful

@@ -80,7 +80,7 @@ def test_node_declares_the_table(lab: Lab) -> None:
         ("iterations", 9, "9, allowed: a whole number from 1 to 5"),
         ("max_people", "ten", "'ten', allowed: a whole number from 1 to 1000"),
         ("autostart", 1, "1, allowed: true or false"),
-        ("device", 0, "0, allowed: a string .*two pairs of quotes.*\"'0'\""),
+        ("device", 0, "0, allowed: a string .*quote it twice: \"'0'\""),
     ],
 )
 def test_refused_value_at_the_start_is_told(
