@@ -23,7 +23,7 @@ from bmp_ros.tracking import (
     PersonTracker,
     TrackerSettings,
 )
-from bmp_ros.tracking.keyframes import _shifted
+from bmp_ros.tracking.keyframes import LONGEST_S, _shifted
 
 COLOURS = [(20, 20, 200), (200, 40, 20), (20, 180, 30), (30, 160, 200)]
 EVERY_THIRD = KeyframeSettings(detection_interval=3)
@@ -163,6 +163,14 @@ def test_standing_people_need_one_detection_in_four() -> None:
     film = settled()
     detected = [film.detected(STILL, film.now + 1 / 30) for _ in range(8)]
     assert detected == [False, False, False, True] * 2
+
+
+def test_however_slow_the_images_come_the_detector_looks_again_in_time() -> None:
+    film = Film(KeyframeSettings(detection_interval=30))
+    stamps = [number / 10 for number in range(40)]
+    detected = [stamp for stamp in stamps if film.detected([(100.0, 120.0)], stamp)]
+    # 30 images would be 3 s.
+    assert LONGEST_S < np.diff([*detected, stamps[-1]]).max() < LONGEST_S + 0.11
 
 
 def test_on_keyframes_a_second_look_is_for_those_who_are_missing() -> None:
