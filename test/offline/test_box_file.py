@@ -83,6 +83,7 @@ def test_a_document_names_its_images_also_those_without_anybody(tmp_path: Path) 
         entry(8, 5, category_id=3), entry(8, 6, category_id=1), entry(8, 7, category_id=3,
                                                                      iscrowd=1)]}  # fmt: skip
     boxes = box_file(tmp_path, content)
+    assert boxes.not_asked_for() == ["eight.jpg"], "of the other one nothing is lost"
     assert lefts(boxes, "7.jpg") == [] and lefts(boxes, "eight.jpg") == [5]
     assert boxes.other_classes == 1
 
