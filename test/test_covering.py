@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmp_ros.covering import KINDS, Patch, RecentCovers, between, cover, hidden
+from bmp_ros.covering import KINDS, MARGIN, Patch, RecentCovers, between, cover, hidden
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17
 
@@ -108,6 +108,25 @@ def test_limbs_that_the_mask_lacks_are_covered() -> None:
     assert left.sum() <= 0.01 * limbs.sum()
     people.keypoint_scores[:] = 0
     assert (limbs.astype(np.bool_) & ~cover(people, "bodies")).sum() > 0.4 * limbs.sum()
+
+
+def test_masks_are_covered_with_a_margin() -> None:
+    people = people_of([walker(0, 1)], score=0.0)
+    x1, y1, x2, y2 = people.boxes[0].tolist()
+    margin = round(MARGIN * ((x2 - x1) * (y2 - y1)) ** 0.5)
+    assert margin > 3
+    away = cv2.distanceTransform(
+        1 - people.masks[0].view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )
+    assert cover(people, "bodies")[away <= margin].all()
+
+
+def test_joints_that_are_not_seen_cover_nothing() -> None:
+    people = people_of([walker(0, 1)])
+    for name in ("left_wrist", "right_ankle"):
+        people.keypoints[0, COCO_17.names.index(name)] = 300, 20
+        people.keypoint_scores[0, COCO_17.names.index(name)] = 0.0
+    assert not cover(people, "bodies")[:60, 270:].any()
 
 
 def test_the_way_between_two_patches() -> None:
