@@ -46,23 +46,20 @@ def import_rosbags(module: str) -> ModuleType:
         raise ModuleNotFoundError(f"{INSTALL} ({error})", name="rosbags") from error
 
 
+@cache
 def type_store() -> Any:
-    """ROS 2's common messages (Jazzy) and those of bmp_msgs, as rosbags knows types."""
+    """ROS 2's common messages (Jazzy) and those of bmp_msgs, as rosbags knows types.
+
+    One for the process, not to be changed: what it generates for a type takes a tenth of a second.
+    """
     typesys = import_rosbags("typesys")
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
-    store.register(_definitions())
-    return store
-
-
-@cache
-def _definitions() -> dict[str, Any]:
-    """The types of bmp_msgs by name; read once, since a file takes 10 ms."""
     types: dict[str, Any] = {}
     for file in message_files():
         name = f"bmp_msgs/msg/{file.stem}"
-        read = import_rosbags("typesys").get_types_from_msg
-        types |= read(file.read_text(encoding="utf-8"), name)
-    return types
+        types |= typesys.get_types_from_msg(file.read_text(encoding="utf-8"), name)
+    store.register(types)
+    return store
 
 
 @dataclass(frozen=True)
