@@ -82,15 +82,18 @@ def score_thresholds(detector: Detector, scene: Scene) -> tuple[float, float]:
     wanted = ((scene.image, int(first.sum())), (painted_out, int(scene.later.sum())))
     thresholds = []
     for image, people in wanted:
+        if not people:
+            thresholds.append(1.0)
+            continue
         scores = detector.detect(Frame(image), score_threshold=0.0).scores
         scores = np.sort(scores[np.isfinite(scores)])[::-1]
-        if people and not len(scores):
+        if not len(scores):
             raise ValueError(
                 "the detector finds no person in the benchmark's image at any score, so masks "
                 "cannot be timed; use weights that find people"
             )
         # Just below the last one who is wanted: whoever has an equal score is found as well.
-        last = scores[min(people, len(scores)) - 1] if people else np.float32(1)
+        last = scores[min(people, len(scores)) - 1]
         thresholds.append(float(np.nextafter(last, np.float32(0))))
     return thresholds[0], thresholds[1]
 
