@@ -29,14 +29,14 @@ LATE_S = 0.03
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=60, help="pictures per split")
+    parser.add_argument("--count", type=int, default=60, help="images per split")
     parser.add_argument("--inset", action="store_true", help="print the joints' insets")
     args = parser.parse_args()
     if args.inset:
         print_insets(args.count)
         return
     print(machine_line())
-    print(f"{args.count} pictures of each split; clips: {args.count} pairs of frames\n")
+    print(f"{args.count} images of each split; clips: {args.count} pairs of frames\n")
     print("| depth | scenes | visible joints | to the surface: median, 95 % | "
           "to the joint: median | with inset | of hidden joints, on somebody else | "
           "distance: median, 95 %, largest error |")  # fmt: skip
