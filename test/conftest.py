@@ -31,7 +31,10 @@ SLOW = (
     "demo/", "examples/", "synthetic/", "ros/test_node_", "ros/test_launch", "ros/test_soak",
     "test_packaging", "benchmark/test_measure", "benchmark/test_gpu",
     "engines/test_published_presets", "engines/test_sam2_parity",
-    "engines/test_yolov5.py::test_td_crowdhuman",
+    "engines/test_yolov5.py::test_td_crowdhuman", "engines/onnx/test_larger_networks",
+    *(f"engines/export/test_int8.py::test_{name}" for name in (
+        "quantised", "every_layer", "a_network", "too_little", "images_without",
+    )),
     "archives/", "training/test_trainer", "viewing/test_in_the_browser",
     "training/test_published.py::test_each", "training/test_processes.py::test_two",
     "reporting/test_reports.py::test_pages_of_the_commands",
@@ -46,7 +49,8 @@ LONGEST = (
     "benchmark/test_gpu", "ros/test_node_depth", "engines/test_published_presets",
     "benchmark/test_measure", "ros/test_node_bad_images", "ros/test_node_process",
     "demo/test_camera_node", "training/test_trainer", "training/test_by_heart",
-    "synthetic/test_generator", "engines/test_sam2_parity", "test_packaging",
+    "synthetic/test_generator", "engines/test_sam2_parity", "engines/export/test_int8",
+    "test_packaging",
 )  # fmt: skip
 """Files that take longest, longest first: the last file to end decides how long all take."""
 
