@@ -9,10 +9,10 @@ The node is a process of its own with networks that are scripted: the image says
 how they fail. One camera sends raw images and depth, one raw images and boxes of another node, one
 JPEGs. Everything that the node publishes has a subscriber, also the topics of each ROS4HRI body.
 Faults are drawn at random, see `FAULTS`. Asked for: no exception leaves a callback, the process
-lives, memory (the trend of medians of three minutes) grows by less than 20 MB after the first five
-minutes (a third of a run shorter than 15; one shorter than five minutes ends before memory is
-level, and only prints it), threads, files, publishers and subscriptions are in the end those of
-the beginning, and results of every camera go on but for the time that it or the node was off.
+lives, memory (`Witness.growth`) grows by less than 20 MB after the first five minutes (a third of
+a run shorter than 15; one shorter than five minutes ends before memory is level, and only prints
+it), threads, files, publishers and subscriptions are in the end those of the beginning, and
+results of every camera go on but for the time that it or the node was off.
 """
 
 from __future__ import annotations
@@ -108,15 +108,23 @@ class Witness:
         return median(found or [self.memory[-1][1]])
 
     def growth(self, start: float, stop: float, window: float) -> float:
-        """By how much memory grew in a time, MB: the median slope between medians of windows
-        (Theil and Sen). What a large image leaves in the histories of DDS until its camera comes
-        anew, up to 36 MB each here, is no growth, whenever it comes."""
-        count = max(2, round((stop - start) / window))
+        """By how much memory grew in a time, MB: the larger of two measures, of medians of
+        windows. What a large image leaves in the histories of DDS until its camera comes anew, up
+        to 36 MB each here, is no growth, whenever it comes; both are blind to a few high windows.
+
+        The median slope between two windows (Theil and Sen) sees what grows steadily, the median
+        of the last third less that of the first what came in one step.
+        """
+        count = max(3, round((stop - start) / window))
         edges = np.linspace(start, stop, count + 1)
-        middles = [self.memory_between(*edge) for edge in zip(edges, edges[1:], strict=False)]
+        middles = np.array(
+            [self.memory_between(*edge) for edge in zip(edges, edges[1:], strict=False)]
+        )
         first, second = np.triu_indices(count, 1)
-        steps = (np.asarray(middles)[second] - np.asarray(middles)[first]) / (second - first)
-        return float(np.median(steps)) * count
+        slope = np.median((middles[second] - middles[first]) / (second - first))
+        third = count // 3
+        step = np.median(middles[-third:]) - np.median(middles[:third])
+        return float(max(slope * count, step))
 
     def counts(self) -> Counter[str]:
         """What the node holds: threads, files, services, publishers and subscriptions by topic."""
@@ -197,7 +205,7 @@ def judge(rig: Rig, witness: Witness, seconds: float, max_gap_s: float) -> list[
     window = min(180.0, seconds / 6)
     base = witness.memory_between(settle, settle + window)
     last = witness.memory_between(seconds - window, seconds)
-    trend = witness.growth(settle, seconds, window)
+    growth = witness.growth(settle, seconds, window)
     highest = max(memory for _, memory in witness.memory)
     print("memory by time: " + ", ".join(
         f"{at / 60:.1f} min {memory:.0f}" for at, memory in
@@ -211,15 +219,15 @@ def judge(rig: Rig, witness: Witness, seconds: float, max_gap_s: float) -> list[
     print(f"faults: {dict(sorted(rig.faults.items()))}")
     print(
         f"memory: {base:.1f} MB after {settle:.0f} s, {last:.1f} MB in the end "
-        f"({last - base:+.1f} MB), at most {highest:.1f} MB; trend between: {trend:+.1f} MB"
+        f"({last - base:+.1f} MB), at most {highest:.1f} MB; growth between: {growth:+.1f} MB"
     )
     gaps = ", ".join(f"{name} {rig.gaps[name]:.1f} s" for name in CAMERAS)
     print(f"longest gap in results while camera and node were on: {gaps}")
     wrong = []
     if seconds < SETTLE_S:
         print(f"no verdict on memory: the run was shorter than {SETTLE_S / 60:.0f} minutes")
-    elif trend > MAX_GROWTH_MB:
-        wrong.append(f"memory grew by {trend:.1f} MB, allowed are {MAX_GROWTH_MB:.0f}")
+    elif growth > MAX_GROWTH_MB:
+        wrong.append(f"memory grew by {growth:.1f} MB, allowed are {MAX_GROWTH_MB:.0f}")
     for name in CAMERAS:
         if rig.gaps[name] > max_gap_s:
             wrong.append(f"no result of {name} for {rig.gaps[name]:.1f} s, allowed {max_gap_s:g}")

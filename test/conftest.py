@@ -72,7 +72,8 @@ class _LongestFirst(OrderedDict[str, Any]):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Half as many again as cores: tests of nodes wait for DDS most of their time."""
-    return len(os.sched_getaffinity(0)) * 3 // 2 or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) * 3 // 2)
 
 
 @pytest.hookimpl(optionalhook=True)

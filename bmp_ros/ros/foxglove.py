@@ -61,7 +61,7 @@ def image_annotations(
         ends = points[[joint for edge in edges for joint in edge]] if edges else points[:0]
         shapes.add(_LINE_LIST, ends.tolist(), color, _LINE)
         shapes.add(_POINTS, points[found].tolist(), color, _JOINT)
-        label = f"{score:.2f}" if track < 0 else f"#{track} {score:.2f}"
+        label = f"{score:.2f}" if track < 0 else f"{track}: {score:.2f}"
         shapes.label(label, (x1, y1), color)
     return types.ImageAnnotations(circles=[], points=shapes.points, texts=shapes.texts)
 

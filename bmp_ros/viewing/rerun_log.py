@@ -247,7 +247,7 @@ class RerunLog:
 def labels(people: People) -> list[str]:
     """``#3 0.91`` of everyone: the id, where there is one, and the detector's score."""
     return [
-        f"{score:.2f}" if track < 0 else f"#{track} {score:.2f}"
+        f"{score:.2f}" if track < 0 else f"{track}: {score:.2f}"
         for track, score in zip(people.track_ids.tolist(), people.scores.tolist(), strict=True)
     ]
 

@@ -169,8 +169,8 @@ def test_a_name_may_look_like_a_mapping_or_be_no_text(
     video.write_bytes(demo_clip())
     monkeypatch.setattr(sys, "argv", ["bmp", "demo", "--source", str(video)])
     # Enough images that a node whom DDS tells of the camera late still gets some.
-    summary = run_demo(settings(tmp_path / "out", source=str(video), images=120, rate=24.0))
-    assert summary.frames_sent == 120
+    summary = run_demo(settings(tmp_path / "out", source=str(video), images=240, rate=24.0))
+    assert summary.frames_sent == 240
     assert summary.source == shown_name(video)
 
 

@@ -80,7 +80,7 @@ def test_every_person_is_drawn(store: Any) -> None:
     made = image_annotations(stamp, people, 0.3, classes(store))
     kind = "foxglove_msgs/msg/ImageAnnotations"
     read = store.deserialize_cdr(store.serialize_cdr(made, kind), kind)
-    assert [text.text for text in read.texts] == ["#3 0.90", "0.50"]
+    assert [text.text for text in read.texts] == ["3: 0.90", "0.50"]
     assert all(each.timestamp.sec == 12 for each in [*read.points, *read.texts])
     loops, lists, points = ([p for p in read.points if p.type == kind] for kind in (2, 4, 1))
     filled = [each for each in loops if each.fill_color.a > 0]

@@ -77,7 +77,7 @@ def test_a_file_has_all_that_was_shown(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.rrd"
     boxes = columns(path, "/world/camera/image/boxes")
     np.testing.assert_allclose(np.array(boxes["HalfSize2D"][0]), [[8, 20], [10, 17]])
-    assert boxes["Text"][0] == ["#3 0.90", "0.50"] and boxes["HalfSize2D"][3] == []
+    assert boxes["Text"][0] == ["3: 0.90", "0.50"] and boxes["HalfSize2D"][3] == []
     joints = columns(path, "/world/camera/image/joints")
     assert [len(each) for each in joints["Position2D"]] == [22, 22, 22, 0]
     lines = columns(path, "/world/people/limbs")["LineStrip3D"]
@@ -106,7 +106,7 @@ def test_limbs_have_two_ends_that_were_found() -> None:
     heads = sum(a < 5 and b < 5 for a, b in edges)
     assert colors.count((1, 1, 1)) == len(edges) and colors.count((2, 2, 2)) == heads
     np.testing.assert_array_equal(lines[0], people.keypoints[0, list(edges[0])])
-    assert labels(people) == ["#3 0.90", "0.50"]
+    assert labels(people) == ["3: 0.90", "0.50"]
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
