@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,18 @@ def test_only_the_package_is_installed() -> None:
     modules = {path.parent for path in (CHECKOUT / "bmp_ros").rglob("*.py")}
     expected = {".".join(folder.relative_to(CHECKOUT).parts) for folder in modules}
     assert set(found) == expected
+
+
+def test_programs_that_are_installed_are_functions() -> None:
+    """An entry point of a name that is not there fails only when it is started."""
+    given = json.loads(metadata(
+        "import json, setuptools, sys; sys.argv = ['setup.py', '--name'];"
+        "setuptools.setup = lambda **given: print(json.dumps(given['entry_points']));"
+        "import runpy; runpy.run_path('setup.py')"
+    ))["console_scripts"]  # fmt: skip
+    points = [EntryPoint(*re.split(r"\s*=\s*", line), "console_scripts") for line in given]
+    assert {point.name for point in points} == {"bmp", "bmp_node", "bmp_camera"}
+    assert all(callable(point.load()) for point in points)
 
 
 def test_no_project_table_without_scripts() -> None:

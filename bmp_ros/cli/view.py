@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from bmp_ros.viewing.rerun_log import RerunLog
+    from bmp_ros.viewing import rerun_log
 
     if args.demo and args.source:
         raise ValueError("--demo shows the demo clip, and a source is given as well; drop one")
@@ -89,12 +89,15 @@ def run(args: argparse.Namespace) -> int:
     if not args.source:
         _require_ros()
     moments = _recorded(args) if args.source else None
-    if not (args.web or args.save) and not _has_display():
-        raise RuntimeError("there is no display for a window here; give --web or --save FILE")
+    if not (args.web or args.save) and not (_has_display() or _viewer_listens()):
+        raise RuntimeError(
+            "there is no display for a window here, and no viewer that is open "
+            f"listens on port {rerun_log.VIEWER_PORT}; give --web or --save FILE"
+        )
     if moments is not None:  # what cannot be read is said before a viewer is opened
         moments = chain(list(islice(moments, 1)), moments)
     title = args.source or ("demo" if args.demo else args.node)
-    log = RerunLog(title, args.memory, with_space=not _is_results(args.source))
+    log = rerun_log.RerunLog(title, args.memory, with_space=not _is_results(args.source))
     try:
         _open(log, args)
         if moments is not None:
@@ -134,8 +137,9 @@ def _recorded(args: argparse.Namespace) -> Iterator[Moment]:
         and not (path / "metadata.yaml").exists()
         and not any(each.suffix in (".mcap", ".db3") for each in path.iterdir())
     ):
-        below = sorted(path.glob(f"**/{RESULTS_NAME}"))[:1]
-        hint = f"; there is {below[0]}" if below else "; `bmp infer --json` writes it"
+        # No deeper: the folder may be a home, or a disk.
+        below = [*path.glob(f"*/{RESULTS_NAME}"), *path.glob(f"*/*/{RESULTS_NAME}")]
+        hint = f"; there is {min(below)}" if below else "; `bmp infer --json` writes it"
         raise FileNotFoundError(f"{args.source!r} is no bag and has no {RESULTS_NAME}{hint}")
     if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
         raise ValueError(
@@ -149,6 +153,20 @@ def _has_display() -> bool:
     """Whether a window can open; where that is not told by the environment, it is tried."""
     names = ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET")
     return sys.platform != "linux" or any(os.environ.get(name) for name in names)
+
+
+def _viewer_listens() -> bool:
+    """Whether a viewer is open already: on another machine, with a port of ssh -R, or outside of
+    a container."""
+    import socket
+
+    from bmp_ros.viewing import rerun_log
+
+    try:
+        with socket.create_connection(("127.0.0.1", rerun_log.VIEWER_PORT), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _is_results(source: str | None) -> bool:

@@ -124,8 +124,13 @@ def _domain(number: int | None) -> Iterator[int]:
         return
     # Its own order starts at 1, and who has just ended may still be known there.
     order = iter(random.sample(_DOMAINS, len(_DOMAINS)))
-    with domain_coordinator.domain_id(lambda: next(order)) as domain:
-        yield int(domain)
+    reserved = domain_coordinator.domain_id(lambda: next(order))
+    domain = int(reserved.__enter__())
+    try:
+        yield domain
+    finally:
+        # Without the error: it takes each OSError for a domain in use, and would yield another.
+        reserved.__exit__(None, None, None)
 
 
 NAMESPACE, NODE = "/bmp", "bmp_node"

@@ -95,11 +95,18 @@ def program(given: str) -> str | None:
     """The argument ``python`` as the prefix of a command, None if it is empty.
 
     ``~`` is the home folder, which the shell leaves alone after ``:=``. Raises FileNotFoundError
-    for what cannot be run; launch would answer with a traceback.
+    for what cannot be run, where launch would answer with a traceback, and ValueError for a
+    quote without its counterpart.
     """
     if not given:
         return None
-    first, *rest = shlex.split(given)
+    try:
+        first, *rest = shlex.split(given)
+    except ValueError as error:
+        raise ValueError(
+            f"python:={given} cannot be split into words ({error}); close the quote, or write a "
+            "backslash before a quote that belongs to the path"
+        ) from error
     path = os.path.expanduser(first)
     if shutil.which(path) is None:
         raise FileNotFoundError(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -92,7 +93,20 @@ def silence_advice(
 def profile_advice() -> str:
     """What gives Fast DDS room for large images."""
     file = resource_root() / "config" / "fastdds.xml"
-    return f"start the driver and this node with FASTRTPS_DEFAULT_PROFILES_FILE={file}"
+    variable, other = _profile_variables(os.environ.get("ROS_DISTRO", ""))
+    also = f" (with Fast DDS 3, Kilted and later: {other})" if other else ""
+    return f"start the driver and this node with {variable}={file}{also}"
+
+
+def _profile_variables(distribution: str) -> tuple[str, str]:
+    """The variable that Fast DDS reads; and the one of Fast DDS 3 where it is not known which.
+
+    Fast DDS 2 reads the first name only, Fast DDS 3 the second only.
+    """
+    before, since = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+    if distribution in ("humble", "iron", "jazzy"):
+        return before, ""
+    return (since, "") if distribution in ("kilted", "lyrical", "rolling") else (before, since)
 
 
 def _of_fitting(fitting: list[Publisher], best_effort: bool) -> str:

@@ -25,6 +25,8 @@ from bmp_ros.viewing.moment import Moment, PeopleInSpace
 
 APPLICATION = "bmp_ros"
 INSTALL = "bmp view needs the Rerun viewer: `pip install -r requirements/view.txt`"
+VIEWER_PORT = 9876
+"""On which Rerun's viewer takes what is to be shown, by default."""
 SCORE_THRESHOLD = 0.3
 """Keypoints up to this score are not shown, as in drawn images."""
 _MASK_ALPHA = 110
@@ -67,7 +69,7 @@ class RerunLog:
         self._frame: str | None = None
         self._series: set[str] = set()
 
-    def spawn(self, port: int = 9876) -> None:
+    def spawn(self, port: int = VIEWER_PORT) -> None:
         """Open the viewer's window, or send to the one that is open on that port."""
         self._stream.spawn(port=port, memory_limit=self._memory, default_blueprint=self._layout)
         self._stream.send_recording_name(self._title)

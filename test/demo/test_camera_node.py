@@ -30,7 +30,11 @@ from bmp_ros.ros.image_messages import bgr_image
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.synthetic.clip_file import open_clip
 
-CAMERA = [sys.executable, "-m", "bmp_ros.demo.camera_node"]
+# As the installed program bmp_camera begins.
+CAMERA = [
+    sys.executable, "-c",
+    "import sys; from bmp_ros.ros.programs import bmp_camera; sys.exit(bmp_camera())",
+]  # fmt: skip
 
 
 @pytest.fixture

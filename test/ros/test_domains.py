@@ -12,6 +12,7 @@ from node_harness import LIMIT_S, Lab, wait_for
 from rclpy.context import Context
 from rclpy.node import Node
 
+from bmp_ros.demo.processes import private_domain
 from bmp_ros.loop import BMPLoop
 
 
@@ -22,6 +23,14 @@ def test_no_domain_returns_before_all_others_were_used(ros_domain: int) -> None:
         assert other != ros_domain, "it is reserved for this test"
     later = [ros_domains._next_domain() for _ in range(50)]
     assert len({ros_domain, *later}) == 51
+
+
+def test_an_error_of_the_system_leaves_a_private_domain_as_it_is() -> None:
+    """domain_coordinator catches each OSError, also those of what is done in the domain."""
+    with pytest.raises(FileNotFoundError, match="gone"), private_domain() as domain:
+        raise FileNotFoundError("gone")
+    with private_domain(domain):
+        pass
 
 
 def test_who_lives_on_is_named_and_its_domain_avoided(

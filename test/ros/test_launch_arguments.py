@@ -62,6 +62,8 @@ def test_python_of_the_node() -> None:
     assert program(f"{sys.executable} -X dev").endswith(" -X dev")  # type: ignore[union-attr]
     with pytest.raises(FileNotFoundError, match=r"^python:=/nowhere/python: there is no program"):
         program("/nowhere/python")
+    with pytest.raises(ValueError, match=r"^python:='/venv/python cannot .*; close the quote"):
+        program("'/venv/python")
 
 
 def test_python_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

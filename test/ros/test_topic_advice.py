@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bmp_ros.ros.topic_advice import Publisher, silence_advice
+from bmp_ros.ros.topic_advice import Publisher, profile_advice, silence_advice
 
 RAW, JPEG = "/cam/image_raw", "/cam/image_raw/compressed"
 
@@ -40,3 +40,19 @@ def test_advice(
 def test_best_effort(ours: bool, words: str) -> None:
     publishers = [Publisher(RAW, "Image", best_effort=True)]
     assert words in silence_advice(RAW, "Image", best_effort=ours, publishers=publishers)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "names"),
+    [
+        ("humble", ["FASTRTPS"]), ("jazzy", ["FASTRTPS"]), ("kilted", ["FASTDDS"]),
+        ("lyrical", ["FASTDDS"]), ("", ["FASTRTPS", "FASTDDS"]),
+    ],
+)  # fmt: skip
+def test_the_profile_is_set_with_the_variable_that_is_read(
+    distribution: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    said = profile_advice()
+    found = [n for n in ("FASTRTPS", "FASTDDS") if f"{n}_DEFAULT_PROFILES_FILE" in said]
+    assert found == names and "config/fastdds.xml" in said

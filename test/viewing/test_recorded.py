@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from bmp_ros.cli.main import main
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.offline.infer_files import Wanted, infer
 from bmp_ros.offline.sources import open_source
+from bmp_ros.viewing import rerun_log
 from bmp_ros.viewing.moment import EncodedImage
 from bmp_ros.viewing.recorded import moments_of_bag, moments_of_results
+from bmp_ros.viewing.rerun_log import RerunLog
 
 CLIP = Path(__file__).parents[2] / "models" / "demo" / "people.mp4"
 
@@ -204,12 +207,35 @@ def test_what_is_no_recording_is_said_before_a_viewer_is_opened(tmp_path: Path, 
     assert "; there is " in capsys.readouterr().err
 
 
+def test_results_are_looked_for_two_folders_deep_and_no_deeper(tmp_path: Path, capsys) -> None:
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    (deep / "results.json").touch()
+    arguments = ["view", str(tmp_path), "--save", str(tmp_path / "a.rrd")]
+    assert main(arguments) == 1
+    assert "; `bmp infer --json` writes it" in capsys.readouterr().err
+    (deep.parent / "results.json").touch()
+    assert main(arguments) == 1
+    assert f"; there is {deep.parent / 'results.json'}" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only there it is told by the environment")
 def test_without_a_display_no_window_is_tried(
     tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "results.json").write_text("{}")
-    assert main(["view", str(tmp_path)]) == 1
-    assert "give --web or --save FILE" in capsys.readouterr().err
+    shown: list[RerunLog] = []
+    monkeypatch.setattr(RerunLog, "spawn", lambda log: shown.append(log))
+    picture, out = tmp_path / "a.png", tmp_path / "out"
+    cv2.imwrite(str(picture), np.full((48, 64, 3), 90, np.uint8))
+    infer(stage([], iterations=1).loop, open_source(str(picture)), out,
+          Wanted(draw=False, json=True), info={"source": str(picture)})  # fmt: skip
+    with socket.socket() as viewer:
+        viewer.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(rerun_log, "VIEWER_PORT", viewer.getsockname()[1])
+        assert main(["view", str(out)]) == 1
+        assert "give --web or --save FILE" in capsys.readouterr().err and not shown
+        viewer.listen()  # one that is open already, behind ssh -R or outside of the container
+        assert main(["view", str(out)]) == 0
+        assert capsys.readouterr().out.startswith("1 images") and len(shown) == 1

@@ -135,16 +135,18 @@ SERVE = """
 import faulthandler, os, socket
 from bmp_ros.viewing.rerun_log import RerunLog
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+def free_ports():
+    # Both at once: a port that was given back may be the next one.
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
-faulthandler.dump_traceback_later(60, exit=True)
+faulthandler.dump_traceback_later(300, exit=True)
 logs = []
 for _ in range(20):
     logs.append(RerunLog("people"))
-    logs[-1].serve_web(free_port(), free_port())
+    logs[-1].serve_web(*free_ports())
 print(len(logs), flush=True)
 os._exit(0)
 """
