@@ -18,7 +18,7 @@ from bmp_ros.cli.arguments import (
 from bmp_ros.cli.signals import ended_in_order
 
 if TYPE_CHECKING:
-    from bmp_ros.offline.infer_files import Wanted
+    from bmp_ros.offline.infer_files import Outcome, Wanted
     from bmp_ros.offline.sources import Source
 
 MOST_AT_ONCE = 64
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.fields import settings_from_mapping
     from bmp_ros.image_files import shown_name
     from bmp_ros.offline.box_file import BoxFile
-    from bmp_ros.offline.infer_files import Wanted, infer
+    from bmp_ros.offline.infer_files import Outcome, Wanted, infer
     from bmp_ros.offline.sources import open_source
     from bmp_ros.offline.video import without_password
     from bmp_ros.reporting.people_log import PeopleLog
@@ -195,16 +195,20 @@ def run(args: argparse.Namespace) -> int:
             options[role] = {**changes.get(role, {}), **how}
     loop = build_loop(device=args.device, **options)
     log = None if args.report is None else PeopleLog(tracked=args.track, axis=_axis(args, sources))
+    outcome = Outcome()
     try:
         with ended_in_order():
-            outcome = infer(
+            infer(
                 loop, sources, args.output, wanted, count=args.count, info=info, progress=True,
                 tracker=PersonTracker() if args.track else None, keyframes=keyframes,
                 rate=args.rate, boxes=boxes, boxes_missing=args.boxes_missing,
-                watch=None if log is None else log.add, at_once=at_once,
+                watch=None if log is None else log.add, at_once=at_once, outcome=outcome,
             )  # fmt: skip
-    except KeyboardInterrupt:
-        _say(f"interrupted; what was done until then is in {shown_name(args.output)}")
+    except (KeyboardInterrupt, SystemExit) as end:
+        for line in [*outcome.notes, *outcome.failures, _interrupted(args, wanted, outcome)]:
+            _say(line)
+        if isinstance(end, SystemExit):
+            raise
         return 130
     if log is not None:
         from bmp_ros.reporting.page import people_sections, write_page
@@ -266,6 +270,24 @@ def _preset_of(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
             )
         changes["detector"] = {**changes.get("detector", {}), **size}
     return preset, changes
+
+
+def _interrupted(args: argparse.Namespace, wanted: Wanted, outcome: Outcome) -> str:
+    """What there is after an interruption: results always, a GIF of a video only at its end."""
+    from bmp_ros.image_files import shown_name
+
+    done = outcome.images + outcome.frames
+    written = wanted.json or (
+        done > 0 and (wanted.draw or wanted.mot or (wanted.gif and outcome.images > 0))
+    )
+    kept = (
+        f"what was done until then is in {shown_name(args.output)}"
+        if written
+        else "nothing was written"
+    )
+    if args.report is not None and written:
+        kept += f", but no report in {shown_name(args.report)}"
+    return f"interrupted; {kept}"
 
 
 def _counts(images: int, frames: int, people: int) -> str:

@@ -164,16 +164,26 @@ def _folder(path: Path, warn: Callable[[str], None]) -> Source:
     if left_out:
         warn(f"{name}: left out {left_out}")
 
+    damaged: dict[Path, tuple[int, int]] = {}
+
     def play() -> Iterator[Shot]:
-        for file in list(files):
+        for file in files:
             try:
+                found = file.stat()
+                # Read again only when it has changed, such as one that was still being written:
+                # otherwise libjpeg would complain each time.
+                state = found.st_mtime_ns, found.st_size
+                if damaged.get(file) == state:
+                    continue
                 shot = Shot(read_image(file))
             except UnreadableImageError as error:
-                warn(f"skipped: {error}")
-                files.remove(file)  # reading it again would let libjpeg complain again
+                if file not in damaged:  # its size is in the words: once per file, not per size
+                    warn(f"skipped: {error}")
+                damaged[file] = state
             except OSError as error:
                 warn(f"skipped: {shown_name(file)}: {error.strerror}")
             else:
+                damaged.pop(file, None)
                 yield shot
 
     return Source(name, _IMAGE_FPS, play)

@@ -71,7 +71,9 @@ def build_loop(
     try:
         files = locate_weights(chosen)
     except WeightsMissing as error:
-        raise WeightsMissing(f"{error}{_libraries_missing(chosen)}") from error
+        wanted = missing_libraries(chosen)
+        also = f". Also not installed: {', '.join(wanted)}" if wanted else ""
+        raise WeightsMissing(f"{error}{also}") from error
     return assemble(
         chosen, lambda choice: files.get(choice.weights or ""), device, precision, compile
     )
@@ -148,7 +150,7 @@ def locate_weights(preset: Preset) -> dict[str, Path]:
     return files
 
 
-def _libraries_missing(preset: Preset) -> str:
+def missing_libraries(preset: Preset) -> list[str]:
     """What has to be installed beside the weights: said before gigabytes are downloaded."""
     engines = [choice.declaration for choice in preset.engines.values()]
     wanted = []
@@ -157,7 +159,7 @@ def _libraries_missing(preset: Preset) -> str:
     for needs in dict.fromkeys(each.needs for each in engines if each.needs):
         if find_spec(needs.partition(" ")[0]) is None:
             wanted.append(needs)
-    return f". Also not installed: {', '.join(wanted)}" if wanted else ""
+    return wanted
 
 
 def _refuse_what_it_cannot(role: str, choice: EngineChoice, precision: str, compile: bool) -> None:

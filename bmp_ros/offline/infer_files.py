@@ -104,6 +104,7 @@ def infer(
     boxes_missing: str = "detector",
     watch: Watch | None = None,
     at_once: int = 1,
+    outcome: Outcome | None = None,
 ) -> Outcome:
     """Process every source in turn and write into the folder ``output``, which is made.
 
@@ -116,7 +117,8 @@ def infer(
     boxes: take the detector's place, in one iteration (`BMPLoop`). boxes_missing: what an image
     that they say nothing of gets: the ``detector``, or ``skip``: nobody is found in it.
     watch: see `Watch`. at_once: images that pass the networks at a time, while the next one is
-    read and earlier ones are written; with ``keyframes`` they pass one by one.
+    read and earlier ones are written; with ``keyframes`` they pass one by one. outcome: is kept up
+    to date and returned, for those who tell of it after an interruption.
 
     Files that cannot be read, or on which the networks fail, are told in the outcome and skipped;
     of a video the frames on which they fail. Raises ValueError before any
@@ -147,8 +149,9 @@ def infer(
             at_once if keyframes is None else 0,
         )  # fmt: skip
         work = _Work(
-            finder, output, wanted, results, count, advance, inputs, names, images_mot, watch
-        )
+            finder, output, wanted, results, count, advance, inputs, names, images_mot, watch,
+            outcome or Outcome(),
+        )  # fmt: skip
         for images, group in groupby(sources, lambda each: isinstance(each, ImageSource)):
             (work.images if images else work.videos)(group)
     work.outcome.notes += finder.notes(left_out=not work.done)

@@ -37,12 +37,14 @@ from bmp_ros.ros.interfaces import EstimatePeople, FollowPerson
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.process import forward_log, run_node, stop_forwarding
 from bmp_ros.ros.settings import CAMERA, ENGINE
+from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.worker import MAX_REQUESTS, Worker
 from bmp_ros.tracking import IdCounter
 from bmp_ros.weights.errors import WeightsError
 
 _WATCH_S = 0.5
 _DIAGNOSE_S = 1.0
+_REMIND_S = 30.0
 
 _EXPECTED = (WeightsError, ValueError, OSError, ImportError)  # their messages say what to do
 
@@ -64,6 +66,7 @@ class BmpNode(ManagedNode):
         self._engines: Engines | None = None
         self._cameras: dict[str, Camera] = {}
         self._worker: Worker | None = None
+        self._throttle = Throttle()
         self._listening = False
         self._enabled = True
         self._problem = ""
@@ -301,7 +304,11 @@ class BmpNode(ManagedNode):
             return
         timeout = self.parameters.run().image_timeout
         for camera in self._cameras.values():
-            remark = camera.check_publishers(timeout)
+            try:
+                remark = camera.check_publishers(timeout)
+            except Exception as error:  # of one camera: the others are watched all the same
+                due = self._throttle.due(f"{camera.name}: {error}", _REMIND_S)
+                remark = str(error) if due else None
             if remark:
                 self.get_logger().warning(f"{camera.name}: {camera.words(remark)}")
             camera.watch_followed(self.parameters.interaction(camera.key).follow_timeout)

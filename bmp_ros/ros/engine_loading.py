@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bmp_ros.engines.auto_preset import AUTO, SMALL, AutoChoice, choose_preset, cuda_devices
-from bmp_ros.engines.build import build_loop
+from bmp_ros.engines.build import build_loop, missing_libraries
 from bmp_ros.engines.presets import Preset, load_preset
 from bmp_ros.loop import BMPLoop
 from bmp_ros.resources import find_preset
@@ -101,8 +101,8 @@ def download_missing(
     """Download the missing weights of a preset, if that is wanted and their licences accepted.
 
     error: what said that weights are missing. Raises it, with the parameters that would help, if
-    they may not be downloaded, and LicenceNotAccepted naming every licence; no byte is fetched
-    then.
+    they may not be downloaded, LicenceNotAccepted naming every licence, and ModuleNotFoundError
+    naming every library that the networks need and that is not installed; no byte is fetched then.
     """
     from bmp_ros.weights.downloads import download
 
@@ -117,6 +117,11 @@ def download_missing(
         raise WeightsMissing(f"{error}\n(or set the parameter auto_download{also})") from error
     if licences:
         raise _not_accepted(preset, settings, licences) from error
+    if libraries := missing_libraries(preset):
+        raise ModuleNotFoundError(
+            f"preset {preset.name} needs what is not installed: {', '.join(libraries)}. Its "
+            "weights are not on this machine either, and nothing was downloaded"
+        ) from error
     for weights in missing:
         logger.info(f"{weights.name}: downloading (auto_download is true)")
         path = download(

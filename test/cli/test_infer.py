@@ -247,6 +247,52 @@ def test_ctrl_c_says_where_the_results_are(
     assert (output / "results.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("options", "done", "kept"),
+    [
+        (["--no-draw", "--report"], 1, "nothing was written"),
+        ([], 0, "nothing was written"),
+        ([], 1, "what was done until then is in OUT"),
+        (["--json", "--report"], 1, "what was done until then is in OUT, but no report in REPORT"),
+    ],
+)
+def test_ctrl_c_says_what_was_written_and_what_failed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    done: int,
+    kept: str,
+) -> None:
+    if "--report" in options:
+        pytest.importorskip("plotly", reason="plotly is not installed (requirements/report.txt)")
+    source, output, report = tmp_path / "in", tmp_path / "out", tmp_path / "report.html"
+    source.mkdir()
+    (source / "a.png").write_bytes(b"no image")
+    for number in range(done + 1):
+        write_image(source / f"b{number}.png", numbered_image(120))
+    loop, asked = numbered_loop({120: [[Actor((10, 10, 60, 110))]]}), []
+    detect = loop.detector.detect
+
+    def ending(*given: Any, **options: Any) -> Any:
+        asked.append(given)
+        if len(asked) > 2 * done:  # two iterations of each
+            raise KeyboardInterrupt
+        return detect(*given, **options)
+
+    loop.detector.detect = ending  # type: ignore[method-assign]
+    monkeypatch.setattr(bmp_ros.engines, "build_loop", lambda *_, **__: loop)
+    more = [*options, str(report)] if "--report" in options else options
+    arguments = ["--source", str(source), "--output", str(output), "--at-once", "1", *more]
+    assert main(["infer", *arguments]) == 130
+    said = capsys.readouterr().err.splitlines()
+    kept = kept.replace("OUT", str(output)).replace("REPORT", str(report))
+    assert said[-1] == f"bmp infer: interrupted; {kept}"
+    assert "a.png" in said[0] and len(said) == 2
+    written = [path for path in output.rglob("*") if path.is_file()]
+    assert bool(written) == ("nothing" not in kept) and not report.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_there_is_when_a_run_is_ended_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -30,8 +30,9 @@ from bmp_ros.ros.image_messages import bgr_image
 from bmp_ros.ros.interfaces import PersonArray
 from bmp_ros.synthetic.clip_file import open_clip
 
-# As the installed program bmp_camera begins.
-CAMERA = [
+CAMERA = [sys.executable, "-m", "bmp_ros.demo.camera_node"]
+# As the installed program begins.
+PROGRAM = [
     sys.executable, "-c",
     "import sys; from bmp_ros.ros.programs import bmp_camera; sys.exit(bmp_camera())",
 ]  # fmt: skip
@@ -187,6 +188,20 @@ def test_damaged_files_are_skipped_with_one_warning(
     assert "Traceback" not in log and "._1" not in log
 
 
+def test_a_file_that_is_still_being_written_is_shown_once_it_is_whole(tmp_path: Path) -> None:
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
+    late = tmp_path / "2.png"
+    whole, said = late.read_bytes(), []
+    source = open_source(str(tmp_path), said.append)
+    for part in (len(whole) // 3, len(whole) // 2, len(whole) // 2):
+        late.write_bytes(whole[:part])
+        assert [shot.image[0, 0, 0] for shot in source.play()] == [20]
+    late.write_bytes(whole)
+    assert [shot.image[0, 0, 0] for shot in source.play()] == [20, 40]
+    assert len(said) == 1 and "2.png (" in said[0]
+
+
 def test_a_folder_of_damaged_files_is_over(
     lab: Lab, start: Callable[..., CameraNode], tmp_path: Path
 ) -> None:
@@ -272,7 +287,7 @@ def test_refused_parameters(
 
 def test_process_ends_with_exit_code_0_on_a_signal(lab: Lab) -> None:
     images = listen(lab, Image, "/eye/image_raw")
-    with process(CAMERA, "-r", "__ns:=/eye") as camera:
+    with process(PROGRAM, "-r", "__ns:=/eye") as camera:
         wait_for(lambda: images, "an image")
         camera.send_signal(signal.SIGINT)
         output, _ = camera.communicate(timeout=LIMIT_S)

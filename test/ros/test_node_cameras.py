@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from node_harness import Lab, stamp_of, wait_for
+from sensor_msgs.msg import CompressedImage
 
 CAMERAS = {"cameras": ["front", "rear"], "rear.image_topic": "/back/picture"}
 
@@ -55,6 +56,24 @@ def test_two_cameras_one_stops_the_other_keeps_its_rate(lab: Lab) -> None:
     assert len(rear) == 1
     line = lab.wait_for_log("rear: no image", "/back/picture")
     assert "set rear.image_topic and rear.image_transport" in line  # as they are called here
+
+
+def test_an_input_that_cannot_be_followed_leaves_the_other_cameras_watched(lab: Lab) -> None:
+    """The depth of one camera is sent as another type than the images of the other were."""
+    shared = {"front.depth_topic": "/shared", "rear.image_topic": "/shared"}
+    lab.start_active(parameters=CAMERAS | shared | {"image_timeout": 0.5})
+    lab.wait_for_log("rear: no image", "no publisher")
+    lab.peer.create_publisher(CompressedImage, "/shared", 1)
+    lab.wait_for_log("front: /shared cannot be listened to as CompressedImage", "as Image already")
+    peer = lab.restart_peer()
+    poses = lab.listen("/bmp/rear/poses")
+    camera = lab.camera("/shared", peer=peer, best_effort=True)  # rear has to follow
+
+    def answered() -> bool:
+        camera.send()
+        return bool(poses)
+
+    wait_for(answered, "people of the other camera")
 
 
 def test_cameras_take_turns_under_load(lab: Lab) -> None:

@@ -20,11 +20,7 @@ from bmp_ros.resources import resource_root
 from bmp_ros.ros.interfaces import PersonArray
 
 SCRIPTED = [sys.executable, str(Path(__file__).with_name("scripted_node.py"))]
-# As the installed program bmp_node begins.
-INSTALLED = [
-    sys.executable, "-c",
-    "import sys; from bmp_ros.ros.programs import bmp_node; sys.exit(bmp_node())",
-]  # fmt: skip
+INSTALLED = [sys.executable, "-m", "bmp_ros.ros.bmp_node"]
 
 
 @contextmanager
