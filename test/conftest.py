@@ -36,6 +36,7 @@ SLOW = (
         "quantised", "every_layer", "a_network", "too_little", "images_without",
     )),
     "archives/", "training/test_trainer", "viewing/test_in_the_browser",
+    "training/test_interruption.py::test_a_closed",
     "training/test_published.py::test_each", "training/test_processes.py::test_two",
     "reporting/test_reports.py::test_pages_of_the_commands",
     "training/test_pose2seg.py::test_it_goes", "training/test_by_heart",

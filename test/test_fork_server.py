@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import bmp_ros
 
 START_WORKER = """
@@ -36,6 +38,42 @@ def test_nothing_of_the_current_folder_is_run(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(program), str(given)], env=environment, check=True)
     assert (given / "folder").read_text() == str(given), "relative paths mean the same"
     assert not (tmp_path / "was_run").exists()
+
+
+HANGUP = """
+import multiprocessing, os, signal, sys
+def name_handler(): open(sys.argv[1], "w").write(signal.getsignal(signal.SIGHUP).name)
+if __name__ == "__main__":
+    from bmp_ros.fork_server import fork_server_context
+    context = fork_server_context(outlives_terminal=sys.argv[2] == "True")
+    worker = context.Process(target=name_handler)
+    worker.start(), worker.join()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL, "restored here"
+"""
+
+
+@pytest.mark.parametrize("outlives", [True, False])
+def test_workers_outlive_their_terminal_where_that_is_asked_for(
+    tmp_path: Path, outlives: bool
+) -> None:
+    program, written = tmp_path / "program.py", tmp_path / "handler"
+    program.write_text(HANGUP)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    order = [sys.executable, str(program), str(written), str(outlives)]
+    subprocess.run(order, env=environment, check=True, start_new_session=True)
+    assert written.read_text().endswith("SIG_IGN" if outlives else "SIG_DFL")
+
+
+def test_it_is_imported_where_there_is_no_fork_server() -> None:
+    """Windows, whose trainings prepare samples in their own process."""
+    code = (
+        "import multiprocessing.context as context, signal, sys\n"
+        "del context.ForkServerContext, signal.SIGHUP\n"
+        "sys.modules['multiprocessing.forkserver'] = None\n"
+        "import bmp_ros.fork_server\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_all_workers_are_forked_from_it() -> None:

@@ -166,7 +166,9 @@ class CocoImages:
             entries.append(self._labels.entry(image, self.joints, self._longer_side, first))
             first += entries[-1].width * entries[-1].height * 3
         _decode(entries, self._images, self._places, pixels)
-        labels.write_bytes(pickle.dumps(entries))
+        part = pixels.with_suffix(".part")
+        part.write_bytes(pickle.dumps(entries))
+        part.replace(labels)  # appears when it is whole: what is there is believed
 
     def _read(self) -> None:
         self.entries, self.seen = [], None
@@ -341,9 +343,21 @@ class Labels:
 
 
 def _read_cached(file: Path) -> Any:
-    """What this file or `bmp_ros.training.detections` pickled: arrays in the classes above."""
+    """What this file or `bmp_ros.training.detections` pickled: arrays in the classes above.
+
+    Raises ValueError for anything else, a damaged file among it.
+    """
     with file.open("rb") as source:
-        return _CacheReader(source).load()
+        try:
+            return _CacheReader(source).load()
+        except Exception as error:  # damaged pickles raise nearly any
+            again = "the next start makes it again"
+            if file.suffix == ".seen":
+                again = "bmp_ros.training.detections makes it again"
+            raise ValueError(
+                f"{file} is no cached file of training images, or a damaged one "
+                f"({str(error) or type(error).__name__}); delete it, {again}"
+            ) from error
 
 
 class _CacheReader(pickle.Unpickler):
@@ -358,10 +372,7 @@ class _CacheReader(pickle.Unpickler):
         makers = "_reconstruct", "_frombuffer", "scalar"
         if (module, name) in arrays or (module.startswith("numpy.") and name in makers):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(
-            f"a cached file of training images names {module}.{name}, which is none of theirs; "
-            "delete the folder of --cache"
-        )
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no such file needs")
 
 
 def _is_person(item: Mapping[str, Any]) -> bool:

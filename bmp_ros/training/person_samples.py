@@ -94,7 +94,7 @@ def person_sample(
     background: MaskBackground | None = None,
     augmentation: Augmentation | None = None,
 ) -> PersonSample:
-    """The crop of one person of ``image`` and where its joints are.
+    """The crop of one person of ``labelled`` and where its joints are.
 
     background: None for networks that are not conditioned on masks. augmentation: None shows the
     person as at work, with the true mask.

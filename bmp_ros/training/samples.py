@@ -73,7 +73,9 @@ def batches_of(
             sampler=numbers,
             num_workers=workers,
             collate_fn=samples.collate,
-            multiprocessing_context=fork_server_context() if workers else None,
+            multiprocessing_context=(
+                fork_server_context(outlives_terminal=True) if workers else None
+            ),
             worker_init_fn=_begin_worker if workers else None,
             prefetch_factor=max(2, 6 // workers) if workers else None,
             pin_memory=pinned,
@@ -86,8 +88,9 @@ def _begin_worker(number: int) -> None:
 
     Ctrl-C and logging out are for the first process: the step at hand may need their samples.
     """
-    for each in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(1)
     if hasattr(os, "nice"):
         os.nice(5)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -31,7 +32,7 @@ from bmp_ros.training.checkpoints import (
     set_random_states,
     write_checkpoint,
 )
-from bmp_ros.training.interruption import interruption_noted
+from bmp_ros.training.interruption import Interruption, interruption_noted
 from bmp_ros.training.normalisers import alone
 from bmp_ros.training.optimisation import (
     Schedule,
@@ -82,14 +83,17 @@ class _Training:
         self.best: float | None = None
         self.scored = -1
         self.step = 0
+        self.saved = 0  # the step of the last row
         self.rate = 0.0
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step = int(state["step"])
+        self.saved = int(state.get("saved", self.step))
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state.get("best")
+        self.rate = float(state.get("rate", 0.0))
         self.scored = int(state.get("scored", -1))
         self.means.update(state.get("means", {}))
         if state.get("scaler"):
@@ -98,6 +102,8 @@ class _Training:
     def state(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "saved": self.saved,
+            "rate": self.rate,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -174,11 +180,12 @@ def train(
         training.restore(state)
         if processes.rank() == 0:
             print(f"{task.name}: goes on after step {training.step} of {schedule.steps}")
-            keep_rows(folder / "losses.csv", training.step)
+            keep_rows(folder / "losses.csv", training.saved)
     if precision == "bf16" and device == "cpu":
         _keep_depthwise_single(training.network)
     last = schedule.steps if stop_after is None else min(stop_after, schedule.steps)
-    clock = _Clock(minutes, 0.0 if state is None else float(state.get("seconds", 0.0)))
+    spent = 0.0 if state is None else float(state.get("seconds", 0.0))
+    clock = _Clock(minutes, spent, training.step)
     numbers = processes.Numbers(training.step, last, schedule.batch, schedule.accumulate)
     # Where the time was over before the last score was taken, one more step is followed by it.
     unscored = score is not None and schedule.score_every and training.scored < training.step
@@ -188,28 +195,31 @@ def train(
         _score_start(training, score)
     if state is not None:  # last: nothing before the first step may draw from them any more
         set_random_states(state["random"])
-    saved = training.step
     progress = tqdm(
-        desc=task.name, total=schedule.steps, initial=saved, unit="step",
+        desc=task.name, total=schedule.steps, initial=training.step, unit="step",
         disable=not sys.stderr.isatty() or processes.rank() > 0,
     )  # fmt: skip
-    with interruption_noted() as interrupted:
+    with interruption_noted() as interruption:
+        # It may have been ended while it was validated or scored.
+        owed = training.saved < training.step < last and _is_due(training.step, schedule, score)
+        if owed and not numbers.ended:
+            _save(training, clock, score, interruption, ended=False)
         while len(parts := list(islice(batches, schedule.accumulate))) == schedule.accumulate:
             over = clock.over
             # What is being prepared still comes: the processes end with their work, not in it.
             numbers.ended = over >= 1
             training.take(parts, over)
+            if training.step < last and processes.in_any(bool(interruption.noted), device):
+                _stop(training, clock)
+                return None
             progress.update()
             # When the time is over the end is near, and its save scores.
             if _is_due(training.step, schedule, score) and not numbers.ended:
-                _save(training, clock, saved, score, ended=training.step == schedule.steps)
-                saved = training.step
-            if training.step < last and processes.in_any(interrupted(), device):
-                _stop(training, clock, saved)
-                return None
+                ended = training.step == schedule.steps
+                _save(training, clock, score, interruption, ended=ended)
         stopped = training.step == last < schedule.steps
-        if training.step > saved:
-            _save(training, clock, saved, score, ended=not stopped)
+        if training.step > training.saved:
+            _save(training, clock, score, interruption, ended=not stopped)
         if stopped:
             return None
         weights = folder / f"{task.name}.pth"
@@ -237,10 +247,13 @@ def refuse_wrong(task: Task, schedule: Schedule, minutes: float | None) -> None:
 
 @dataclass
 class _Clock:
-    """minutes: the time that there is, None for any. spent: seconds of before an interruption."""
+    """minutes: the time that there is, None for any. spent: seconds of before an interruption.
+
+    first, lap: the step and the time from which on the speed is taken."""
 
     minutes: float | None
     spent: float
+    first: int
     started: float = field(default_factory=time.monotonic)
     lap: float = field(default_factory=time.monotonic)
 
@@ -261,13 +274,21 @@ def _is_due(step: int, schedule: Schedule, score: Score | None) -> bool:
 
 
 def _save(
-    training: _Training, clock: _Clock, saved: int, score: Score | None, *, ended: bool
+    training: _Training,
+    clock: _Clock,
+    score: Score | None,
+    interruption: Interruption,
+    *,
+    ended: bool,
 ) -> None:
     """Validate, write the row of losses, the checkpoint, the curves and the best weights.
 
-    ended: no step follows, so that the network is scored whatever its step.
+    ended: no step follows, so that the network is scored whatever its step. The state is written
+    before as well: a validation and a score take time, in which the process may be killed.
     """
+    _write(training, clock)
     schedule, folder, step, task = training.schedule, training.folder, training.step, training.task
+    saved = training.saved
     row = {name: float(np.mean(values)) for name, values in training.means.items()}
     training.means.clear()
     row = processes.mean_rows(row)
@@ -275,24 +296,28 @@ def _save(
     if score is not None and (due or ended):
         training.scored = step
     if processes.rank() == 0:
-        losses = validate(task, training.average.module, schedule, training.device)
+        scores: dict[str, float] = {}
+        with interruption.nothing_to_lose():
+            losses = validate(task, training.average.module, schedule, training.device)
+            if score is not None and schedule.score_every and (due or ended):
+                scores = _scored(score, training, step)
         quality = -sum(losses.values())
         row |= {f"held-out {name}": value for name, value in losses.items()}
         if score is not None and schedule.score_every:
             # Every row has the same columns; where nothing was scored they are empty.
-            scores = _scored(score, training, step) if due or ended else {}
             quality = next(iter(scores.values()), float("-inf"))
             row |= {"AP": quality} if scores else {"AP": float("nan")}
         if _is_best(quality, training.best):
             training.best = quality
             torch.save(training.average.module.state_dict(), folder / f"{task.name}.best.pth")
-        speed = (step - saved) * schedule.batch / (time.monotonic() - clock.lap)
+        speed = (step - clock.first) * schedule.batch / (time.monotonic() - clock.lap)
         append_row(folder / "losses.csv", {"step": step, "learning_rate": training.rate, **row})
         to_tensorboard(folder, step, {"learning_rate": training.rate, **row})
         draw_curves(folder)
-        words = in_words({**row, "samples per second": speed})
+        words = in_words({**row, "samples per second": speed or math.nan})
         print(f"{task.name} {step}/{schedule.steps}: {words}", flush=True)
-    clock.lap = time.monotonic()
+    clock.first, clock.lap = step, time.monotonic()
+    training.saved = step
     _write(training, clock)
 
 
@@ -313,19 +338,16 @@ def _write(training: _Training, clock: _Clock) -> None:
     processes.wait()
 
 
-def _stop(training: _Training, clock: _Clock, saved: int) -> None:
-    """Keep the state of an interrupted training, neither validated nor scored, which takes time.
-
-    saved: the step of the last checkpoint.
-    """
-    if training.step > saved:
-        _write(training, clock)
+def _stop(training: _Training, clock: _Clock) -> None:
+    """Keep the state of an interrupted training; validation and score, which take time, wait."""
+    _write(training, clock)
     if processes.rank() == 0:
-        print(
-            f"{training.task.name}: stopped after step {training.step} of "
-            f"{training.schedule.steps}; called again in the same way it goes on from there",
-            flush=True,
-        )
+        with suppress(OSError):  # the terminal may have gone
+            print(
+                f"{training.task.name}: stopped after step {training.step} of "
+                f"{training.schedule.steps}; called again in the same way it goes on from there",
+                flush=True,
+            )
 
 
 def _score_start(training: _Training, score: Score) -> None:

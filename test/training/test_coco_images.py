@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import sys
@@ -85,8 +86,37 @@ def test_a_cache_makes_nothing_but_labels(folder: Path, tmp_path: Path) -> None:
     CocoImages(folder, Path("people.json"), tmp_path)
     (file,) = tmp_path.glob("*.labels")
     file.write_bytes(pickle.dumps(Path("/")))
-    with pytest.raises(pickle.UnpicklingError, match=r"names pathlib\S*, which is none of theirs"):
+    with pytest.raises(ValueError, match=rf"{file.name} .* names pathlib\S*, .* delete it"):
         CocoImages(folder, Path("people.json"), tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -1])
+@pytest.mark.parametrize("kind", ["labels", "seen"])
+def test_a_damaged_cache_is_named(folder: Path, tmp_path: Path, kind: str, kept: int) -> None:
+    """Damaged files of before a file appeared only when it is whole, and of failing disks."""
+    write_seen(CocoImages(folder, Path("people.json"), tmp_path), Everybody(), None)  # type: ignore[arg-type]
+    (file,) = tmp_path.glob(f"*.{kind}")
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"{file.name} .* damaged .* delete it"):
+        CocoImages(folder, Path("people.json"), tmp_path)
+    file.unlink()
+    assert len(CocoImages(folder, Path("people.json"), tmp_path).entries) == 12
+
+
+def test_labels_appear_when_they_are_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            CocoImages(folder, Path("people.json"), tmp_path)
+    assert len(CocoImages(folder, Path("people.json"), tmp_path).entries) == 12
 
 
 def test_images_may_be_read_from_their_files_each_time(

@@ -153,6 +153,66 @@ def test_ctrl_c_in_the_last_step_is_told_when_the_weights_are_there(tmp_path: Pa
     assert (tmp_path / "line.pth").is_file()
 
 
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, None])
+@pytest.mark.parametrize("at", [20, 40])
+def test_a_score_that_is_not_finished_loses_no_step(
+    tmp_path: Path, ending: int | None, at: int
+) -> None:
+    """It may take minutes; docker kills ten seconds after its SIGTERM, the kernel (None) at once.
+
+    The score is taken when the training goes on, which ends like one that was not interrupted.
+    """
+    schedule = replace(SCHEDULE, save_every=5, score_every=10)
+    endings = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit, None: MemoryError}
+    scored: list[int] = []
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        scored.append(step)
+        return {"AP": float(torch.rand(())) if step == 20 else -1.0}
+
+    def ended(network: nn.Module, step: int) -> dict[str, float]:
+        if step < at:
+            return score(network, step)
+        if ending is None:
+            raise MemoryError
+        signal.raise_signal(ending)
+        pytest.fail("the signal waited for the score")
+
+    def run(folder: str, score: trainer.Score) -> Path | None:
+        random.seed(1)
+        np.random.seed(1)
+        return train(Lots(), schedule, tmp_path / folder, score=score)
+
+    whole = run("whole", score)
+    with pytest.raises(endings[ending]):
+        run("parts", ended)
+    assert torch.load(tmp_path / "parts" / "last.pth", weights_only=True)["step"] == at
+    parts = run("parts", score)
+    assert scored == 2 * [0, 10, 20, 30, 40]
+    assert whole and parts
+    for name in ("line.pth", "line.best.pth"):
+        first, second = (torch.load(f.parent / name, weights_only=True) for f in (whole, parts))
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+    rows = [(tmp_path / name / "losses.csv").read_text() for name in ("whole", "parts")]
+    assert rows[0] == rows[1]
+
+
+def test_an_interrupted_training_is_not_scored_first(tmp_path: Path) -> None:
+    scored = replace(SCHEDULE, score_every=10)
+    steps: list[int] = []
+
+    def score(network: nn.Module, step: int) -> dict[str, float]:
+        steps.append(step)
+        return {"AP": 0.5}
+
+    with pytest.raises(SystemExit):
+        train(Interrupted(20, signal.SIGTERM), scored, tmp_path, score=score)
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == 20
+    assert steps == [0, 10]
+    train(Line(), scored, tmp_path, score=score)
+    assert steps == [0, 10, 20, 30, 40]
+
+
 class Lots(Line):
     """Draws from every generator in its loss, as samples and losses may."""
 
