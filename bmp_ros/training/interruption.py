@@ -42,15 +42,17 @@ def interruption_noted() -> Iterator[Interruption]:
     It raises KeyboardInterrupt when the block is left. So do SIGTERM and SIGHUP (docker stop,
     logging out) with SystemExit, where one process trains; of several they end those that wait for
     one that failed. A second signal raises at once, but not of several processes: ``torchrun`` and
-    the terminal may both send the same one. What is ignored (nohup) or handled by the program
+    the terminal may both send the same one; nor does SIGHUP, which shell and kernel both send when
+    a terminal is closed. What is ignored (nohup) or handled by the program
     stays so, and a thread that is not the main one has no signals.
     """
     interruption = Interruption()
     noted = interruption.noted
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
 
     def note(number: int, _: FrameType | None) -> None:
         end = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-        if noted and processes.count() == 1:
+        if noted and processes.count() == 1 and number != hangup:
             raise end
         noted.append(end)
         if processes.rank() == 0:
@@ -62,8 +64,8 @@ def interruption_noted() -> Iterator[Interruption]:
 
     defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
     if processes.count() == 1:
-        ends = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-        defaults |= {number: signal.SIG_DFL for number in ends if number is not None}  # Windows
+        ends = (signal.SIGTERM, hangup)
+        defaults |= {number: signal.SIG_DFL for number in ends if number is not None}
     taken = [number for number, own in defaults.items() if signal.getsignal(number) == own]
     if current_thread() is not main_thread():
         taken = []

@@ -19,11 +19,18 @@ import torch
 from bmp_ros.training.interruption import interruption_noted
 
 TRAIN = """
-import sys
+import sys, time
 from pathlib import Path
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter as Loader
 from bmp_ros.training.optimisation import Schedule
 from bmp_ros.training.trainer import train
+
+def look(loader, timeout=0.1, take=Loader._try_get_data):
+    # Seconds between two looks at the workers, not 5.
+    if Path(sys.argv[1], "taken").is_file():
+        Path(sys.argv[1], "waits").touch()
+    return take(loader, timeout)
 
 class Line:
     name, taken = "line", 0
@@ -32,6 +39,7 @@ class Line:
         self.network = torch.nn.Linear(1, 1)
 
     def sample(self, number, seed, *, validation=False):
+        time.sleep(1 if number >= 2 and not validation else 0)
         return torch.ones(1)
 
     def collate(self, samples):
@@ -45,14 +53,16 @@ class Line:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    Loader._try_get_data = look
     train(Line(), Schedule(10**6, 2, 1e-3, save_every=10**6), Path(sys.argv[1]), workers=1)
 """
 PATIENCE_S = 120.0
 
 
 def test_a_closed_terminal_loses_no_step(tmp_path: Path) -> None:
-    """The kernel sends SIGHUP to every process of it, those that prepare samples among them."""
-    program, taken = tmp_path / "program.py", tmp_path / "taken"
+    """The shell sends SIGHUP to every process of the job, those that prepare samples among them,
+    for which the step at hand waits; and the kernel sends one more."""
+    program, waits = tmp_path / "program.py", tmp_path / "waits"
     program.write_text(TRAIN)
     terminal, its_end = os.openpty()
 
@@ -67,16 +77,19 @@ def test_a_closed_terminal_loses_no_step(tmp_path: Path) -> None:
     os.close(its_end)
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not taken.is_file() and process.poll() is None and time.monotonic() < deadline:
+        while not waits.is_file() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert taken.is_file(), os.read(terminal, 9999).decode()
+        assert waits.is_file(), os.read(terminal, 9999).decode()
+        os.killpg(process.pid, signal.SIGHUP)
         os.close(terminal)
         process.wait(PATIENCE_S)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == int(taken.read_text())
+    step = torch.load(tmp_path / "last.pth", weights_only=True)["step"]
+    assert step == int((tmp_path / "taken").read_text())
+    assert step >= 2, "the step that waited for its samples"
 
 
 def test_systems_without_hangup_have_interruptions(monkeypatch: pytest.MonkeyPatch) -> None:
