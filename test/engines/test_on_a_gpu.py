@@ -290,7 +290,9 @@ def test_out_of_memory_takes_fewer_people_at_once_and_says_so(
 @pytest.mark.parametrize(("names", "what"), [(("crops",), "one person"), ((), "the image")])
 def test_too_little_memory_for_anything_is_an_error(names: tuple[str, ...], what: str) -> None:
     graph = graph_of(SmallMemory(0), *names)
-    with pytest.raises(torch.cuda.OutOfMemoryError, match=f"not enough memory for {what}.*precision fp16"):
+    with pytest.raises(
+        torch.cuda.OutOfMemoryError, match=f"not enough memory for {what}.*precision fp16"
+    ):
         graph.run({"crops": np.ones((1, 2), np.float32)})
 
 

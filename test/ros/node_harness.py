@@ -66,7 +66,8 @@ class Lab:
         """Run the node with parameters; ``image_topic=…``; names with dots through a dict."""
         # The scripted networks stand for those of bmp_d3; preset auto depends on the machine. So
         # does the age of results: five late ones would be a warning for the next hundred.
-        given = {"preset": "bmp_d3", "latency_budget_ms": 0.0} | parameters.pop("parameters", {}) | parameters
+        given: dict[str, Any] = {"preset": "bmp_d3", "latency_budget_ms": 0.0}
+        given |= parameters.pop("parameters", {}) | parameters
 
         def make(context: Context) -> BmpNode:
             return BmpNode(
