@@ -8,6 +8,7 @@ Timelines: ``image`` (number), ``stamp`` (time of day) or ``time`` (seconds of a
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ class RerunLog:
         self._rerun = import_rerun()
         self._layout = _blueprint(self._rerun, with_space)
         self._memory = memory
-        self._stream = self._rerun.RecordingStream(APPLICATION)
+        # By default all recordings of a process have one id. A second one then takes the place of
+        # the first, whose threads Rerun awaits with Python's lock held, which they may need.
+        self._stream = self._rerun.RecordingStream(APPLICATION, recording_id=uuid.uuid4())
         self._title = title
         self._camera: CameraModel | None = None
         self._frame: str | None = None

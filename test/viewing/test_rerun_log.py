@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -157,3 +158,25 @@ def test_serving_begins_at_once() -> None:
     ever: in about one of ten beginnings."""
     done = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "20\n"), done.stderr
+
+
+ANOTHER = """
+import faulthandler
+import sys
+from test_rerun_log import RerunLog, moment, two_people
+
+faulthandler.dump_traceback_later(300, exit=True)
+for number in range(3):
+    RerunLog("not closed").show(moment(number, two_people()))
+print("done")
+"""
+
+
+def test_another_log_does_not_wait_for_the_one_before() -> None:
+    """All recordings of a process have one id by default. Rerun 0.23 then ends the one before,
+    with Python's lock held, and waits for ever if that was not closed."""
+    done = subprocess.run(
+        [sys.executable, "-c", ANOTHER], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
