@@ -32,6 +32,7 @@ class Scene:
         self.poses = lab.listen(f"/bmp/{prefix}poses")
         self.camera: CameraStandIn = lab.camera(topic)
         self.camera.wait_for_subscriber()
+        self._lab = lab
         self.stamp = lab.peer.get_clock().now().nanoseconds
 
     def shoot(self, *, step_ns: int = STEP_NS) -> PersonArray:
@@ -42,7 +43,12 @@ class Scene:
     def shoot_at(self, stamp_ns: int) -> PersonArray:
         before = len(self.poses)
         self.camera.send(image(), stamp_ns=stamp_ns)
-        return wait_for(lambda: len(self.poses) > before and self.poses[before], "people")
+        message = wait_for(lambda: len(self.poses) > before and self.poses[before], "people")
+        # More is published after the poses, also to who has only just begun to listen.
+        assert self._lab.node is not None
+        cameras = self._lab.node._cameras.values()
+        wait_for(lambda: not any(each.publishing.locked() for each in cameras), "its end")
+        return message
 
     def move(self, pixels: float) -> None:
         self.boxes = self.boxes + np.array([pixels, 0, pixels, 0], np.float32)
