@@ -141,7 +141,7 @@ class Bag(OfFiles):
         from bmp_ros.bags.process import BagError, Selection
 
         self.allowed = (BagError,)
-        self.loop = loop()
+        self.loop = loop  # made anew for each: scripted networks remember what they were asked
         with_depth = depth_bag(self.folder / "depth", images=2)
         plain = write_bag(self.folder / "sqlite", images=2, plugin=StoragePlugin.SQLITE3)
         jpegs = write_bag(self.folder / "jpegs", images=2, compressed=True)
@@ -166,7 +166,7 @@ class Bag(OfFiles):
         data, suffix, selection = case
         target = self.folder / "out"
         try:
-            process_bag(self.loop, self.path(data, suffix), target, selection)
+            process_bag(self.loop(), self.path(data, suffix), target, selection)
         finally:
             shutil.rmtree(target, ignore_errors=True)
             left = [path for path in self.folder.iterdir() if path.name.startswith(".bmp")]

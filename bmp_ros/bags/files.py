@@ -116,7 +116,13 @@ def copied_connection(writer: Any, origin: Any, store: Any) -> Any:
     """The same topic, type, definition and quality of service in the new bag.
 
     One for several that agree in topic, type and quality of service, as merged recordings have.
+    Raises BagError for a topic without a type, which MCAP can have and ROS has not.
     """
+    if not (isinstance(origin.topic, str) and isinstance(origin.msgtype, str)):
+        raise BagError(
+            f"topic {origin.topic} has the type {origin.msgtype}, which is no name, so it cannot "
+            "be copied: write the results alone (--results-only)"
+        )
     for known in writer.connections:
         if (known.topic, known.msgtype, known.ext) == (origin.topic, origin.msgtype, origin.ext):
             return known

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
 from scripted import Actor, stage
 
 from bmp_ros.bags.depth_of_bag import DepthSelection
+from bmp_ros.bags.files import copied_connection
 from bmp_ros.bags.messages import PERSON_ARRAY, type_store
 from bmp_ros.bags.process import POSES, BagError, Selection, process_bag
 from bmp_ros.bags.recover import in_order, whole_part
@@ -525,3 +527,11 @@ def test_another_library_reads_the_same(tmp_path) -> None:
             assert (theirs.track_id, theirs.score) == (own.track_id, own.score)
             assert list(theirs.mask.counts) == own.mask.counts.tolist()
             assert [joint.x for joint in theirs.keypoints] == [joint.x for joint in own.keypoints]
+
+
+def test_a_topic_without_a_type_is_refused_in_words() -> None:
+    """MCAP has channels without a schema; rosbags' writer raised AttributeError."""
+    writer = SimpleNamespace(connections=[])
+    untyped = SimpleNamespace(topic="/raw", msgtype=None)
+    with pytest.raises(BagError, match="/raw has the type None.*--results-only"):
+        copied_connection(writer, untyped, STORE)
