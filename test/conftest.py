@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import re
+import signal
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ else:
 # and several test processes may share a machine.
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "1" if IN_PARALLEL else str(min(4, os.cpu_count() or 1)))
+
+# A shell has SIGINT ignored in what it starts with "&": tests that interrupt something need it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OPENMMLAB_TESTS = Path(__file__).parent / "engines" / "openmmlab"
 SLOW = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -68,7 +68,7 @@ class Witness(Node):
         super().__init__("witness")
         self.ages_ms: list[float] = []
         self.times: list[float] = []
-        self.results = dict.fromkeys(cameras, 0)
+        self.arrivals: dict[str, list[float]] = {camera: [] for camera in cameras}
         self.overhead_ms: list[float] = []
         self.calls_ms: list[float] = []
         self.diagnostics = [DiagnosticsListener(self, NODE, camera) for camera in cameras]
@@ -113,9 +113,9 @@ class Witness(Node):
 
     def _take(self, camera: str, message: PersonArray) -> None:
         now = self.get_clock().now().nanoseconds
-        self.results[camera] += 1
         self.ages_ms.append((now - Time.from_msg(message.header.stamp).nanoseconds) / 1e6)
         self.times.append(now / 1e9)
+        self.arrivals[camera].append(now / 1e9)
 
 
 def measure_node(
@@ -247,8 +247,20 @@ def run_once(
         sum(each.sent for each in said),
         sum(each.received for each in said),
         sum(each.camera_rate for each in said),
-        tuple(witness.results.values()),
+        counts_in_common(witness.arrivals.values()),
     )
+
+
+def counts_in_common(arrivals: Iterable[Sequence[float]]) -> tuple[int, ...]:
+    """How many results of each camera came while there were results of all.
+
+    Cameras do not begin at once: each reads its clip first. arrivals: times of each, in order.
+    """
+    times = [np.asarray(each) for each in arrivals]
+    if not all(len(each) for each in times):
+        return tuple(len(each) for each in times)
+    begin, end = max(each[0] for each in times), min(each[-1] for each in times)
+    return tuple(int(((each >= begin) & (each <= end)).sum()) for each in times)
 
 
 def _slowest(cameras: Sequence[DiagnosticsListener], percentile: int) -> float:
@@ -305,7 +317,7 @@ class Run:
     ages_ms: of each image when its result came. times: of these arrivals, seconds.
     calls_ms: how long services took. overhead_ms: of the scripted node, per image.
     loop_ms: median and 95th percentile of the loop. sent, received: images. camera_rate: images
-    per second that all cameras sent. results: of each camera.
+    per second that all cameras sent. results: of each camera while all were seen.
     """
 
     ages_ms: np.ndarray

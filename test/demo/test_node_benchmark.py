@@ -18,6 +18,7 @@ from bmp_ros.demo.node_benchmark import (
     SCRIPTED_COMMAND,
     Figure,
     Run,
+    counts_in_common,
     dds_profile,
     lines,
     overhead_figures,
@@ -77,6 +78,14 @@ def test_figures_of_a_stream() -> None:
     assert "a stream" in text and ">= 11.2 per s  NOT held" in text
 
 
+def test_cameras_are_compared_while_all_are_seen() -> None:
+    """The first begins two seconds before the second, which goes on for a second longer."""
+    first, second = np.arange(0, 10, 0.2), np.arange(2.05, 11, 0.2)
+    assert counts_in_common([first, second]) == (39, 39)
+    assert counts_in_common([first, first + 20]) == (0, 0)
+    assert counts_in_common([first, []]) == (50, 0)
+
+
 def test_figures_without_a_result_are_unknown() -> None:
     nothing = np.zeros(0)
     run = Run(nothing, nothing, nothing, nothing, (np.nan, np.nan), 10, 0, 30.0)
@@ -119,7 +128,7 @@ def test_command_line(
     several = {figure["name"]: figure for figure in several}
     sent = {figure["name"]: figure for figure in stream}["images sent"]["value"]
     assert several["images sent"]["value"] == 2 * sent
-    assert several["fewest results of a camera"]["value"] > 0
+    assert "fewest results of a camera" in several  # none, if one ended before the other began
     assert written["machine"]["processor"] and written["preset"] == PRESET
 
 

@@ -7,9 +7,10 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -178,15 +179,16 @@ def difference(first: dict[str, Any], second: dict[str, Any], start: dict[str, A
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what two processes learned of every recipe, in ``two/NAME``."""
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with what two processes learned of every recipe, in ``two/NAME``: a gigabyte."""
     root = tmp_path_factory.mktemp("together")
     names = sorted(RECIPES)
     if importlib.util.find_spec("sam2") is None:
         names.remove("pose2seg")
     commands = [arguments(root, write_recipe(root, name), f"two/{name}") for name in names]
     train_together(2, commands, root / "stores")
-    return root
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
