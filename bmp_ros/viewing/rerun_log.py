@@ -221,14 +221,24 @@ class RerunLog:
             ),
         )
         known = np.flatnonzero(np.isfinite(space.centroids).all(axis=-1))
-        names = labels(people)
         self._log(
             f"{_PEOPLE}/places",
             rerun.Points3D(
-                space.centroids[known],
-                colors=[colors[row] for row in known],
-                labels=[names[row] for row in known],
-                radii=0.06,
+                space.centroids[known], colors=[colors[row] for row in known], radii=0.06
+            ),
+        )
+        # The viewer writes below a point: below the joint that is lowest in the image, a label
+        # hides nothing of the person, whichever way is down in this frame.
+        seen = np.flatnonzero(found.any(axis=1))
+        lowest = np.where(found[seen], people.keypoints[seen, :, 1], -np.inf).argmax(axis=1)
+        names = labels(people)
+        self._log(
+            f"{_PEOPLE}/labels",
+            rerun.Points3D(
+                space.keypoints[seen, lowest],
+                colors=[colors[row] for row in seen],
+                labels=[names[row].partition(":")[0] for row in seen],
+                radii=0.03,
             ),
         )
 
@@ -250,7 +260,7 @@ class RerunLog:
 
 
 def labels(people: People) -> list[str]:
-    """``#3 0.91`` of everyone: the id, where there is one, and the detector's score."""
+    """``3: 0.91`` of everyone: the id, where there is one, and the detector's score."""
     return [
         f"{score:.2f}" if track < 0 else f"{track}: {score:.2f}"
         for track, score in zip(people.track_ids.tolist(), people.scores.tolist(), strict=True)

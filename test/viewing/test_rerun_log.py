@@ -83,6 +83,13 @@ def test_a_file_has_all_that_was_shown(tmp_path: Path) -> None:
     assert [len(each) for each in joints["Position2D"]] == [22, 22, 22, 0]
     lines = columns(path, "/world/people/limbs")["LineStrip3D"]
     assert all(np.isfinite(np.array(each)).all() for each in lines[:3])
+    below = columns(path, "/world/people/labels")
+    assert below["Text"][0] == ["3", "0.50"]
+    heights = np.where(people.keypoint_scores > 0.3, people.keypoints[..., 1], 0)
+    heights[:, 9] = 0  # not in space
+    lowest = moment(0, people).in_space.keypoints[[0, 1], heights.argmax(axis=1)]
+    points = below["Position3D" if "Position3D" in below else "Position2D"][0]
+    np.testing.assert_allclose(np.array(points), lowest)
     assert columns(path, "/plots/people")["Scalar"] == [[2.0], [2.0], [2.0], [0.0]]
     assert columns(path, "/plots/scores/id_3")["Scalar"] == [[pytest.approx(0.9)]] * 3
     assert columns(path, "/plots/milliseconds/loop_total")["Scalar"] == [[12.5]] * 4
