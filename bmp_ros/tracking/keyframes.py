@@ -32,9 +32,11 @@ LONGEST_S = 0.6
 """Seconds after which the detector looks again, however slow the images come."""
 STEP_S = 0.12
 """Seconds between two images in which people may move too far for the tracker to say where to."""
-FULL_S, MOST_CUT = 0.6, 8
+FULL_S, MOST_CUT = 1.2, 24
 """Seconds, and detections in a row, after which all iterations look for people, whoever is there:
 somebody whom nobody expects may be seen behind another in a later one only."""
+HIDDEN_S = 0.2
+"""Seconds for which a later iteration looks for somebody who was seen before."""
 NEW_S = 0.3
 """Seconds for which the detector looks again at somebody who has no id yet."""
 LOST_S = 0.5
@@ -166,12 +168,16 @@ class Keyframes:
     def _there(
         self, tracks: TrackReport, tracker: PersonTracker, image: np.ndarray, stamp_s: float
     ) -> np.ndarray | None:
-        """(M, 4) boxes of all who should be found in this image; None: look for everybody."""
+        """(M, 4) boxes of all who should be found in this image; None: look for everybody.
+
+        Who has been hidden for a while would be looked for in vain in most images.
+        """
         recent = 0 <= stamp_s - self._full_s <= FULL_S
         if not recent or self._cut >= MOST_CUT or tracker.has_newcomers(NEW_S):
             return None
         self._cut += 1
-        return tracks.boxes[~_has_left(tracks, image.shape[1])]
+        sought = (tracks.state == State.CONFIRMED) | (tracks.unseen < HIDDEN_S)
+        return tracks.boxes[sought & ~_has_left(tracks, image.shape[1])]
 
     def _expected(
         self,
