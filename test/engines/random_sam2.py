@@ -34,9 +34,9 @@ def random_sam2_checkpoint(name: str, seed: int = 0) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def random_sam2(name: str, seed: int = 0) -> Any:
+def random_sam2(name: str, seed: int = 0, image_size: int = 1024) -> Any:
     """The ``SAM2Base`` of the published config for size t, s, b+ or l; the last one is kept."""
-    return _build(name, [], seed)
+    return _build(name, [f"model.image_size={image_size}"], seed)
 
 
 def small_random_sam2(seed: int = 0) -> Any:

@@ -23,6 +23,8 @@ LOGIT_TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-5
 NEAR_THE_BORDER = 1e-3  # full-size logits closer to 0 than this may fall on either side
 PEOPLE = 4
+IMAGE_SIZES = {"t": 1024, "b+": 512}
+"""Published networks, one of them on the published canvas, which is four times the work."""
 
 
 @dataclass
@@ -55,8 +57,9 @@ def pair(name: str) -> Pair:
         network = Sam2Network(SMALL, SMALL_IMAGE_SIZE)
         network.load_state_dict(image_tensors(model.state_dict()), strict=True)
     else:
-        model = random_sam2(name)
-        network = Sam2Network.from_state_dict(model.state_dict())
+        side = IMAGE_SIZES[name]
+        model = random_sam2(name, image_size=side)
+        network = Sam2Network.from_state_dict(model.state_dict(), side)
     reference = SAM2ImagePredictor(model, max_hole_area=0, max_sprinkle_area=0)
     side = network.image_size
     reference._bb_feat_sizes = [(side // stride, side // stride) for stride in (4, 8, 16)]
