@@ -40,13 +40,15 @@ def competitors(
         if isinstance(estimator, TopDownPoseEstimator) and estimator.decoding is DECODINGS["udp"]
         else OneByOneEstimator(estimator)
     )
+    thresholds = score_thresholds(loop.detector, scene)
     ours = BMPLoop(
-        ScriptedDetector(loop.detector, scene, score_thresholds(loop.detector, scene)),
+        ScriptedDetector(loop.detector, scene, thresholds),
         ScriptedPoseEstimator(loop.pose_estimator, scene),
         None if loop.segmenter is None else ScriptedSegmenter(loop.segmenter, scene),
         loop.settings,
     )
-    thresholds = score_thresholds(other.detector, scene)
+    if other is not loop:
+        thresholds = score_thresholds(other.detector, scene)
     published = PublishedLoop(
         ScriptedDetector(FullSizeMasksDetector(other.detector), scene, thresholds),
         ScriptedPoseEstimator(published_estimator, scene),

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from discs import disc_image
 
 from bmp_ros.loop.masks import coco_run_lengths
+from bmp_ros.training import trainer
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks this small learn in a tenth of the time that their curves are drawn in; a test of
+    test_trainer.py draws them all the same."""
+    monkeypatch.setattr(trainer, "draw_curves", lambda folder: None)
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,9 @@ def test_each_goes_on_exactly_and_its_weights_run_as_a_preset(
     name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
-    file = write_recipe(root, name, score_every=4)
+    # PMPose is the largest, and its crops have one size.
+    half = 1 if name == "pmpose" else 2
+    file = write_recipe(root, name, steps=2 * half, save_every=half, score_every=2 * half)
 
     def run(folder: str, stop_after: int | None = None) -> Any:
         recipe = read_recipe(file)
@@ -90,7 +92,7 @@ def test_each_goes_on_exactly_and_its_weights_run_as_a_preset(
         return task, weights
 
     _, whole = run("whole")
-    run("parts", 2)
+    run("parts", half)
     task, parts = run("parts")
     first, second = (torch.load(weights, weights_only=True) for weights in (whole, parts))
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import multiprocessing
 import random
 import signal
@@ -66,9 +67,8 @@ def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["detector", "pose", "segmenter"])
-@pytest.mark.parametrize("stop", [3, 4])  # at a checkpoint that is made anyway, and between two
 def test_every_network_goes_on_exactly(
-    name: str, stop: int, disc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, disc_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
     monkeypatch.setattr(detector_loss, "MASKS_PER_IMAGE", 2)  # so that the loss draws lots
@@ -84,11 +84,13 @@ def test_every_network_goes_on_exactly(
         return train(task, schedule, tmp_path / folder, stop_after=stop_after, workers=workers)
 
     whole = run("whole")
-    assert run("parts", stop) is None
-    parts = run("parts")
-    assert whole and parts
-    first, second = (torch.load(file, weights_only=True) for file in (whole, parts))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert whole
+    for stop in (3, 4):  # at a checkpoint that is made anyway, and between two
+        assert run(f"parts of {stop}", stop) is None
+        parts = run(f"parts of {stop}")
+        assert parts
+        first, second = (torch.load(file, weights_only=True) for file in (whole, parts))
+        assert all(torch.equal(first[name], second[name]) for name in first), stop
 
 
 class Interrupted(Line):
@@ -398,8 +400,13 @@ def test_a_time_that_is_shortened_to_what_is_over_ends_with_a_score(tmp_path: Pa
         assert steps == [0, 21]
 
 
-def test_scores_are_due_between_two_checkpoints_as_well(tmp_path: Path) -> None:
+def test_scores_are_due_between_two_checkpoints_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every row that is added is drawn."""
     steps: list[int] = []
+    drawn: list[Path | None] = []
+    monkeypatch.setattr(trainer, "draw_curves", lambda folder: drawn.append(draw_curves(folder)))
 
     def score(network: nn.Module, step: int) -> dict[str, float]:
         steps.append(step)
@@ -409,6 +416,9 @@ def test_scores_are_due_between_two_checkpoints_as_well(tmp_path: Path) -> None:
     assert steps == [0, 15, 30, 40]
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert [row["step"] for row in rows] == ["15", "30", "40"]
+    file = tmp_path / "curves.png"
+    assert drawn == 3 * [file if importlib.util.find_spec("matplotlib") else None]
+    assert drawn[-1] is None or file.is_file()
 
 
 def test_curves_connect_the_scores_that_there_are(
@@ -513,26 +523,27 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "loss"),
+    ("name", "size", "loss", "steps"),
     [
-        ("detector", (128, 96), "mask"),
-        ("segmenter", (128, 96), "dice"),
-        ("pose", None, "location"),
+        ("detector", (128, 96), "mask", 24),
+        ("segmenter", (128, 96), "dice", 12),
+        ("pose", None, "location", 12),
     ],
 )
 def test_each_network_learns_from_discs(
-    name: str, size: tuple[int, int] | None, loss: str, disc_folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, size: tuple[int, int] | None, loss: str, steps: int, disc_folder: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     # The detector's other losses rise at first: they are divided by how much it finds. The same
     # four samples again and again, so that few steps are enough.
     torch.manual_seed(0)
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
     task = make_task(name, disc_folder, size)
     draw = task.sample
     monkeypatch.setattr(
         task, "sample", lambda number, seed, **options: draw(1 + number % 4, 0, **options)
     )
-    train(task, Schedule(32, 4, 2e-3, warmup=4, save_every=8), tmp_path)
+    train(task, Schedule(steps, 4, 2e-3, warmup=2, save_every=steps // 4), tmp_path)
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert float(rows[-1][loss]) < float(rows[0][loss])
 
