@@ -78,17 +78,20 @@ def test_any_size_will_do(any_loop: BMPLoop, size: tuple[int, int]) -> None:
     assert people.image_size == size and np.isfinite(people.keypoints).all()
 
 
-@pytest.mark.parametrize("preset", ["tiny", "tiny_fast"])
+@pytest.mark.parametrize(
+    ("arguments", "preset"), [([], "tiny"), (["--preset", "tiny_fast"], "tiny_fast")]
+)
 def test_the_benchmark_times_it(
-    preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "bench.json"
-    arguments = ["--preset", preset, "--people", "2", "--later", "0", "--size", "160x120"]
+    arguments = [*arguments, "--people", "2", "--later", "0", "--size", "160x120"]
     arguments += ["--frames", "1", "--json", str(report), "--threads", "1"]
     assert main(["bench", *arguments]) == 0
     assert "1 CPU threads, onnxruntime" in capsys.readouterr().out
     figures = json.loads(report.read_text())
     assert figures["input"]["people"] == [2, 2] and figures["ratio"] > 0
+    assert figures["preset"] == preset
 
 
 def test_two_threads_in_one_loop_find_what_one_finds(any_loop: BMPLoop) -> None:

@@ -11,17 +11,22 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def add_network_arguments(
-    parser: argparse.ArgumentParser, *, preset: str | None = "tiny", precision: bool = True
+    parser: argparse.ArgumentParser,
+    *,
+    preset: str | None = "tiny",
+    otherwise: str = "tiny",
+    precision: bool = True,
 ) -> None:
     """Add ``--preset``, ``--device`` and ``--precision``, what `build_loop` takes.
 
-    preset: the default; None where the verb has to know whether one was given (it takes tiny).
+    preset: the default; None where the verb has to know whether one was given. otherwise: what
+    it takes then.
     """
     parser.add_argument(
         "--preset",
         default=preset,
         help="a preset's name, the path of one, or auto: bmp_d3 if its weights and a CUDA GPU are "
-        f"here, else tiny (default: {preset or 'tiny'})",
+        f"here, else tiny (default: {preset or otherwise})",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     if precision:

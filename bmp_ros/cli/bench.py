@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "its work on real inputs, then its answer is replaced, so that exactly N people are "
         "processed."
     )
-    add_network_arguments(parser, preset="bmp_d3")
+    add_network_arguments(parser, preset=None, otherwise="tiny; bmp_d3 with --random-weights")
     parser.add_argument(
         "--random-weights",
         action="store_true",
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.engines.pipeline import detector_size
     from bmp_ros.engines.presets import load_preset
 
+    args.preset = args.preset or ("bmp_d3" if args.random_weights else "tiny")
     width, height = _size(args.size)
     changes: dict[str, Any] = {}
     if args.canvas is not None:
