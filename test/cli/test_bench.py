@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from bmp_ros.cli.main import main
+from bmp_ros.resources import find_preset
 
 
 @pytest.mark.parametrize(
@@ -42,32 +45,47 @@ def test_failures_are_one_line(
     assert printed.err.startswith("bmp bench: ") and message in printed.err
 
 
+CROP = {"pose_estimator": {"input_size": [96, 128]}}
+IMAGE = {"segmenter": {"image_size": 256}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "smaller", "words"),
     [
-        (["edge"], ["fp32", "torch", "canvas of the detector 416x320"]),
-        (["edge", "--onnxruntime"], ["fp32", "onnxruntime", "416x320"]),
+        (["edge"], {}, ["fp32", "torch", "canvas of the detector 416x320"]),
+        (["edge", "--onnxruntime"], {}, ["fp32", "onnxruntime", "416x320"]),
         (
-            ["edge", "--onnxruntime", "--int8", "--canvas", "320", "--published-fp32"],
-            ["int8", "320x320", "exclusive", "published order of work in PyTorch, fp32", "torch"],
+            ["edge", "--onnxruntime", "--int8", "--canvas", "192", "--published-fp32"], {},
+            ["int8", "192x192", "exclusive", "published order of work in PyTorch, fp32", "torch"],
         ),
-        (["bmp_light", "--people", "2", "--canvas", "192"], ["segment", "prompts", "2 people"]),
-        (["td_posehrnet_w48", "--canvas", "160"], ["pose", "160x160"]),
-        (["td_simdr_w48", "--canvas", "160"], ["pose"]),
-        (["td_omnipose", "--canvas", "160"], ["pose"]),
-        (["td_crowdhuman", "--canvas", "256x192"], ["pose", "256x192"]),
+        (
+            ["bmp_light", "--people", "2", "--canvas", "192"], IMAGE,
+            ["segment", "prompts", "2 people"],
+        ),
+        (["td_posehrnet_w48", "--canvas", "160"], CROP, ["pose", "160x160"]),
+        (["td_simdr_w48", "--canvas", "160"], CROP, ["pose"]),
+        (["td_omnipose", "--canvas", "160"], CROP, ["pose"]),
+        (["td_crowdhuman", "--canvas", "256x192"], CROP, ["pose", "256x192"]),
     ],
-)
+)  # fmt: skip
 def test_presets_of_the_field_are_timed_with_random_weights(
-    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Networks of their full size, from one command; few people on small canvases, for the time
-    it takes."""
+    arguments: list[str], smaller: dict[str, dict[str, Any]], words: list[str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Networks of their full size, from one command; few people on small canvases and in small
+    crops, which a copy of the preset asks for, for the time it takes."""
     pytest.importorskip("torch", reason="torch is not installed")
+    name, *options = arguments
+    preset = tmp_path / f"{name}.yaml" if smaller else name
+    if smaller:
+        sections = yaml.safe_load(find_preset(name).read_text())
+        Path(preset).write_text(
+            yaml.safe_dump(sections | {role: sections[role] | smaller[role] for role in smaller})
+        )
     small = ["--people", "1", "--size", "320x240", "--frames", "1"]
-    assert main(["bench", "--random-weights", *small, "--preset", *arguments]) == 0
+    assert main(["bench", "--random-weights", *small, "--preset", str(preset), *options]) == 0
     printed = capsys.readouterr().out
-    assert f"{arguments[0]} (untrained)" in printed and "320x240, " in printed
+    assert f"{preset} (untrained)" in printed and "320x240, " in printed
     for word in words:
         assert word in printed

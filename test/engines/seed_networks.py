@@ -58,16 +58,26 @@ def filled(key: str, shape: tuple[int, ...], gain: float = 1.0) -> torch.Tensor:
     return torch.from_numpy(np.asarray(value, np.float32))
 
 
-def state_dict(entries: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, torch.Tensor]:
-    """Filled weights; OmniPose's Gaussian filters keep the values that they are built with."""
+def state_dict(
+    entries: Iterable[tuple[str, tuple[int, ...]]],
+    kept: dict[tuple[str, tuple[int, ...]], torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Filled weights; OmniPose's Gaussian filters keep the values that they are built with.
+
+    kept: weights that were filled before, which takes longer than running the network; new ones
+    are added.
+    """
     from bmp_ros.networks.omnipose import gaussian_kernel
 
+    kept = {} if kept is None else kept
     tensors = {}
     for key, shape in entries:
-        if _GAUSSIAN.search(key) and shape[1:] == (1, 3, 3):
-            tensors[key] = gaussian_kernel().expand(shape).clone()
-        else:
-            tensors[key] = filled(key, shape)
+        if (key, shape) not in kept:
+            built_in = _GAUSSIAN.search(key) and shape[1:] == (1, 3, 3)
+            kept[key, shape] = (
+                gaussian_kernel().expand(shape).clone() if built_in else filled(key, shape)
+            )
+        tensors[key] = kept[key, shape]
     return tensors
 
 
