@@ -51,12 +51,13 @@ out by ``make test-fast``."""
 
 
 LONGEST = (
-    "demo/test_demo", "cli/test_bench", "ros/test_soak", "demo/test_node_benchmark",
-    "benchmark/test_gpu", "ros/test_node_depth", "engines/test_published_presets",
-    "benchmark/test_measure", "ros/test_node_bad_images", "ros/test_node_process",
-    "demo/test_camera_node", "training/test_trainer", "training/test_by_heart",
-    "synthetic/test_generator", "engines/test_sam2_parity", "engines/export/test_int8",
-    "test_packaging",
+    "demo/test_demo", "engines/test_published_presets", "ros/test_soak", "demo/test_node_benchmark",
+    "cli/test_bench", "training/test_trainer", "benchmark/test_gpu", "ros/test_node_depth",
+    "training/test_processes", "engines/export/test_int8", "benchmark/test_measure",
+    "engines/test_sam2_parity", "ros/test_node_bad_images", "ros/test_node_process",
+    "demo/test_camera_node", "archives/test_ray", "archives/test_archives",
+    "training/test_by_heart", "training/test_published", "synthetic/test_generator",
+    "test_packaging", "networks/test_hrnet",
 )  # fmt: skip
 """Files that take longest, longest first: the last file to end decides how long all take."""
 

@@ -255,7 +255,7 @@ def test_two_processes_of_torchrun(two: Path) -> None:
     assert difference(first, second, start) < 1e-5
 
 
-def test_of_wrong_data_there_is_one_error(together: Together) -> None:
+def test_two_processes_say_one_error_of_wrong_data(together: Together) -> None:
     """Of the first process; the other one leaves without words."""
     (first, said), (second, nothing) = together.ended
     assert first == second == 1
