@@ -51,8 +51,9 @@ out by ``make test-fast``."""
 
 
 LONGEST = (
-    "demo/test_demo", "engines/test_published_presets", "ros/test_soak", "demo/test_node_benchmark",
-    "cli/test_bench", "training/test_trainer", "benchmark/test_gpu", "ros/test_node_depth",
+    "demo/test_demo", "engines/test_published_presets", "ros/test_soak",
+    "demo/test_node_benchmark", "cli/test_bench", "training/test_trainer", "benchmark/test_gpu",
+    "ros/test_node_depth",
     "training/test_processes", "engines/export/test_int8", "benchmark/test_measure",
     "engines/test_sam2_parity", "ros/test_node_bad_images", "ros/test_node_process",
     "demo/test_camera_node", "archives/test_ray", "archives/test_archives",

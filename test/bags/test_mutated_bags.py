@@ -30,7 +30,10 @@ SELECTIONS = (
     ],
 )
 def test_mutated_bags_never_crash(tmp_path, plugin: str, seed: int) -> None:
-    """Ten mutations each, 100 in all (benchmarks/ has a longer run): a BagError that names the bag, or a bag that can be read."""
+    """Ten mutations each, 100 in all: a BagError that names the bag, or a bag that can be read.
+
+    benchmarks/fuzz_files.py has as many as one has time for.
+    """
     if plugin == ".mcap":
         source = depth_bag(tmp_path / "in", images=3)
     else:
