@@ -32,10 +32,10 @@ LONGEST_S = 0.6
 """Seconds after which the detector looks again, however slow the images come."""
 STEP_S = 0.12
 """Seconds between two images in which people may move too far for the tracker to say where to."""
-FULL_S, MOST_CUT = 1.2, 24
+FULL_S, MOST_CUT = 0.6, 8
 """Seconds, and detections in a row, after which all iterations look for people, whoever is there:
 somebody whom nobody expects may be seen behind another in a later one only."""
-HIDDEN_S = 0.2
+HIDDEN_S = 0.4
 """Seconds for which a later iteration looks for somebody who was seen before."""
 NEW_S = 0.3
 """Seconds for which the detector looks again at somebody who has no id yet."""
