@@ -6,6 +6,9 @@
 A folder holds rendered clips (`bmp_ros.synthetic.tracking_clips`). Every clip is tracked once per
 interval and rate, each interval above 1 with and without the segmenter between detections. All
 go through one image after the other, so that they share what the machine does meanwhile.
+
+With ``--paced`` each takes the next image that comes after its work on the last one is over, as a
+node does; the scores are then of the images that it took, and "per s" is how many these were.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +48,12 @@ class Way:
     images: list[dict[str, Any]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     rests: int = 0
+    shown_s: float = 0.0
 
     def begin(self) -> None:
         self.keyframes, self.tracker = Keyframes(self.settings), PersonTracker()
         self.frames: list[Comparison] = []
+        self.busy_until = -np.inf
 
     def go_on(self, loop: BMPLoop, frame: SequenceFrame) -> None:
         start = time.perf_counter()
@@ -55,6 +61,7 @@ class Way:
         tracked = self.tracker.update(people, frame.stamp, image=frame.image)
         self.keyframes.remember(tracked, frame.image, frame.stamp)
         self.seconds.append(time.perf_counter() - start)
+        self.busy_until = frame.stamp + self.seconds[-1]
         self.frames.append(compare(frame.truth, tracks_of(tracked)))
         assert frame.people is not None
         number = len(self.images)
@@ -80,7 +87,7 @@ class Way:
             f"{self.timing!s:<12}{interval:>4}  {'refined' if refined else 'moved':<8}"
             f"{tracks.hota:>7.3f}{tracks.idf1:>7.3f}{tracks.switches:>9}{scores.boxes.ap:>8.3f}"
             f"{scores.keypoints.ap:>7.3f}{1 - self.rests / len(self.images):>11.2f}"
-            f"{mean:>9.1f}{ratio:>7.2f}"
+            f"{mean:>9.1f}{ratio:>7.2f}{len(self.images) / self.shown_s:>7.1f}"
         )
 
 
@@ -98,6 +105,9 @@ def main() -> None:
     parser.add_argument("--intervals", nargs="+", type=int, default=[1, 3])
     parser.add_argument("--rates", nargs="+", type=float, default=[30.0, 15.0, 7.5])
     parser.add_argument("--count", type=int, help="images of each clip")
+    parser.add_argument(
+        "--paced", action="store_true", help="leave out images that come during the work on one"
+    )
     args = parser.parse_args()
     loop = build_loop(args.preset)
     everything = list(ways(sorted({1, *args.intervals}), args.rates))
@@ -107,18 +117,19 @@ def main() -> None:
             chosen = [way.timing.choose(sequence.stamps) for way in everything]
             for way in everything:
                 way.begin()
-            for frame in sequence:
-                if args.count is not None and frame.number >= args.count:
-                    break
+            stamps = np.asarray(sequence.stamps)[: args.count]
+            for frame in islice(sequence, len(stamps)):
                 for way, frames in zip(everything, chosen, strict=True):
-                    if frames[frame.number]:
+                    busy = args.paced and frame.stamp < way.busy_until
+                    if frames[frame.number] and not busy:
                         way.go_on(loop, frame)
             for way in everything:
                 way.end(sequence.name)
+                way.shown_s += float(stamps[-1] - stamps[0])
             print(f"{sequence.name} done", flush=True)
     print(
         f"\n{'images':<12}{'every':>5} {'masks':<8}{'HOTA':>7}{'IDF1':>7}{'switches':>9}"
-        f"{'box AP':>8}{'kp AP':>7}{'detections':>11}{'ms':>9}{'ratio':>7}"
+        f"{'box AP':>8}{'kp AP':>7}{'detections':>11}{'ms':>9}{'ratio':>7}{'per s':>7}"
     )
     for way in everything:
         base = next(other for other in everything if other.timing == way.timing)

@@ -39,7 +39,21 @@ def joined(device: str) -> Iterator[str]:
     try:
         yield device
     finally:
-        distributed.destroy_process_group()
+        _leave(torch.device(device))
+
+
+def _leave(device: torch.device) -> None:
+    """Destroy the group of processes without Python's lock.
+
+    gloo's destructor waits for its threads, and one that still lets go of the last tensor needs
+    the lock. The group's Python object keeps it meanwhile, and the process waits for ever; the
+    backend's own object, where it goes last, gives it up (seen with torch 2.7).
+    """
+    group = distributed.group.WORLD
+    backend = None if group is None else group._get_backend(device)
+    del group
+    distributed.destroy_process_group()
+    del backend
 
 
 def count() -> int:

@@ -223,6 +223,7 @@ def test_results_are_looked_for_two_folders_deep_and_no_deeper(tmp_path: Path, c
 def test_without_a_display_no_window_is_tried(
     tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("rerun", reason="rerun is not installed (requirements/view.txt)")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"):
         monkeypatch.delenv(name, raising=False)
     shown: list[RerunLog] = []
