@@ -353,7 +353,10 @@ def stream_figures(run: Run) -> list[Figure]:
     allowance = 1e3 * cameras / run.camera_rate + AGE_ALLOWANCE_MS if run.camera_rate else np.nan
     possible = min(run.camera_rate, 1e3 / loop)
     fair = [
-        Figure("fewest results of a camera", min(run.results), "", max(run.results) - 2, True)
+        Figure(
+            "fewest results of a camera", min(run.results) if any(run.results) else np.nan, "",
+            max(run.results) - 2, True,
+        )
     ] if cameras > 1 else []  # fmt: skip
     return [
         Figure("camera" if cameras == 1 else "cameras", run.camera_rate, "per s"),

@@ -73,6 +73,8 @@ def test_figures_of_a_stream() -> None:
     two = replace(run, camera_rate=60.0, results=(40, 10))
     share = value(stream_figures(two), "fewest results of a camera")
     assert (share.value, share.held) == (10, False)
+    apart = value(stream_figures(replace(two, results=(0, 0))), "fewest results of a camera")
+    assert apart.held is None, "they were never seen together"
     assert value(stream_figures(two), "age of results, p95").limit == pytest.approx(age.limit)
     text = "\n".join(lines({"a stream": figures}))
     assert "a stream" in text and ">= 11.2 per s  NOT held" in text
