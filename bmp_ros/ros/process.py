@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions, install_signal_handlers
 
 from bmp_ros.fields import SettingsError
 from bmp_ros.ros.compatibility import PARAMETER_ERRORS
@@ -32,32 +33,43 @@ class ClosableNode(Protocol):
 def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = None) -> int:
     """Run a node until SIGINT, SIGTERM or a shutdown of ROS; return the exit code.
 
-    0 for all of these, 1 when the node's arguments or parameters are refused, which is logged.
+    0 for all of these, at any moment from here on and however often the signals come; 1 when the
+    node's arguments or parameters are refused, which is logged.
     """
     interrupts = _Interrupts()
-    try:
-        rclpy.init(args=arguments)
-    except UnicodeEncodeError as error:  # Python keeps such bytes as surrogates
-        rclpy.logging.get_logger("bmp_ros").fatal(
-            f"the argument {error.object.encode(errors='surrogateescape')!r} is not UTF-8, which "
-            "ROS 2 cannot read: give a file or a folder another name, or make a link to it"
-        )
-        return 1
     node = None
     try:
-        node = make()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        _spin(executor, interrupts)
-    except (SettingsError, *PARAMETER_ERRORS) as error:
-        rclpy.logging.get_logger("bmp_ros").fatal(f"a parameter is refused: {error}")
-        rclpy.try_shutdown()
-        return 1
-    except _ENDINGS:
+        try:
+            # rclpy's own handlers shut its context down, which making a node stumbles over.
+            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+            node = make()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            install_signal_handlers(
+                SignalHandlerOptions.ALL
+            )  # they wake the executor; ours follow
+            _spin(executor, interrupts)
+        except UnicodeEncodeError as error:  # Python keeps such bytes as surrogates
+            if rclpy.ok():
+                raise
+            rclpy.logging.get_logger("bmp_ros").fatal(
+                f"the argument {error.object.encode(errors='surrogateescape')!r} is not UTF-8, "
+                "which ROS 2 cannot read: give a file or a folder another name, or make a link "
+                "to it"
+            )
+            return 1
+        except (SettingsError, *PARAMETER_ERRORS) as error:
+            rclpy.logging.get_logger("bmp_ros").fatal(f"a parameter is refused: {error}")
+            rclpy.try_shutdown()
+            return 1
+        except _ENDINGS:
+            pass
+        except Exception:
+            if not interrupts.seen:
+                raise
+        interrupts.raising = False
+    except KeyboardInterrupt:  # between the end and the line above; the first is the only one
         pass
-    # A second signal while ending must not turn an orderly end into an error.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     if node is not None:
         if not node.close(_LAST_FRAME_S):
             # The worker is inside of a network; ending the interpreter under it would crash.
@@ -66,27 +78,34 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
             os._exit(0)
         node.destroy_node()
     rclpy.try_shutdown()
+    # Python at its end gives signals their defaults back, save those that are ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     return 0
 
 
 class _Interrupts:
-    """SIGINT goes on raising KeyboardInterrupt, and is remembered.
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt; all are remembered.
 
-    Where that strikes while rclpy makes a message, its C++ turns it into a RuntimeError.
+    A second one must not turn an orderly end into an error. Where the first strikes while rclpy
+    makes a message, its C++ turns it into a RuntimeError; in a destructor Python drops it.
     """
 
     def __init__(self) -> None:
         self.seen = False
-        signal.signal(signal.SIGINT, self._note)
+        self.raising = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
 
     def _note(self, *_: object) -> None:
-        self.seen = True
-        raise KeyboardInterrupt
+        first, self.seen = not self.seen, True
+        if first and self.raising:
+            raise KeyboardInterrupt
 
 
 def _spin(executor: SingleThreadedExecutor, interrupts: _Interrupts) -> None:
     """Spin until ROS or a signal ends it; what escapes a callback is logged and costs no more."""
-    while True:
+    while not interrupts.seen:
         try:
             executor.spin()
             return

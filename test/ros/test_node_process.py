@@ -99,11 +99,64 @@ sys.exit(run_node(Struck))
 """
 
 
+# Signals without end, from a moment of the node's life until its process is gone.
+SENDER = """
+import os, sys, time
+pid, *numbers = map(int, sys.argv[1:])
+print(flush=True)
+while True:
+    for number in numbers:
+        os.kill(pid, number)
+        time.sleep(0.0005)
+"""
+STORM = f"""
+import os, subprocess, sys, time
+from rclpy.node import Node
+from bmp_ros.ros.process import run_node
+
+def storm():
+    sender = subprocess.Popen(
+        [sys.executable, "-c", {SENDER!r}, str(os.getpid()), *sys.argv[2:4]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    sender.stdout.readline()
+    time.sleep(9)
+
+class Struck(Node):
+    def __init__(self):
+        if sys.argv[1] == "before":
+            storm()
+        super().__init__("struck")
+        if sys.argv[1] == "making":
+            storm()
+        self.create_timer(0.0, storm)
+
+    def close(self, timeout=None):
+        time.sleep(0.1)
+        return True
+
+sys.exit(run_node(Struck, sys.argv[:1]))
+"""
+
+
 def test_interrupt_amid_of_a_message_ends_quietly(ros_domain: int) -> None:
     with process([sys.executable, "-c", INTERRUPTED]) as node:
         output, _ = node.communicate(timeout=LIMIT_S)
         assert node.returncode == 0, output
         assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("moment", ["before", "making", "spinning"])
+@pytest.mark.parametrize("numbers", [(2, 15), (15, 2)], ids=["SIGINT", "SIGTERM"])
+def test_signals_without_end_are_an_orderly_end(
+    ros_domain: int, moment: str, numbers: tuple[int, int]
+) -> None:
+    command = [sys.executable, "-c", STORM, moment, *map(str, numbers)]
+    with process(command) as node:
+        output, _ = node.communicate(timeout=LIMIT_S)
+    assert node.returncode == 0, output
+    assert "Traceback" not in output
 
 
 def test_module_runs_as_in_the_documentation_and_waits_for_a_manager(lab: Lab) -> None:
