@@ -194,19 +194,30 @@ def _as_yaml(value: object) -> str:
 
 
 @contextmanager
-def ros_of_its_own(domain: int | None = None) -> Iterator[None]:
-    """ROS 2, initialised in a domain of its own (see `private_domain`).
+def ros_until_interrupted(domain: int | None = None) -> Iterator[None]:
+    """ROS 2, initialised; SIGINT and SIGTERM raise KeyboardInterrupt, and rclpy goes on.
 
-    SIGINT and SIGTERM raise KeyboardInterrupt, so that child processes are ended in order.
+    Its own handlers shut it down, which whatever is done with it in that moment stumbles over.
     """
-    with private_domain(domain) as number:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        rclpy.init(args=[], domain_id=number, signal_handler_options=SignalHandlerOptions.NO)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         try:
             yield
         finally:
             rclpy.try_shutdown()
-            signal.signal(signal.SIGTERM, before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def ros_of_its_own(domain: int | None = None) -> Iterator[None]:
+    """`ros_until_interrupted` in a domain of its own (see `private_domain`).
+
+    The interrupt lets child processes be ended in order.
+    """
+    with private_domain(domain) as number, ros_until_interrupted(number):
+        yield
 
 
 def spin_while_alive(peer: Node, *processes: ChildProcess) -> None:

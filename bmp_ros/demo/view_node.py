@@ -28,6 +28,7 @@ from bmp_ros.demo.processes import (
     camera_process,
     node_process,
     ros_of_its_own,
+    ros_until_interrupted,
     spin_while_alive,
 )
 from bmp_ros.demo.recorder import DiagnosticsListener
@@ -287,27 +288,26 @@ class ViewNode(Node):
 
 def watch(watched: Watched, screen: Screen, seconds: float | None = None) -> int:
     """Show a running node until Ctrl-C, or for so many seconds; returns the moments shown."""
-    rclpy.init(args=[])
-    node = ViewNode(watched, screen)
-    began = time.monotonic()
-    until = None if seconds is None else began + seconds
-    try:
-        with ProgressLine() as progress:
-            while rclpy.ok() and (until is None or time.monotonic() < until):
-                rclpy.spin_once(node, timeout_sec=_TICK_S)
-                if node.shown:
-                    progress.show(f"{node.shown} images shown")
-                else:
-                    progress.show(f"waiting for {watched.topics}poses")
-                    if time.monotonic() - began > _SILENT_S:
-                        node.say_nothing_came()
-        if not node.shown:
-            node.say_nothing_came()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.close()
-        rclpy.try_shutdown()
+    with ros_until_interrupted():
+        node = ViewNode(watched, screen)
+        began = time.monotonic()
+        until = None if seconds is None else began + seconds
+        try:
+            with ProgressLine() as progress:
+                while until is None or time.monotonic() < until:
+                    rclpy.spin_once(node, timeout_sec=_TICK_S)
+                    if node.shown:
+                        progress.show(f"{node.shown} images shown")
+                    else:
+                        progress.show(f"waiting for {watched.topics}poses")
+                        if time.monotonic() - began > _SILENT_S:
+                            node.say_nothing_came()
+            if not node.shown:
+                node.say_nothing_came()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            node.close()
     return node.shown
 
 

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import cv2
 import numpy as np
 import pytest
-from node_harness import Lab, image, wait_for
+from node_harness import LIMIT_S, Lab, image, wait_for
 from sensor_msgs.msg import CompressedImage
 from test_node_depth import Rig, calibration, depth_of
 
@@ -120,3 +124,26 @@ def test_what_cannot_be_shown_is_said_and_the_rest_goes_on(
     log += capfd.readouterr().err
     assert log.count("person 0 has 0 keypoints") == 1, log
     assert log.count("an image cannot be shown") == 1, log
+
+
+WATCH = """
+import sys
+from bmp_ros.demo.view_node import Watched, watch
+from test_view_node import Wall
+
+print(watch(Watched(name="/nobody"), Wall()), "shown")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watching_ends_in_order(ros_domain: int, number: signal.Signals) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, "-c", WATCH], stdout=-1, stderr=-2, text=True, env=environment
+    ) as watching:
+        assert watching.stdout is not None
+        first = watching.stdout.readline()  # no node is there
+        watching.send_signal(number)
+        output = watching.communicate(timeout=LIMIT_S)[0]
+    assert watching.returncode == 0 and output.endswith("0 shown\n"), first + output
+    assert "Traceback" not in output
