@@ -176,15 +176,17 @@ class Calibration:
         if received is None or received is self._read:
             return
         self._read = received
+        key = None  # of what cannot be read: the next one counts even if it came before
         try:
             info = self._deserialise(received)
             key = _content(info)
             if key == self._key:
                 return
-            self._key, self._is_blank = key, is_blank(info)
+            self._is_blank = is_blank(info)
             self._result = camera_model(info, rectified=self.rectified)
         except Exception as error:  # of the library that reads it, or ValueError
             self._result = CalibrationError(f"the calibration on {self.topic}: {error}")
+        self._key = key
 
     def _missing(self) -> str:
         """Why no calibration has come."""

@@ -305,11 +305,11 @@ class BmpNode(ManagedNode):
         timeout = self.parameters.run().image_timeout
         for camera in self._cameras.values():
             try:
-                remark = camera.check_publishers(timeout)
+                remarks = camera.check_publishers(timeout)
             except Exception as error:  # of one camera: the others are watched all the same
                 due = self._throttle.due(f"{camera.name}: {error}", _REMIND_S)
-                remark = str(error) if due else None
-            if remark:
+                remarks = [str(error)] if due else []
+            for remark in remarks:
                 self.get_logger().warning(f"{camera.name}: {camera.words(remark)}")
             camera.watch_followed(self.parameters.interaction(camera.key).follow_timeout)
 

@@ -83,6 +83,10 @@ class BoxPairing(Generic[ImageType, BoxType]):
         self._deadlines.clear()
         return waiting
 
+    def forget_boxes(self) -> None:
+        """Drop the boxes that wait."""
+        self._boxes.clear()
+
     def drop_newer_boxes(self, stamp_ns: int) -> None:
         """Forget boxes with newer stamps, after stamps have jumped back."""
         self._boxes.drop_newer(stamp_ns + self._slop_ns)

@@ -79,7 +79,7 @@ class BoxesInput:
             settings.boxes_slop, settings.boxes_wait, MAX_WAITING_BYTES
         )
         self._kind: type = PersonArray
-        self._subscription = self._subscribed()
+        self._subscription = ImageSubscription(node, self._kind, self.topic, on_message=self._keep)
         self._timer: Any = None
 
     def open(self) -> None:
@@ -104,11 +104,10 @@ class BoxesInput:
         elif types == {_DETECTIONS} and self._kind is PersonArray:
             from vision_msgs.msg import Detection2DArray
 
-            self._subscribe_to(Detection2DArray)
+            self._take(Detection2DArray)
         elif types == {"bmp_msgs/msg/PersonArray"} and self._kind is not PersonArray:
-            self._subscribe_to(PersonArray)
-        else:
-            self._subscription.follow_publishers()
+            self._take(PersonArray)
+        self._subscription.follow_publishers()
 
     def image(self, serialised: bytes, image: Any) -> None:
         """Take an image that came; it is handed on with its boxes, or when it has waited."""
@@ -137,14 +136,12 @@ class BoxesInput:
         with self._lock:
             self._pairing.drop_newer_boxes(stamp_ns)
 
-    def _subscribed(self) -> ImageSubscription:
-        return ImageSubscription(self._node, self._kind, self.topic, on_message=self._keep)
-
-    def _subscribe_to(self, kind: type) -> None:
-        self._subscription.close()
+    def _take(self, kind: type) -> None:
+        """Go on with another type of messages, at the next look at the publishers."""
+        self._subscription.change_kind(kind)
         self._kind = kind
-        self._subscription = self._subscribed()
-        self._subscription.open()
+        with self._lock:
+            self._pairing.forget_boxes()  # they are of the other type
 
     def _keep(self, serialised: bytes) -> None:
         with self._lock:

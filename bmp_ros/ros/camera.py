@@ -32,7 +32,7 @@ from bmp_ros.tracking import IdCounter
 
 DEFAULT_NAME = "camera"
 """Name of the only camera in log and diagnostics; its topics have no prefix."""
-_TWIN_S, _REMIND_S = 2.0, 60.0
+_TWIN_S, _REMIND_S, _AGAIN_S = 2.0, 60.0, 30.0
 
 
 class ReceivedMessage(NamedTuple):
@@ -68,13 +68,23 @@ class CameraInputs(NamedTuple):
         self.calibration.open()
         self.images.open()
 
-    def follow_publishers(self) -> None:
-        self.images.follow_publishers()
-        self.calibration.follow_publishers()
-        if self.boxes is not None:
-            self.boxes.follow_publishers()
-        if self.depth is not None:
-            self.depth.follow_publishers()
+    def follow_publishers(self) -> list[str]:
+        """Return why inputs cannot be followed; the others are all the same."""
+        problems = []
+        for each in (self.images, self.calibration, self.boxes, self.depth):
+            try:
+                if each is not None:
+                    each.follow_publishers()
+            except Exception as error:  # another type, or what the middleware refuses
+                problems.append(str(error))
+        return problems
+
+    @property
+    def topics(self) -> set[str]:
+        """All that are listened to but tf."""
+        depth = () if self.depth is None else (self.depth.topic, self.depth.calibration.topic)
+        boxes = () if self.boxes is None else (self.boxes.topic,)
+        return {self.images.topic, self.calibration.topic, *depth, *boxes}
 
     def close(self) -> None:
         self.images.close()
@@ -126,7 +136,7 @@ class Camera:
         self.message_type: type = Image
         self._said_skipped = False
         self._throttle = Throttle()
-        self._alone_s = time.monotonic()  # when it was last seen that no other node has its topics
+        self._alone_s: dict[str, float] = {}  # when a topic was last seen to have one publisher
         self._node = node
         self._worker = worker
 
@@ -147,16 +157,16 @@ class Camera:
             return None
         return self.inputs.images.silent_s
 
-    def check_publishers(self, timeout_s: float) -> str | None:
-        """Follow the publishers; return what to tell about there being no images, or poses of
-        other nodes, if anything."""
+    def check_publishers(self, timeout_s: float) -> list[str]:
+        """Follow the publishers; return what to tell: inputs that cannot be followed, topics that
+        have several publishers, and that there are no images."""
         if self.inputs is None:
-            return None
-        self.inputs.follow_publishers()
-        others = self._other_poses()
-        if others:
-            return others
-        return self.inputs.images.remark_silence(timeout_s) if self.enabled else None
+            return []
+        problems = self.inputs.follow_publishers()
+        remarks = [each for each in problems if self._throttle.due(each, _AGAIN_S)]
+        remarks += self._too_many_publishers(self.inputs)
+        silence = self.inputs.images.remark_silence(timeout_s) if self.enabled else None
+        return remarks + ([silence] if silence else [])
 
     def listen(self, settings: CameraSettings, *, ground_zones: bool = False) -> None:
         """Subscribe; every image goes into the slot, in place of the one before.
@@ -282,13 +292,16 @@ class Camera:
             # On the machine's clock: stamps and simulated time may stand still or jump.
             self._worker.hold(self, time.monotonic() + 1.0 / max_rate)
 
-    def _other_poses(self) -> str:
-        """What to tell about others that publish these poses and have done so for a while."""
-        text = twins(self._node, self.publishers.poses_topic)
-        now = time.monotonic()
-        self._alone_s = self._alone_s if text else now
-        due = now - self._alone_s > _TWIN_S and self._throttle.due("twins", _REMIND_S)
-        return text if due else ""
+    def _too_many_publishers(self, inputs: CameraInputs) -> list[str]:
+        """What to tell about topics that have had more than one publisher for a while."""
+        poses, now, remarks = self.publishers.poses_topic, time.monotonic(), []
+        for topic in (poses, *sorted(inputs.topics)):
+            text = twins(self._node, topic, is_input=topic != poses)
+            since = now if not text else self._alone_s.get(topic, now)
+            self._alone_s[topic] = since
+            if now - since > _TWIN_S and self._throttle.due(f"twins {topic}", _REMIND_S):
+                remarks.append(text)
+        return remarks
 
     def _receive(self, serialised: bytes) -> None:
         if not self.enabled:

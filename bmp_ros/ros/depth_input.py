@@ -74,7 +74,7 @@ class DepthInput:
         self._last_stamp: int | None = None
         self._in_a_row = 0
         self._arrivals: deque[float] = deque(maxlen=CACHED)
-        self._subscription = self._subscribed()
+        self._subscription = ImageSubscription(node, self._kind, self.topic, on_message=self._keep)
 
     def open(self) -> None:
         self._subscription.open()
@@ -90,14 +90,12 @@ class DepthInput:
         types = self._published_types()
         kind = {Image: CompressedImage, CompressedImage: Image}[self._kind]
         if types == {f"sensor_msgs/msg/{kind.__name__}"}:
-            self._subscription.close()
+            self._subscription.change_kind(kind)
             with self._lock:
                 self._kind = kind
                 self._images.clear()
-            self._subscription = self._subscribed()
-            self._subscription.open()
-        else:
-            self._subscription.follow_publishers()
+                self._last_stamp, self._in_a_row = None, 0
+        self._subscription.follow_publishers()
 
     def nearest(self, wanted_ns: int, max_age_s: float) -> ReceivedImage | Image | CompressedImage:
         """The depth image whose stamp is nearest, the newest arrival of equally near ones.
@@ -141,9 +139,6 @@ class DepthInput:
         """Forget all depth images."""
         with self._lock:
             self._images.clear()
-
-    def _subscribed(self) -> ImageSubscription:
-        return ImageSubscription(self._node, self._kind, self.topic, on_message=self._keep)
 
     def _keep(self, serialised: bytes) -> None:
         stamp = stamp_ns(stamp_of(serialised))

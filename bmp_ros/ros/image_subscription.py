@@ -80,17 +80,32 @@ class ImageSubscription:
             self._images = None
 
     def follow_publishers(self) -> None:
-        """Subscribe anew when the publishers' reliability asks for it."""
+        """Subscribe anew when the publishers' reliability asks for it, or when it failed before.
+
+        Raises ValueError as `open` does: it is tried again at the next call.
+        """
         offered = self.offered()
         fitting = reliability_for(self._wanted_qos, offered)
-        if fitting != self.reliability and self._images is not None:
+        if self._images is None:
+            self._subscribe(fitting)
+        elif fitting != self.reliability:
             if offered:
                 name = fitting.name.lower().replace("_", " ")
                 self._node.get_logger().info(
                     f"{self.topic}: subscribing {name}, as its publishers offer"
                 )
-            self._node.destroy_subscription(self._images)
+            self.close()
             self._subscribe(fitting)
+
+    def change_kind(self, kind: type) -> None:
+        """Close, and take messages of another type from the next `follow_publishers` on.
+
+        Raises ValueError, and goes on as before, if the node uses the topic with a third type or
+        with this subscription's type elsewhere.
+        """
+        refuse_other_type(self._node, self.topic, kind, besides=self._images)
+        self.close()
+        self.kind = kind
 
     def offered(self) -> list[ReliabilityPolicy]:
         """Reliability of each publisher there is."""
@@ -167,17 +182,24 @@ def reliability_for(wanted: str, offered: Iterable[ReliabilityPolicy]) -> Reliab
     return _RELIABLE
 
 
-def refuse_other_type(node: LifecycleNode, topic: str, kind: type) -> None:
-    """Raise ValueError if the node publishes or listens to a topic with another type.
+def refuse_other_type(node: LifecycleNode, topic: str, kind: type, *, besides: Any = None) -> None:
+    """Raise ValueError if the node publishes a topic, or listens to it with another type.
 
-    The middleware would refuse a second type with an error that names no cause.
+    besides: a subscription that is about to be closed.
+    The middleware would refuse a second type with an error that names no cause. What the node
+    publishes itself it would answer for ever, or wait for.
     """
-    for each in (*node.subscriptions, *node.publishers):
-        if each.topic_name == topic and each.msg_type is not kind:
+    remedy = (
+        "image_topic, camera_info_topic, depth_topic and boxes_topic have to be different topics, "
+        "and none of the node's own"
+    )
+    if any(each.topic_name == topic for each in node.publishers):
+        raise ValueError(f"{topic} cannot be listened to: this node publishes it itself; {remedy}")
+    for each in node.subscriptions:
+        if each.topic_name == topic and each.msg_type is not kind and each is not besides:
             raise ValueError(
                 f"{topic} cannot be listened to as {kind.__name__}: this node uses it as "
-                f"{each.msg_type.__name__} already; image_topic, camera_info_topic, depth_topic "
-                "and boxes_topic have to be different topics, and none of the node's own"
+                f"{each.msg_type.__name__} already; {remedy}"
             )
 
 

@@ -49,18 +49,25 @@ def publishers_of_others(
     return found
 
 
-def twins(node: LifecycleNode, topic: str) -> str:
-    """Say what it means that others publish a topic of ``node`` as well; empty if none does."""
+def twins(node: LifecycleNode, topic: str, *, is_input: bool = False) -> str:
+    """Say what it means that a topic has several publishers; empty if it has not.
+
+    is_input: whether ``node`` listens to it; else it is one of those publishers.
+    """
     if node.count_publishers(topic) < 2:
         return ""
     names = sorted(
         f"{info.node_namespace.rstrip('/')}/{info.node_name}"
         for info in node.get_publishers_info_by_topic(topic)
     )
+    meaning = (
+        "whoever listens gets the answers of all of them, and ids that do not agree"
+        if not is_input
+        else "this node takes what all of them send for that of one camera"
+    )
     return (
-        f"{topic} has {len(names)} publishers ({', '.join(names)}): whoever listens gets the "
-        "answers of all of them, and ids that do not agree. End the others or give them another "
-        "namespace (one that was killed counts for some seconds more)"
+        f"{topic} has {len(names)} publishers ({', '.join(names)}): {meaning}. End the others or "
+        "give them another namespace (one that was killed counts for some seconds more)"
     )
 
 

@@ -275,6 +275,9 @@ def test_a_bad_calibration_names_its_topic_and_a_good_one_ends_it(listener: List
     sent(CameraInfo(width=640, height=480), lambda: listener.input.is_blank)
     assert "blank" in refusal()
     sent(info(), lambda: not refusal())
+    listener.input.keep(b"\0\1\0\0")  # what is no message; then the same calibration as before
+    assert "/cam/camera_info" in refusal()
+    sent(info(), lambda: not refusal())
     assert listener.input.fitting((480, 640), "the image").width == 640
     with pytest.raises(CalibrationError, match="640x480.*the image has 320x240"):
         listener.input.fitting((240, 320), "the image")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from node_harness import Lab, image, stamp_of, wait_for
 from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from bmp_ros.loop.people import People
@@ -146,6 +147,24 @@ def test_messages_that_wait_push_out_those_before_them(
         shown.header.stamp.sec = second
         waiting.image(serialize_message(shown), second)
     assert pairs == [(2, ReceivedBoxes(said[2], PersonArray, BOXES))]
+
+
+def test_boxes_of_the_type_before_are_forgotten(lab: Lab) -> None:
+    """Another detector takes the topic over: bytes of one type make no sense as another."""
+    pairs: list[ReceivedBoxes] = []
+    waiting = BoxesInput(
+        lab.peer, CameraSettings(boxes_topic=BOXES, boxes_wait=0.0),
+        lambda _, boxes, __: pairs.append(boxes), lambda _: None,
+    )  # fmt: skip
+    message = boxes_of((5, 6, 20, 30, 0.5))
+    message.header.stamp.sec = 1
+    waiting._keep(serialize_message(message))
+    waiting._take(CompressedImage)  # stands for Detection2DArray, whose package has no wheel
+    shown = image()
+    shown.header.stamp.sec = 1
+    waiting.image(serialize_message(shown), 1)
+    waiting._look()
+    assert pairs == [ReceivedBoxes(None, CompressedImage, BOXES)]
 
 
 def test_foreign_boxes_cost_the_boxes_not_the_people(lab: Lab) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from node_harness import Lab, stamp_of, wait_for
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 CAMERAS = {"cameras": ["front", "rear"], "rear.image_topic": "/back/picture"}
 
@@ -74,6 +74,9 @@ def test_an_input_that_cannot_be_followed_leaves_the_other_cameras_watched(lab: 
         return bool(poses)
 
     wait_for(answered, "people of the other camera")
+    # The depth input still listens as before: its own type may come back beside the other.
+    listening = [each for each in lab.node.subscriptions if each.topic_name == "/shared"]
+    assert [each.msg_type for each in listening] == [Image, Image]
 
 
 def test_cameras_take_turns_under_load(lab: Lab) -> None:

@@ -450,6 +450,19 @@ def test_compressed_depth_is_decoded(lab: Lab, topic: str) -> None:
     lab.wait_for_log("no depth", topic, "breaks off")
 
 
+def test_another_type_takes_the_depth_topic_over(lab: Lab) -> None:
+    """A driver that sends raw depth ends; what comes in its place compresses it."""
+    rig = Rig(lab)
+    assert rig.metres(rig.shoot(depth_of(2.0))) == pytest.approx(2.0, abs=1e-3)
+    rig.depth.destroy()
+    wait_for(lambda: not lab.node.count_publishers(DEPTH), "the end of the driver")
+    rig.depth.publisher = lab.restart_peer().create_publisher(CompressedImage, DEPTH, 5)
+    wait_for(lambda: rig.depth.publisher.get_subscription_count() > 0, "the other subscription")
+    rig.shoot(None)
+    lab.wait_for_log("no depth: no depth image has come on", DEPTH, "1 publisher")
+    assert rig.metres(rig.shoot(compressed_depth_of(2.5))) == pytest.approx(2.5, abs=1e-3)
+
+
 def test_what_is_there_instead_of_the_depth_topic_is_named(lab: Lab) -> None:
     rig = Rig(lab)
     rig.depth.destroy()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from node_harness import CameraStandIn, Lab, stamp_of, wait_for
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from bmp_ros.ros import camera as camera_of_node
 from bmp_ros.ros.interfaces import PersonArray
@@ -48,6 +48,24 @@ def test_publisher_changes_qos(lab: Lab) -> None:
     assert "No messages will be received" not in lab.log(), "rclpy's words before it subscribes"
 
 
+def test_a_subscription_that_failed_is_made_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.start_active()
+    poses = lab.listen("/bmp/poses")
+    make = lab.node.create_subscription
+
+    def fails_once(*arguments: object, **options: object) -> object:
+        monkeypatch.undo()
+        raise RuntimeError("the middleware has no room")
+
+    assert lab.node.create_subscription == make
+    monkeypatch.setattr(lab.node, "create_subscription", fails_once)
+    camera = lab.camera(best_effort=True)  # which the node has to follow
+    lab.wait_for_log("the middleware has no room")
+    send_until_answered(camera, poses)
+
+
 def test_publisher_appears_late(lab: Lab) -> None:
     lab.start_active(image_timeout=0.5)
     poses = lab.listen("/bmp/poses")
@@ -70,6 +88,32 @@ def test_poses_of_another_node_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatc
     lab.peer.create_publisher(PersonArray, "/bmp/poses", 1)
     line = lab.wait_for_log("/bmp/poses has 2 publishers", "another namespace")
     assert "/bmp/bmp_node" in line and lab.peer.get_name() in line
+
+
+def test_two_cameras_on_one_topic_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drivers in one namespace: images of both are taken for those of one camera."""
+    monkeypatch.setattr(camera_of_node, "_TWIN_S", 0.0)
+    lab.start_active(depth_topic="/camera/depth")
+    for topic, kind in (("image_raw", Image), ("camera_info", CameraInfo), ("depth", Image)):
+        for _ in range(2):
+            lab.peer.create_publisher(kind, f"/camera/{topic}", 1)
+        line = lab.wait_for_log(f"/camera/{topic} has 2 publishers", "for that of one camera")
+        assert lab.peer.get_name() in line
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        {"image_topic": "/bmp/debug_image"},
+        {"depth_topic": "/bmp/depth_without_people"},
+        {"boxes_topic": "/bmp/poses"},
+    ],
+)
+def test_what_the_node_publishes_itself_is_no_input(lab: Lab, topics: dict[str, str]) -> None:
+    lab.start(**topics)
+    (topic,) = topics.values()
+    lab.wait_for_log("cannot activate", f"{topic} cannot be listened to", "publishes it itself")
+    lab.wait_for_state("inactive")
 
 
 def test_publisher_restarts(lab: Lab) -> None:
