@@ -18,7 +18,13 @@ from typing import Any
 
 from bmp_ros.archives.files import ArchiveFile
 from bmp_ros.archives.pools import ANSWER, DIED, READY, UNUSABLE, Event, Pool
-from bmp_ros.archives.work import STAGE_NAME, FileReport, Orders, read_report
+from bmp_ros.archives.work import (
+    STAGE_NAME,
+    FileReport,
+    Orders,
+    is_in_the_way,
+    read_report,
+)
 from bmp_ros.image_files import shown_name
 
 ATTEMPTS = 3
@@ -63,7 +69,7 @@ def run_archive(
     again, and files that could not be read to their end.
     make_pool: makes the workers, at most as many as its argument says there are files.
     Raises ArchiveError when no worker can build its loop, when ``output`` has results of other
-    orders, and when another process writes there.
+    orders or other things where results belong, and when another process writes there.
     """
     output.mkdir(parents=True, exist_ok=True)
     outcome = ArchiveOutcome()
@@ -95,6 +101,11 @@ def _waiting(
     """What is to be done; what is done or has failed before goes to the outcome."""
     waiting = []
     for file in files:
+        if is_in_the_way(output / file.name):
+            raise ArchiveError(
+                f"{shown_name(output / file.name)} is there and was not written by this command, "
+                "and outputs would take its place; choose another --output"
+            )
         report = read_report(output / file.name)
         if report is not None and report.orders != orders.fingerprint():
             raise ArchiveError(

@@ -116,6 +116,12 @@ def read_report(folder: Path) -> FileReport | None:
         return None
 
 
+def is_in_the_way(target: Path) -> bool:
+    """Whether where a file's outputs belong there is something that was not written as such: it
+    may be the recording itself, where outputs go beside their inputs."""
+    return os.path.lexists(target) and not (target / DONE_NAME).is_file()
+
+
 def stage_of(output: Path, file: ArchiveFile) -> Path:
     """Where this process works on a file; its id is in the name, whoever looks who holds it."""
     number = sha256(os.fsencode(file.name)).hexdigest()[:12]
@@ -151,12 +157,17 @@ _MAKERS = {IMAGE: _images_and_videos, VIDEO: _images_and_videos, BAG: _bag}
 
 
 def _put_in_place(stage: Path, target: Path) -> None:
-    """Rename a folder when its files are on disk; one that is there already makes room."""
+    """Rename a folder when its files are on disk; an earlier one of the same file makes room.
+
+    Raises FileExistsError for anything else that is there.
+    """
     for path in stage.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
     target.parent.mkdir(parents=True, exist_ok=True)
+    if is_in_the_way(target):
+        raise FileExistsError(f"{shown_name(target)} is there already, and no earlier output")
     if target.is_dir():
         old = stage.with_name(stage.name + ".old")
         shutil.rmtree(old, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed (requirements/bags.txt)")
+import image_loops
 from archive import (
     LIMIT_S,
     Killer,
@@ -141,7 +143,7 @@ def test_what_is_done_is_skipped_and_what_has_changed_is_not(tmp_path: Path) -> 
     archive, output = make_archive(tmp_path / "in"), tmp_path / "out"
     before = one_by_one(archive, output)
     kept = (output / "i0.png" / "done.json").stat().st_mtime_ns
-    (output / "a.mp4" / "done.json").unlink()  # as if it had never been complete
+    shutil.rmtree(output / "a.mp4")  # as if it had never been complete
     write_image(archive / "i2.png", 200)
     outcome = run(archive, output, 1)
     assert outcome.skipped == 5 and len(outcome.reports) == 7
@@ -157,6 +159,32 @@ def test_results_of_other_options_are_not_mixed(tmp_path: Path) -> None:
     one_by_one(archive, output)
     with pytest.raises(ArchiveError, match="with other options"):
         run(archive, output, 1, Orders({}, track=True, build=orders().build))
+
+
+@pytest.mark.parametrize("where", [".", "bags"])
+def test_what_lies_where_outputs_belong_stays(tmp_path: Path, where: str) -> None:
+    """Recordings above all: with outputs beside their inputs, a bag is such a folder itself."""
+    archive, output = tmp_path / "archive", tmp_path / "archive" / where
+    write_bag(archive / "bag")
+    write_image(archive / "a.png", 90)
+    write_bag(archive / "bags" / "bag")
+    before = {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()}
+    files, _ = find_files(archive, output)
+    assert {"bag", "a.png"} <= {file.name for file in files}
+    with pytest.raises(ArchiveError, match="bag is there.*choose another --output"):
+        run_archive([file for file in files if file.name == "bag"], orders(), output, no_pool)
+    if where == ".":
+        with pytest.raises(ArchiveError, match="a.png is there"):
+            run_archive([file for file in files if file.name != "bag"], orders(), output, no_pool)
+    for file in files:  # nor does a worker that is told nevertheless
+        if file.name == "bag" or where == ".":
+            with pytest.raises(FileExistsError, match="no earlier output"):
+                process_file(image_loops.build(), file, orders(), output)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def no_pool(most: int) -> Pool:
+    raise AssertionError("work begins")
 
 
 @pytest.mark.parametrize("broken", ["weights are missing", "die"])
