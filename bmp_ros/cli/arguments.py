@@ -39,7 +39,7 @@ def add_report_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--report``."""
     parser.add_argument(
         "--report",
-        type=Path,
+        type=result_file,
         metavar="FILE",
         help="write a report as one HTML file, which opens offline (docs/viewing.md)",
     )
@@ -53,15 +53,22 @@ def check_report(path: Path | None) -> None:
 
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--report is {str(path)!r}, needs a name that ends with .html")
-    if path.is_dir():
-        raise ValueError(f"--report is {str(path)!r}, which is a folder")
     import_plotly()
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
+def _path(text: str) -> Path:
+    if not text:  # an empty variable of a shell; as a path it would be the current folder
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error} Write the path out") from error
+
+
 def folder(text: str) -> Path:
     """The path of a folder, which may be there already or be made; no file may have its name."""
-    path = Path(text).expanduser()
+    path = _path(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a file, needs the path of a folder")
     return path
@@ -77,11 +84,21 @@ def result_folder(text: str) -> Path:
 def result_file(text: str) -> Path:
     """The path of a file that will be written after the work: what keeps it from being written is
     found out before. Missing folders are made when it is written."""
-    path = Path(text).expanduser()
+    path = _path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a folder, needs the path of a file")
     _refuse_read_only(path, text)
     return path
+
+
+def refuse_input(output: Path | None, option: str, *inputs: Path | None) -> None:
+    """Raise ValueError where the file of an option, such as ``--json``, is one that is read."""
+    for each in inputs:
+        if output and each and output.exists() and each.exists() and output.samefile(each):
+            raise ValueError(
+                f"{option} is {str(output)!r}, which is read and would be overwritten; choose "
+                "another"
+            )
 
 
 def _refuse_read_only(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from bmp_ros.cli.arguments import result_file
+from bmp_ros.cli.arguments import refuse_input, result_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.images.is_dir():
         raise ValueError(f"--images is {args.images}, which is no folder")
+    refuse_input(args.output, "--output", args.annotations)
     document = convert(args.data_set, args.annotations, args.images)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     part = args.output.with_name(args.output.name + ".part")

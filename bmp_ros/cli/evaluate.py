@@ -15,6 +15,7 @@ from bmp_ros.cli.arguments import (
     add_report_argument,
     check_report,
     folder,
+    refuse_input,
     result_file,
 )
 
@@ -106,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None and args.mpii is not None:
         raise ValueError("--report is for --dataset and --tracks, not for --mpii")
     check_report(args.report)
+    read = [Path(args.preset), args.annotations, args.head_boxes]
+    if args.dataset or args.mpii:
+        read.append(Path(args.dataset or args.mpii).expanduser() / "annotations.json")
+    refuse_input(args.json, "--json", *read)
     if args.mpii is not None:
         return _run_mpii(args)
     if args.head_boxes is not None:

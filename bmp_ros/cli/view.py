@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bmp_ros.cli.arguments import add_network_arguments, result_folder
+from bmp_ros.cli.arguments import add_network_arguments, result_file, result_folder
 
 if TYPE_CHECKING:
     from bmp_ros.viewing.moment import Moment
@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--web", action="store_true", help="serve the viewer to browsers, which need nothing else"
     )
-    where.add_argument("--save", type=Path, metavar="FILE", help="write a .rrd file instead")
+    where.add_argument(
+        "--save", type=result_file, metavar="FILE", help="write a .rrd file instead"
+    )
     parser.add_argument(
         "--port",
         type=int,
@@ -84,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--demo shows the demo clip, and a source is given as well; drop one")
     if args.seconds is not None and (args.source or not args.seconds > 0):
         raise ValueError("--seconds is for a node that is watched, and must be above 0")
+    if args.save is not None and args.save.suffix.lower() != ".rrd":  # such as the bag itself
+        raise ValueError(f"--save is {str(args.save)!r}, needs a name that ends with .rrd")
     if not 1 <= args.port <= 65534:
         raise ValueError(f"--port is {args.port}, must be 1 to 65534")
     if not args.source:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bmp_ros.image_files import shown_name
@@ -36,7 +36,7 @@ def refuse_foreign_boxes(boxes: BoxFile, sources: Sequence[Source]) -> None:
         )
 
 
-def identities(sources: Sequence[Source]) -> dict[tuple[int, int], Path]:
+def identities(sources: Iterable[Source | BoxFile]) -> dict[tuple[int, int], Path]:
     """The files that are read, by device and number: links and other spellings are the same."""
     return {
         _identity(source.path): source.path

@@ -132,7 +132,7 @@ def infer(
     if wanted.gif:
         import_pillow()
     output.mkdir(parents=True, exist_ok=True)
-    inputs = identities(sources)
+    inputs = identities(sources) | ({} if boxes is None else identities([boxes]))
     names = _names_of_outputs(sources, wanted)
     refuse_to_overwrite(names, inputs, output)
     with ExitStack() as stack:

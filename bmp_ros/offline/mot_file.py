@@ -6,19 +6,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from bmp_ros.loop.people import People
+from bmp_ros.writing import open_part, part_of
 
 
 class MotFile:
     """One line per tracked person and image; frames count from 1, pixels as everywhere here.
 
     The file appears when the ``with`` block ends, also through an exception: with what there was
-    until then.
+    until then. Raises BeingWrittenError while another run writes it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._part = path.with_name(path.name + ".part")
-        self._stream = self._part.open("w", encoding="ascii")
+        self._stream = open_part(path, encoding="ascii")
 
     def add(self, people: People, frame: int) -> None:
         """Append those of ``people`` who have an id; ``frame`` counts from 0."""
@@ -33,5 +33,6 @@ class MotFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
-        self._part.replace(self._path)
+        with self._stream:
+            self._stream.flush()
+            part_of(self._path).replace(self._path)

@@ -12,6 +12,7 @@ import numpy as np
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import Skeleton
 from bmp_ros.offline.coco_format import PERSON, coco_keypoints, run_length_string, xywh
+from bmp_ros.writing import open_part, part_of
 
 _PIXEL_DIGITS, _SCORE_DIGITS = 3, 5
 
@@ -22,13 +23,13 @@ class ResultsFile:
     Every annotation is a COCO result (``pycocotools`` loads the list with ``loadRes``), see
     `annotation`. Only the list of images is kept in memory. The file appears when the ``with``
     block ends, also through an exception: with what there was until then.
+    Raises BeingWrittenError while another run writes it.
     """
 
     def __init__(self, path: Path, skeleton: Skeleton, info: dict[str, Any]) -> None:
         self._path = path
-        self._part = path.with_name(path.name + ".part")
         # What is no text (a name of other bytes than UTF-8) must not cost the file.
-        self._stream = self._part.open("w", encoding="utf-8", errors="backslashreplace")
+        self._stream = open_part(path)
         self._stream.write('{"annotations": [')
         self._images: list[dict[str, Any]] = []
         self._people = 0
@@ -65,7 +66,8 @@ class ResultsFile:
             for name, value in {"images": self._images, **self._rest}.items():
                 stream.write(f",\n{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
             stream.write("}\n")
-        self._part.replace(self._path)
+            stream.flush()
+            part_of(self._path).replace(self._path)
 
 
 def annotation(people: People, row: int, image_id: int, number: int) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class VideoFile:
         self._start: float | None = None
         self._last: np.ndarray | None = None
         self._resources = ExitStack()
-        text = self._resources.enter_context(utf8_path(path))
+        self._text = text = self._resources.enter_context(utf8_path(path))
         code = cv2.VideoWriter_fourcc(*_CODEC)
         self._writer = cv2.VideoWriter(text, _file_backend(), code, fps, self.written_size)
         self._resources.callback(self._writer.release)
@@ -248,8 +248,27 @@ class VideoFile:
         self._append(self._last)
 
     def close(self) -> None:
-        """Write what the container needs at its end."""
-        self._resources.close()
+        """Write what the container needs at its end.
+
+        Raises OSError when not all frames are in the file: OpenCV is silent about a full disk.
+        """
+        if not self._writer.isOpened():
+            return
+        with self._resources:
+            self._writer.release()
+            there = self._frames_there() if self._written else 0
+        if there != self._written:
+            raise OSError(
+                f"{shown_name(self._path)}: of {self._written} frames {there} could be written; "
+                "is the disk full?"
+            )
+
+    def _frames_there(self) -> int:
+        capture = cv2.VideoCapture(self._text, _file_backend())
+        try:
+            return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        finally:
+            capture.release()
 
     def _append(self, image: np.ndarray) -> None:
         self._writer.write(image)

@@ -9,6 +9,7 @@ done again. The COCO file appears when it is whole.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.loop.frame import Frame
 from bmp_ros.offline.coco_format import run_length_string, xywh
 from bmp_ros.training.coco_images import Labels, find_image
+from bmp_ros.writing import open_part, part_of
 
 LEAST_SCORE = 0.3
 """Of a joint, to be written as labelled."""
@@ -62,23 +64,25 @@ def annotate(
     annotations: a COCO file whose people keep everything they have and get a mask where they have
     none: the segmenter's, prompted with their joints, or the mask of a detection in their box.
     None: everybody whom the loop finds is written.
-    Raises ValueError for a part that was written from other images or by another preset.
+    Raises ValueError for a part that was written from other images or by another preset, and where
+    ``output`` is there and finished; BeingWrittenError while another run writes there.
     """
     document = None
     if annotations is not None:
         document = json.loads(annotations.read_text(encoding="utf-8"))
     listed = _listed(folder, document)
-    part = output.with_name(output.name + ".part")
+    _refuse_labels(output, annotations)
+    part = part_of(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     begin = {
         "preset": preset, "folder": str(folder), "annotations": str(annotations or ""),
-        "images": [entry["id"] for entry in listed],
+        "images": [[entry["id"], entry["file_name"]] for entry in listed],
     }  # fmt: skip
-    done = _resume(part, begin)
-    before = len(done)
     labels = None if document is None else Labels.of(document)
     failed: list[str] = []
-    with part.open("a", encoding="utf-8") as sink:
+    with open_part(output, keep=True) as sink:
+        done = _resume(part, begin)
+        before = len(done)
         if not part.stat().st_size:
             sink.write(json.dumps(begin) + "\n")
         bar = tqdm(listed, "annotating", disable=not sys.stderr.isatty(), unit="image")
@@ -93,14 +97,31 @@ def annotate(
             done[entry["id"]] = line
             sink.write(json.dumps(line) + "\n")
             sink.flush()
-    whole = _whole(document, listed, done, loop)
-    whole.setdefault("info", {})["annotated_by"] = f"bmp annotate, preset {preset}"
-    ready = output.with_name(output.name + ".whole")
-    ready.write_text(json.dumps(whole), encoding="utf-8")
-    ready.replace(output)
-    if not failed:  # what failed may be there next time
-        part.unlink()
+        whole = _whole(document, listed, done, loop)
+        whole.setdefault("info", {})["annotated_by"] = f"bmp annotate, preset {preset}"
+        ready = output.with_name(output.name + ".whole")
+        ready.write_text(json.dumps(whole), encoding="utf-8")
+        ready.replace(output)
+        if not failed:  # what failed may be there next time
+            part.unlink()
     return Annotated(len(listed), before, len(whole["annotations"]), failed)
+
+
+def _refuse_labels(output: Path, annotations: Path | None) -> None:
+    """Labels that people have made or corrected are not replaced by those of networks; a file that
+    an interrupted run, or one that could not read all images, left is."""
+    if not output.exists():
+        return
+    if annotations is not None and output.samefile(annotations):
+        raise ValueError(
+            f"{output} is the file of the annotations and would be overwritten; choose another "
+            "--output"
+        )
+    if not part_of(output).exists():
+        raise ValueError(
+            f"{output} is there, and what was labelled or corrected in it would be lost; choose "
+            "another --output, or move it away"
+        )
 
 
 def _listed(folder: Path, document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -119,22 +140,28 @@ def _listed(folder: Path, document: Mapping[str, Any] | None) -> list[dict[str, 
 
 def _resume(part: Path, begin: Mapping[str, Any]) -> dict[Any, dict[str, Any]]:
     """The images that are done, by id; a last line that was cut short is cut off."""
-    if not part.is_file():
-        return {}
     lines = part.read_bytes().split(b"\n")
     whole, torn = lines[:-1], lines[-1]
-    if torn:
-        part.write_bytes(b"".join(line + b"\n" for line in whole))
-    if not whole:
+    if not whole and json.dumps(begin).encode().startswith(torn):
+        os.truncate(part, 0)
         return {}
-    first = json.loads(whole[0])
-    if first != json.loads(json.dumps(begin)):
-        different = [key for key in begin if first.get(key) != begin[key]]
+    try:
+        first = json.loads(whole[0] if whole else torn)
+        wanted = json.loads(json.dumps(begin))
+        different = [key for key in wanted if first.get(key) != wanted[key]]
+        done = {line["image"]["id"]: line for line in map(json.loads, whole[1:])}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{part} is in the way: it was not written by bmp annotate, or is damaged; move it "
+            "away or name another --output"
+        ) from error
+    if different:
         raise ValueError(
             f"{part} is of another run ({', '.join(different)} differ); delete it or name another "
             "--output"
         )
-    return {line["image"]["id"]: line for line in map(json.loads, whole[1:])}
+    os.truncate(part, sum(len(line) + 1 for line in whole))
+    return done
 
 
 def _annotated(

@@ -270,6 +270,15 @@ def test_a_mask_that_does_not_fit_costs_its_image_only(tmp_path: Path) -> None:
     assert "boxes.json: entry 0: its mask has the size [3, 3]" in outcome.failures[0]
 
 
+def test_boxes_are_never_overwritten(tmp_path: Path) -> None:
+    """As results of an earlier run are, given as boxes of the next one."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").symlink_to(tmp_path / "boxes.json")
+    with pytest.raises(ValueError, match="results.json is the input .*boxes.json itself"):
+        run(tmp_path, [entry("a.png")], a=120)
+    assert json.loads((tmp_path / "boxes.json").read_text()) == [entry("a.png")]
+
+
 def test_boxes_of_no_source_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no boxes of .*a\.png or any other source"):
         run(tmp_path, [entry("other.png")], a=120)

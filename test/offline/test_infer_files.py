@@ -25,6 +25,7 @@ from bmp_ros.offline.infer_files import Outcome, Wanted, _interruptible, infer
 from bmp_ros.offline.sources import VideoSource, open_source
 from bmp_ros.offline.video import VideoFile, VideoFrames
 from bmp_ros.tracking import PersonTracker
+from bmp_ros.writing import BeingWrittenError
 
 LEFT = Actor((10, 10, 60, 110), score=0.9)
 RIGHT = Actor((120, 10, 180, 110), score=0.8)
@@ -292,6 +293,25 @@ def test_an_output_is_not_written_twice(tmp_path: Path) -> None:
     (folder / "b.mov.mp4").write_bytes(b"x")
     with pytest.raises(ValueError, match="two inputs would both be written to .*b.mov.mp4"):
         run(folder, tmp_path / "out", Wanted())
+
+
+def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "in", {"a.png": 120, "b.png": 180})
+    output = tmp_path / "out"
+    tried: list[Any] = []
+
+    def meanwhile(*_: Any) -> None:
+        for wanted in (JSON_ONLY, Wanted(draw=False, mot=True)):
+            with pytest.raises(BeingWrittenError, match="another run writes .* another --output"):
+                run(folder, output, wanted, rate=1.0, tracker=PersonTracker())
+            tried.append(wanted)
+
+    both = Wanted(draw=False, json=True, mot=True)
+    run(folder, output, both, rate=1.0, tracker=PersonTracker(), watch=meanwhile)
+    assert len(tried) == 4 and people_by_image(results(output)) == [1, 2]
+    assert len((output / "images.txt").read_text().splitlines()) >= 1
+    run(folder, output)
+    assert sorted(path.name for path in output.iterdir()) == ["images.txt", "results.json"]
 
 
 def test_earlier_outputs_are_replaced(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
 import tempfile
 from pathlib import Path
@@ -308,6 +309,22 @@ def test_tall_tiny_and_odd_videos(
         images = list(frames)
     assert [image.shape[1::-1] for image in images] == [written] * 2
     assert abs(int(images[1][0, 0, 0]) - 200) < 12
+
+
+def test_a_video_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
+    """OpenCV says nothing; a limit on the size of files stands for the full disk."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), np.uint8)
+    video = VideoFile(tmp_path / "a.mp4", 10, *SIZE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, before[1]))
+    try:
+        for image in noise:
+            video.write(image)
+        with pytest.raises(OSError, match=r"a.mp4: of 20 frames \d+ could be written"):
+            video.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    video.close()  # nothing more to do
 
 
 def test_folder_that_is_not_there(tmp_path: Path) -> None:

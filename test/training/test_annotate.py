@@ -20,6 +20,7 @@ from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.loop.skeletons import COCO_17
 from bmp_ros.training.annotate import annotate
 from bmp_ros.training.coco_images import CocoImages
+from bmp_ros.writing import BeingWrittenError, open_part
 
 
 class BrightParts:
@@ -121,6 +122,35 @@ def test_an_interrupted_run_goes_on(
     done = annotate(loop, tmp_path / "images", output, "bright")
     assert (done.before, parts.calls) == (2, 1)
     assert json.loads(output.read_text()) == json.loads(whole.read_text())
+
+
+def test_labels_and_files_of_others_stay(loop: BMPLoop, file: Path, tmp_path: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="is the file of the annotations.*another --output"):
+        annotate(loop, tmp_path, file, "bright", file)
+    with pytest.raises(ValueError, match="is there, and what was labelled .* move it"):
+        annotate(loop, tmp_path / "images", file, "bright")
+    assert file.read_bytes() == before
+    output = tmp_path / "found.json"
+    part = tmp_path / "found.json.part"
+    for foreign in (b"a download\nthat goes on", b"[]\n", b'{"preset": "bright"}\n{}\n', b"x"):
+        part.write_bytes(foreign)
+        with pytest.raises(ValueError, match="found.json.part is in the way|of another run"):
+            annotate(loop, tmp_path / "images", output, "bright")
+        assert part.read_bytes() == foreign
+    part.unlink()
+    with open_part(output), pytest.raises(BeingWrittenError, match="another run writes"):
+        annotate(loop, tmp_path / "images", output, "bright")
+
+
+def test_a_run_on_other_images_does_not_go_on(loop: BMPLoop, file: Path, tmp_path: Path) -> None:
+    """As many images as before, and other ones: what is there is not of them."""
+    images, output = tmp_path / "images", tmp_path / "found.json"
+    (images / "coco_2.png").write_bytes(b"no image")
+    annotate(loop, images, output, "bright")
+    (images / "coco_0.png").rename(images / "zoo.png")
+    with pytest.raises(ValueError, match=r"of another run \(images differ\)"):
+        annotate(loop, images, output, "bright")
 
 
 def test_an_image_that_cannot_be_read_is_named(loop: BMPLoop, file: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from bmp_ros.engines.export.int8 import (
 from bmp_ros.engines.export.write import import_onnx, widen_weights, write_graph
 from bmp_ros.engines.onnx.card import Card, part_path
 from bmp_ros.engines.registry import ROLES, built_in
+from bmp_ros.resources import find_preset
 from bmp_ros.weights.checkpoint import load_state_dict
 
 if TYPE_CHECKING:
@@ -71,8 +72,13 @@ def export_preset(
     """
     _check(preset, precision, calibration)
     _refuse_other_presets(output, preset)
+    if preset.reference:
+        _refuse_input(output, find_preset(preset.reference))
     if weights_of is None:
         files = locate_weights(preset)
+        for path in files.values():
+            if path.suffix == ".onnx":
+                _refuse_input(output, path)
 
         def weights_of(choice: EngineChoice) -> Any:
             return files[str(choice.weights)]
@@ -204,6 +210,15 @@ def _write_preset(path: Path, preset: Preset, sections: dict[str, Any], how: str
     path.write_text(
         yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=95), encoding="utf-8"
     )
+
+
+def _refuse_input(output: Path, file: Path) -> None:
+    """A preset that is exported, and its networks, are not replaced by what comes of them."""
+    if file.resolve().parent == output.resolve():
+        raise ValueError(
+            f"{output} holds {file.name} of the preset that is exported, which would be "
+            "overwritten; choose another folder"
+        )
 
 
 def _refuse_other_presets(output: Path, preset: Preset) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("onnx", reason="writing ONNX files needs onnx")
 from bmp_ros.cli.main import main  # noqa: E402
 from bmp_ros.engines import build_loop  # noqa: E402
 from bmp_ros.engines.export import check  # noqa: E402
+from bmp_ros.engines.export.int8 import Calibration  # noqa: E402
 from bmp_ros.engines.export.preset import export_preset  # noqa: E402
 from bmp_ros.engines.presets import load_preset  # noqa: E402
 from bmp_ros.resources import tiny_network  # noqa: E402
@@ -79,6 +80,30 @@ def test_a_folder_of_another_preset(native: Path, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("description: x")
     with pytest.raises(ValueError, match="holds other.yaml.*folder of its own"):
         export_preset(load_preset(native), tmp_path)
+
+
+def test_the_preset_itself_is_not_overwritten(native: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(native.parent, tmp_path / "mine")) / native.name
+    before = {path.name: path.read_bytes() for path in mine.parent.iterdir()}
+    with pytest.raises(ValueError, match=f"holds {mine.name} of the preset that is exported"):
+        export_preset(load_preset(mine), tmp_path / "mine" / ".." / "mine")
+    assert {path.name: path.read_bytes() for path in mine.parent.iterdir()} == before
+
+
+def test_networks_are_not_quantised_in_place(exported: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(exported.parent, tmp_path / "mine"))
+    content = yaml.safe_load((mine / exported.name).read_text())
+    (mine / exported.name).unlink()
+    for role in ("detector", "pose_estimator", "segmenter"):
+        content[role]["weights"] = str(mine / content[role]["weights"])
+    preset = tmp_path / exported.name
+    preset.write_text(yaml.safe_dump(content))
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds detector.onnx of the preset that is exported"):
+        export_preset(
+            load_preset(preset), mine, precision="int8", calibration=Calibration(tmp_path)
+        )
 
 
 def test_an_engine_without_export(native: Path, tmp_path: Path) -> None:
