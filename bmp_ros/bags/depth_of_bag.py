@@ -32,7 +32,7 @@ from bmp_ros.depth.calibration import (
     is_rectified,
 )
 from bmp_ros.depth.depth_grid import says_nothing
-from bmp_ros.depth.depth_messages import depth_image
+from bmp_ros.depth.depth_messages import depth_image, why_unregistered
 from bmp_ros.depth.people_3d import People3D, lift_people
 from bmp_ros.loop.people import People
 from bmp_ros.pixels import ImageError
@@ -166,12 +166,13 @@ class DepthOfBag:
         self, header: Any, log_ns: int, people: People, messages: Lookahead
     ) -> People3D:
         """Lift the people of an image. Raises NoDepthError saying why it cannot be done."""
-        self.silence = ""
+        self.silence = self.doubt = ""
         wanted = stamp_ns(header)
         messages.read_until(lambda: self._reached >= wanted, log_ns + AHEAD_NS)
         try:
             kind, data = self._nearest(wanted)
-            depth = depth_image(read_message(data, kind, self._store))
+            message = read_message(data, kind, self._store)
+            depth = depth_image(message)
             camera = self._image_camera.fitting(people.image_size, "the image")
             found = lift_people(
                 people,
@@ -189,11 +190,15 @@ class DepthOfBag:
             raise NoDepthError(f"{self.topic}: {error}") from error
         if silence := says_nothing(depth):
             self.silence = f"{self.topic}: {silence}"
+        if doubt := why_unregistered(header.frame_id, message.header.frame_id):
+            self.doubt = f"{self.topic}: {doubt}"
         return found
 
     silence = ""
     """Why the depth image of the last image said nothing about its people, who all are NaN; empty
     where it did."""
+    doubt = ""
+    """Why it may not be registered to the image; empty where nothing speaks against it."""
 
     def go_back(self, to_ns: int) -> None:
         """Stamps have jumped back to this one: forget depth images of the time after it."""

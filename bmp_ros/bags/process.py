@@ -78,9 +78,10 @@ class Outcome:
     messages by topic and type. covered: images that were written with people covered. left_out:
     topics that show pictures and were not copied. failures: images that could not be read or
     processed, by reason. without_depth: images with people but not in space, by reason.
-    silent_depth: images whose people in space all are NaN, by reason. seconds:
-    that the work on images took. bag_seconds: that the messages span. image_topic: None where the
-    bag has none. notes: what is wrong with the bag."""
+    silent_depth: images whose people in space all are NaN, by reason. doubtful_depth: images whose
+    depth may be of another view, by reason. seconds: that the work on images took. bag_seconds:
+    that the messages span. image_topic: None where the bag has none. notes: what is wrong with the
+    bag."""
 
     image_topic: str | None
     images: int = 0
@@ -92,6 +93,7 @@ class Outcome:
     failures: dict[str, int] = field(default_factory=dict)
     without_depth: dict[str, int] = field(default_factory=dict)
     silent_depth: dict[str, int] = field(default_factory=dict)
+    doubtful_depth: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     bag_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -266,6 +268,8 @@ class _Run:
             _count(outcome.without_depth, problem)
         elif self._depth is not None and self._depth.silence:
             _count(outcome.silent_depth, self._depth.silence)
+        elif self._depth is not None and self._depth.doubt:
+            _count(outcome.doubtful_depth, self._depth.doubt)
         if self._covering is not None and cover is not None:
             self._covering.add(connection, log_ns, image, found, cover)
         outcome.images += 1

@@ -171,6 +171,8 @@ def _print(outcome: Outcome, target: Path) -> None:
         print(f"bmp bag: {count} images have no poses_3d: {reason}", file=sys.stderr)
     for reason, count in outcome.silent_depth.items():
         print(f"bmp bag: {count} images have poses_3d of NaN: {reason}", file=sys.stderr)
+    for reason, count in outcome.doubtful_depth.items():
+        print(f"bmp bag: {count} images have poses_3d in doubt: {reason}", file=sys.stderr)
     topics = [topic for topic, _ in [*outcome.copied, *outcome.added]]
     width = max([*map(len, topics), 12])
     print(f"{'topic':<{width}}  {'messages':>9}  type")

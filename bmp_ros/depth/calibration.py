@@ -18,6 +18,9 @@ from bmp_ros.depth.camera_model import CameraModel
 
 COMPRESSED_SUFFIX = "/compressed"
 DEPTH_SUFFIX = "/compressedDepth"
+ASPECT = 0.03
+"""Share by which proportions of an image and a depth image of the same view may differ: sizes are
+rounded (848x480 is 16:9 to a RealSense)."""
 _RECTIFIED = re.compile(r"(?<!di)(?<!cor)(?<!un)rect(?!ang)", re.IGNORECASE)
 
 
@@ -126,7 +129,7 @@ class Calibration:
     ) -> None:
         self.topic = topic
         self.rectified = rectified
-        self._parameter = parameter
+        self.parameter = parameter
         self._deserialise = deserialise
         self._received: bytes | None = None
         self._read: bytes | None = None
@@ -166,7 +169,7 @@ class Calibration:
         if (camera.height, camera.width) != tuple(size):
             raise CalibrationError(
                 f"the calibration on {self.topic} is of images of {camera.width}x{camera.height} "
-                f"pixels, {what} has {size[1]}x{size[0]}; set {self._parameter} to the topic that "
+                f"pixels, {what} has {size[1]}x{size[0]}; set {self.parameter} to the topic that "
                 "belongs to it"
             )
         return camera
@@ -190,7 +193,7 @@ class Calibration:
 
     def _missing(self) -> str:
         """Why no calibration has come."""
-        return f"no calibration has come on {self.topic}; set {self._parameter}"
+        return f"no calibration has come on {self.topic}; set {self.parameter}"
 
 
 def depth_camera(
@@ -203,9 +206,20 @@ def depth_camera(
 
     That holds where nothing says otherwise: where no calibration of the depth images comes, where
     it is that of the images, and where it is blank and the two are of one size.
+    Raises CalibrationError where it cannot hold, as the two differ in their proportions by more
+    than `ASPECT` and a pixel, and for a calibration that does not fit.
     """
     is_same = of_depth.topic == of_image.topic and of_depth.rectified == of_image.rectified
     if is_same or not of_depth.has_come or (of_depth.is_blank and depth_size == image_size):
+        (height, width), (rows, columns) = image_size, depth_size
+        if abs(columns * height / width - rows) > max(ASPECT * rows, 1.0):
+            raise CalibrationError(
+                f"the depth image has {columns}x{rows} pixels, the image {width}x{height}: they "
+                "cannot show the same view, and no calibration of the depth images says which "
+                "part of it they show; publish theirs beside them, or name its topic in "
+                f"{of_depth.parameter}",
+                "other proportions",
+            )
         return None
     return of_depth.fitting(depth_size, "the depth image")
 

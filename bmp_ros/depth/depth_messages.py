@@ -46,6 +46,23 @@ def depth_image(message: Any) -> np.ndarray:
     return view if ordered.isnative else view.astype(kind)
 
 
+def why_unregistered(frame: str, depth_frame: str) -> str:
+    """Say why depth images may not be registered to images, by the frames in their headers.
+
+    Registered means: as the camera of the images would see depth, so in its frame. Empty where
+    the frames are the same, or one is not named.
+    """
+    frame, depth_frame = frame.lstrip("/"), depth_frame.lstrip("/")
+    if not frame or not depth_frame or frame == depth_frame:
+        return ""
+    return (
+        f"they are in the frame {depth_frame!r}, the images in {frame!r}: depth that is not "
+        "registered to the images gives wrong metres (RealSense: align_depth.enable:=true and "
+        "aligned_depth_to_color; others: depth_image_proc's register node). If it is registered, "
+        "let its driver name the images' frame"
+    )
+
+
 def _compressed_depth(message: Any) -> np.ndarray:
     """Decode what compressed_depth_image_transport published.
 

@@ -83,9 +83,9 @@ class CalibrationInput(Calibration):
         others = sorted({p.topic_type for p in publishers} - {"sensor_msgs/msg/CameraInfo"})
         text = f"no calibration has come on {self.topic}"
         if others:
-            return f"{text}, which is of type {', '.join(others)}; set {self._parameter}"
+            return f"{text}, which is of type {', '.join(others)}; set {self.parameter}"
         if not publishers:
-            there = published_topics(self._node, "CameraInfo", self._parameter)
+            there = published_topics(self._node, "CameraInfo", self.parameter)
             return f"{text}, which has no publisher. {there}"
         kinds = [
             f"{p.qos_profile.reliability.name.lower()}, {p.qos_profile.durability.name.lower()}"

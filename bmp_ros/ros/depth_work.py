@@ -14,7 +14,7 @@ from bmp_ros.depth.calibration import Calibration, CalibrationError
 from bmp_ros.depth.calibration import depth_camera as depth_camera_of
 from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.depth.depth_grid import says_nothing
-from bmp_ros.depth.depth_messages import depth_image
+from bmp_ros.depth.depth_messages import depth_image, why_unregistered
 from bmp_ros.depth.people_3d import People3D, lift_people
 from bmp_ros.depth.people_free import depth_without_people
 from bmp_ros.loop.people import People
@@ -31,7 +31,8 @@ class Lifted:
     header: frame and stamp of ``people``. motion: from the camera's optical frame to that one,
     None where they are the same. depth: the depth image that was used, ``message`` is the message
     it came in. camera, depth_camera: calibrations of both, None where depth shows what the image
-    shows. silence: why the depth image says nothing about people, empty when it does.
+    shows. silence: why the depth image says nothing about people, empty when it does. doubt: why
+    it may not be registered to the image, empty when nothing speaks against it.
     """
 
     header: Header
@@ -42,6 +43,7 @@ class Lifted:
     camera: CameraModel
     depth_camera: CameraModel | None
     silence: str
+    doubt: str
     milliseconds: float
 
     def optical(self, people: People3D) -> People3D:
@@ -87,8 +89,11 @@ def lift(
     elapsed = (time.perf_counter() - start) * 1e3
     if silence:
         silence = f"the depth image on {depth_input.topic}: {silence}"
+    doubt = why_unregistered(header.frame_id, message.header.frame_id)
+    if doubt:
+        doubt = f"the depth images on {depth_input.topic}: {doubt}"
     return Lifted(
-        found_header, found, motion, depth, message, camera, depth_camera, silence, elapsed
+        found_header, found, motion, depth, message, camera, depth_camera, silence, doubt, elapsed
     )
 
 

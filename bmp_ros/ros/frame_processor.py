@@ -345,6 +345,7 @@ class FrameProcessor:
         if inputs.depth is None or not (camera.publishers.wants_depth or demand.depth):
             camera.tracking.stop_smoothing_in_space()
             self._tell(camera, "depth")
+            self._tell(camera, "registered depth")
             return None
         try:
             lifted = lift(
@@ -353,8 +354,10 @@ class FrameProcessor:
             )  # fmt: skip
         except NoDepthError as error:
             self._tell(camera, "depth", error.kind, str(error))
+            self._tell(camera, "registered depth")
             return None
         self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
+        self._tell(camera, "registered depth", "frames" if lifted.doubt else "", lifted.doubt)
         return lifted
 
     def _publish_lifted(

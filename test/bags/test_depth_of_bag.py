@@ -159,6 +159,18 @@ def test_depth_images_that_measure_nothing_are_told(tmp_path, capsys, monkeypatc
     assert np.isnan(found[2]) and found[:2] + found[3:] == [1.0, 1.1, 1.3]
 
 
+def test_depth_images_of_another_frame_are_told(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(__name__ + ".header", partial(header, frame="depth_optical_frame"))
+    source = depth_bag(tmp_path / "in")
+    monkeypatch.setattr("bmp_ros.engines.build_loop", lambda *_, **__: loop())
+    arguments = ["bag", str(source), str(tmp_path / "out"), "--depth", "/camera/depth"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "4 images have poses_3d in doubt: /camera/depth: they are in the frame" in said
+    assert "'depth_optical_frame', the images in 'camera'" in said
+    assert depths(tmp_path / "out") == [1.0, 1.1, 1.2, 1.3]
+
+
 def blind(
     made: Callable[[float, float], bytes], at: float, seconds: float, metres: float
 ) -> bytes:

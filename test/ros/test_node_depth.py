@@ -9,6 +9,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -166,6 +167,33 @@ def test_depth_of_another_size(lab: Lab) -> None:
     rig = Rig(lab)
     rig.shoot(depth_of(1.5, width=32, height=24))
     assert rig.people_3d().people[0].distance == pytest.approx(1.5, rel=0.1)
+
+
+def test_depth_of_other_proportions_without_a_calibration(lab: Lab) -> None:
+    """A depth camera of 4:3 beside a colour camera of 16:9: stretched it would be wrong."""
+    rig = Rig(lab)
+    rig.shoot(depth_of(1.5, width=64, height=36))
+    words = ("64x36", "64x48", "the same view", "depth_camera_info_topic")
+    lab.wait_for_log("no depth: the depth image has", *words)
+    rig.wait_for_remark(*words)
+    assert not rig.poses_3d
+    rig.shoot(depth_of(1.5, width=43, height=32))  # rounded
+    assert rig.people_3d().people[0].distance == pytest.approx(1.5, rel=0.1)
+
+
+def test_depth_of_another_frame_is_doubted(lab: Lab) -> None:
+    """The depth camera's own images in the place of the registered ones."""
+    rig = Rig(lab)
+    send = rig.depth.send
+    rig.depth.send = partial(send, frame_id="camera_depth_optical_frame")
+    assert rig.metres(rig.shoot(depth_of(2.0))) == pytest.approx(2.0, abs=1e-3)
+    words = ("no registered depth", DEPTH, "'camera_depth_optical_frame'", "'cam'", "align_depth")
+    lab.wait_for_log(*words)
+    rig.wait_for_remark(*words)
+    for same in ("/cam", ""):  # as it was written once; not named at all
+        rig.depth.send = partial(send, frame_id=same)
+        rig.shoot(depth_of(2.0))
+        rig.wait_for_remark()
 
 
 @pytest.mark.parametrize(
