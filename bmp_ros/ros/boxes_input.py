@@ -32,6 +32,10 @@ MAX_BYTES = 1 << 24
 up to a hundred times its size."""
 MAX_WAITING_BYTES = 1 << 28
 """Of all messages of boxes that wait: 256 MiB, which are 64 of 4 MB."""
+_LARGEST_SHARE, _LEAST_SIDE = 1.5, 8
+"""Corners of boxes in shares of the image; in an image with a side of so many pixels."""
+_LEAST_SEEN = 0.1  # share of a box that has to be in the image
+_LARGEST_SCORE = 1.001  # of 1 in less than single precision
 _LOOK_S = 0.02  # how often images that have waited long enough are looked for
 _DETECTIONS = "vision_msgs/msg/Detection2DArray"
 
@@ -58,6 +62,7 @@ class BoxesInput:
     on_pair(image, boxes, passed_over): called on the executor's thread for every image that is to
     be processed: as it was given to `image`, with its boxes or with none (`ReceivedBoxes`).
     skip: whether images without boxes are left out instead. on_skipped(count): of these.
+    has_people: whether any box of this type has been a person's; the worker assigns it.
     Raises ValueError for an invalid name of the topic.
     """
 
@@ -73,6 +78,7 @@ class BoxesInput:
         self.skip = settings.boxes_missing == "skip"
         self.box_class = settings.boxes_class
         self.wait_s = settings.boxes_wait
+        self.has_people = False
         self._on_pair, self._on_skipped = on_pair, on_skipped
         self._lock = threading.Lock()  # around the pairing: time jumps are seen by the worker
         self._pairing: BoxPairing[Any, bytes] = BoxPairing(
@@ -139,7 +145,7 @@ class BoxesInput:
     def _take(self, kind: type) -> None:
         """Go on with another type of messages, at the next look at the publishers."""
         self._subscription.change_kind(kind)
-        self._kind = kind
+        self._kind, self.has_people = kind, False
         with self._lock:
             self._pairing.forget_boxes()  # they are of the other type
 
@@ -168,8 +174,37 @@ def detections_of(
 ) -> Detections | None:
     """The people of a message for an image of this size; None where no message came.
 
-    Raises BoxesError for a message that cannot be read or is about an image of another size.
+    Raises BoxesError for a message that cannot be read, whose boxes are not pixels of this image
+    or whose scores are none.
     """
+    message = _message(boxes)
+    if message is None:
+        return None
+    if boxes.kind is PersonArray:
+        found = _of_people(message, height, width, boxes.topic)
+    else:
+        found = _of_detections(message, box_class)
+    _check_pixels(found.boxes, height, width, boxes.topic)
+    _check_scores(found.scores, boxes.topic)
+    return found
+
+
+def why_nobody(boxes: ReceivedBoxes, box_class: str) -> str:
+    """Say what boxes of a message of which none is a person's are of; empty for no boxes."""
+    message = _message(boxes)
+    if message is None or boxes.kind is PersonArray or not message.detections:
+        return ""
+    found = {best.class_id for each in message.detections if (best := _best(each)) is not None}
+    classes = ", ".join(sorted(map(repr, found))) or "none"
+    return (
+        f"not one box on {boxes.topic} has had the class_id {box_class!r} (boxes_class) so far; "
+        f"now there are {len(message.detections)}, of {classes}: set boxes_class to the name, or "
+        "number, that this detector gives to people"
+    )
+
+
+def _message(boxes: ReceivedBoxes) -> Any:
+    """The message, None where none came. Raises BoxesError for one that cannot be read."""
     if boxes.serialised is None:
         return None
     if len(boxes.serialised) > MAX_BYTES:
@@ -193,9 +228,53 @@ def detections_of(
             "highest scores",
             "too many",
         )
-    if boxes.kind is PersonArray:
-        return _of_people(message, height, width, boxes.topic)
-    return _of_detections(message, box_class)
+    return message
+
+
+def _check_pixels(boxes: np.ndarray, height: int, width: int, topic: str) -> None:
+    """Raise BoxesError for boxes (N, 4) xyxy that are no pixels of an image of this size.
+
+    A detector's boxes may reach far beyond the image, where it guesses what is cut off.
+    """
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    if not len(boxes):
+        return
+    if np.abs(boxes).max() <= _LARGEST_SHARE and max(height, width) >= _LEAST_SIDE:
+        raise BoxesError(
+            f"the boxes on {topic}, such as {_corners(boxes[0])}, are shares of the image's "
+            "width and height: boxes are in pixels",
+            "shares",
+        )
+    inside = np.clip(boxes, 0, [width, height, width, height])
+    seen, whole = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (inside, boxes))
+    outside = seen < _LEAST_SEEN * whole
+    if outside.mean() > 0.5:
+        raise BoxesError(
+            f"{int(outside.sum())} of {len(boxes)} boxes on {topic}, such as "
+            f"{_corners(boxes[outside][0])}, lie outside of the image of {width}x{height} pixels: "
+            "they belong to another camera or are scaled",
+            "outside",
+        )
+
+
+def _check_scores(scores: np.ndarray, topic: str) -> None:
+    """Raise BoxesError for scores (N,) that all are 0 or NaN, or of which one is not 0 to 1."""
+    count, scores = len(scores), scores[np.isfinite(scores)]
+    if count and not scores.any():
+        raise BoxesError(
+            f"not one of {count} boxes on {topic} has a score: their node has to say how sure it "
+            "is, from 0 to 1",
+            "no scores",
+        )
+    wrong = scores[(scores < 0) | (scores > _LARGEST_SCORE)]
+    if len(wrong):
+        raise BoxesError(
+            f"a box on {topic} has the score {wrong[0]:g}: scores are from 0 to 1", "scores"
+        )
+
+
+def _corners(box: np.ndarray) -> str:
+    return "({:g}, {:g}) to ({:g}, {:g})".format(*np.round(box, 3).tolist())
 
 
 def _of_people(message: PersonArray, height: int, width: int, topic: str) -> Detections:
@@ -230,8 +309,7 @@ def _of_detections(message: Any, box_class: str) -> Detections:
     """Boxes whose best hypothesis is of the class; an empty class takes all."""
     corners, scores = [], []
     for detection in message.detections:
-        hypotheses = [result.hypothesis for result in detection.results]
-        best = max(hypotheses, key=lambda each: each.score, default=None)
+        best = _best(detection)
         if box_class and (best is None or best.class_id.lower() != box_class.lower()):
             continue
         centre, box = detection.bbox.center.position, detection.bbox
@@ -241,3 +319,9 @@ def _of_detections(message: Any, box_class: str) -> Detections:
         )
         scores.append(1.0 if best is None else best.score)
     return Detections(np.array(corners, np.float32).reshape(-1, 4), np.array(scores, np.float32))
+
+
+def _best(detection: Any) -> Any:
+    """The hypothesis with the highest score; None where there is none."""
+    hypotheses = [result.hypothesis for result in detection.results]
+    return max(hypotheses, key=lambda each: each.score, default=None)

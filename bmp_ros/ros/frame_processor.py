@@ -22,7 +22,13 @@ from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.loop.protocols import Detections
 from bmp_ros.loop.trace import RunReport
-from bmp_ros.ros.boxes_input import BoxesError, ReceivedBoxes, detections_of
+from bmp_ros.ros.boxes_input import (
+    BoxesError,
+    BoxesInput,
+    ReceivedBoxes,
+    detections_of,
+    why_nobody,
+)
 from bmp_ros.ros.camera import Camera, CameraInputs, ReceivedMessage
 from bmp_ros.ros.depth_input import NoDepthError
 from bmp_ros.ros.depth_work import Lifted, lift
@@ -173,9 +179,22 @@ class FrameProcessor:
             if inputs.boxes.skip:
                 raise _Skipped from error
             return None
+        self._tell_other_classes(camera, inputs.boxes, boxes, known)
         missing = "" if known is not None else f"{inputs.boxes.missing_text()}; the detector looks"
         self._tell(camera, "boxes", "missing" if missing else "", missing)
         return known
+
+    def _tell_other_classes(
+        self,
+        camera: Camera,
+        listens: BoxesInput,
+        boxes: ReceivedBoxes,
+        known: Detections | None,
+    ) -> None:
+        """Say of what the boxes are, until the first one is a person's."""
+        listens.has_people |= known is not None and len(known.boxes) > 0
+        nobody = "" if listens.has_people else why_nobody(boxes, listens.box_class)
+        self._tell(camera, "people", "classes" if nobody else "", nobody)
 
     def _find(
         self, camera: Camera, received: ReceivedMessage, header: Header, image: np.ndarray

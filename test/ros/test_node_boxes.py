@@ -23,6 +23,7 @@ from bmp_ros.ros.boxes_input import (
     ReceivedBoxes,
     _of_detections,
     detections_of,
+    why_nobody,
 )
 from bmp_ros.ros.interfaces import BoundingBox, Mask, Person, PersonArray
 from bmp_ros.ros.person_messages import person_array
@@ -167,6 +168,44 @@ def test_boxes_of_the_type_before_are_forgotten(lab: Lab) -> None:
     assert pairs == [ReceivedBoxes(None, CompressedImage, BOXES)]
 
 
+def test_another_detector_takes_over_and_calls_people_otherwise(lab: Lab) -> None:
+    messages = pytest.importorskip(
+        "vision_msgs.msg", reason="no vision_msgs: python3 scripts/build_other_messages builds it"
+    )
+    rig = Rig(lab, boxes_wait=60.0)
+    rig.tell(1, (9, 6, 20, 30, 0.5))
+    rig.show(1)
+    assert lefts(rig.result(1)) == [9]
+    rig.boxes.destroy()
+    wait_for(lambda: not lab.node.count_publishers(BOXES), "the end of the first detector")
+    other = lab.camera(BOXES, kind=messages.Detection2DArray, peer=lab.restart_peer())
+    other.wait_for_subscriber()
+
+    def detect(second: int, name: str) -> Any:
+        array_ = messages.Detection2DArray(detections=[messages.Detection2D()])
+        box, hypothesis = array_.detections[0].bbox, messages.ObjectHypothesisWithPose()
+        box.center.position.x, box.center.position.y = 20.0, 21.0
+        box.size_x, box.size_y = 10.0, 20.0
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = name, 0.75
+        array_.detections[0].results = [hypothesis]
+        other.send(array_, stamp_ns=second * SECOND)
+        rig.show(second)
+        return lefts(rig.result(second))
+
+    assert detect(2, "0") == []
+    words = ("no people: not one box on", BOXES, "'person' (boxes_class)", "of '0'")
+    lab.wait_for_log(*words)
+    lab.diagnosis(": camera", lambda s: all(word in s.message for word in words), "the classes")
+    ours = lab.listen("/bmp/detections", messages.Detection2DArray)
+    assert detect(3, "person") == [15]
+    wait_for(lambda: ours, "the same boxes as we publish them")
+    (sent_on,) = ours[0].detections
+    assert (sent_on.results[0].hypothesis.class_id, sent_on.bbox.size_x) == ("person", 10.0)
+    assert detect(4, "dog") == []  # nobody is there: people's class is known
+    lab.diagnosis(": camera", lambda s: "no people" not in s.message, "no more of it")
+    assert not rig.detector_ran
+
+
 def test_foreign_boxes_cost_the_boxes_not_the_people(lab: Lab) -> None:
     rig = Rig(lab, boxes_wait=60.0)
     rig.tell(1, (9, 6, 20, 30, 0.5), size=(480, 640))
@@ -228,6 +267,44 @@ def detection(x: float, *classes: tuple[str, float]) -> SimpleNamespace:
     return SimpleNamespace(
         bbox=SimpleNamespace(center=centre, size_x=10.0, size_y=20.0), results=results
     )
+
+
+@pytest.mark.parametrize(
+    ("corners", "words"),
+    [
+        ([(0.1, 0.2, 0.3, 0.5, 0.9)], "such as .0.1, 0.2. to .0.4, 0.7., are shares"),
+        ([(300, 200, 90, 200, 0.9), (9, 6, 20, 30, 0.9), (900, 9, 9, 9, 0.5)], "2 of 3 boxes on"),
+        ([(5, -90, 20, 30, 0.5)], "lie outside of the image of 64x48 pixels"),
+        ([(9, 6, 20, 30, 0.0), (30, 6, 20, 30, np.nan)], "not one of 2 boxes on .* has a score"),
+        ([(9, 6, 20, 30, 87.5)], "has the score 87.5: scores are from 0 to 1"),
+        ([(9, 6, 20, 30, 0.5), (30, 6, 20, 30, -1.5)], "has the score -1.5"),
+    ],
+)
+def test_boxes_that_are_no_pixels_of_this_image_and_scores_that_are_none(
+    corners: list[tuple[float, ...]], words: str
+) -> None:
+    """They would be published as an image without people, or as people who are too sure."""
+    with pytest.raises(BoxesError, match=words):
+        detections_of(received(boxes_of(*corners, size=(0, 0))), 48, 64, "person")
+
+
+def test_boxes_that_reach_beyond_the_image_are_kept() -> None:
+    corners = [(-9, 30, 30, 80, 1.0004), (np.nan, 6, 20, 30, 0.5), (90, 6, 20, 30, 0.5)]
+    found = detections_of(received(boxes_of(*corners)), 48, 64, "person")
+    assert found is not None and len(found.boxes) == 3
+
+
+def test_classes_that_are_not_people_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = SimpleNamespace(detections=[detection(10, ("0", 0.9)), detection(20, ("17", 0.5))])
+    monkeypatch.setattr(boxes_input, "deserialize_message", lambda *_: message)
+    boxes = ReceivedBoxes(b"x", SimpleNamespace, BOXES)
+    said = why_nobody(boxes, "person")
+    assert BOXES in said and "'person' (boxes_class)" in said and "2, of '0', '17'" in said
+    assert why_nobody(boxes._replace(serialised=None), "person") == ""
+    message.detections = [detection(40)]
+    assert "of none" in why_nobody(boxes, "person")
+    message.detections = []
+    assert why_nobody(boxes, "person") == ""
 
 
 def test_messages_that_ask_for_too_much() -> None:
