@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 MAX_IMAGE_BYTES = 1 << 30
 """Of an image file: a gigabyte holds any image without compression that is decoded."""
@@ -34,3 +38,45 @@ def read_limited(path: Path, most: int, remedy: str) -> bytes:
             f"{path} has more than {most} bytes, which is the most that is read: {remedy}"
         )
     return b"".join(parts)
+
+
+def read_json(path: Path, most: int | None = None, remedy: str = "split it") -> Any:
+    """What a JSON file says: in UTF-8, with the mark at its start that programs on Windows write
+    or without, in UTF-16 or UTF-32. most: bytes, see `read_limited`.
+
+    Raises OSError when it cannot be read, ValueError naming it when it is not JSON.
+    """
+    content = path.read_bytes() if most is None else read_limited(path, most, remedy)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML forbids a key to be there twice; PyYAML takes the last one without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if (key.tag, key.value) in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} is there twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(path: Path, remedy: str) -> Any:
+    """What a file of settings in YAML says.
+
+    Raises OSError when it cannot be read, ValueError naming it when it is not YAML, or a key is
+    there twice, FileTooLargeError with ``remedy`` beyond `MAX_SETTINGS_BYTES`.
+    """
+    content = read_limited(path, MAX_SETTINGS_BYTES, remedy)
+    try:
+        return yaml.load(content, Loader=_EachKeyOnce)  # noqa: S506 (a safe one)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that are none, too
+        raise ValueError(f"{path}: not a YAML file: {error}") from error

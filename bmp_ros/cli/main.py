@@ -54,30 +54,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in given if not word.startswith("-")), None)
     try:
-        parser, module = _build_parser(verb)
-        # Taken out, so that it may also stand behind the action of a verb.
-        args = parser.parse_args([word for word in given if word != TRACEBACK])
-        if module is None:
-            parser.print_help()
-            return 0
-        if getattr(args, "preset", None) == "auto":
-            args.preset = _choose_preset(getattr(args, "device", "auto"))
-        return int(module.run(args))
+        try:
+            code = _run(given, verb)
+        except SystemExit:  # help, the version, or wrong usage
+            _flush()
+            raise
+        _flush()  # here, since at the end of Python nobody would hear of a full disk
+        return code
     except KeyboardInterrupt:
         print(f"bmp{f' {verb}' if verb else ''}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output has gone (`bmp models | head`). Python would complain once more
-        # when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has gone (`bmp models | head`).
+        _drop_output()
         return 1
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
+    except (
+        ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, ValueError
+    ) as error:  # fmt: skip
         if TRACEBACK in given:
             traceback.print_exc()
         # Lines stay lines: they may be commands to copy.
         message = _in_words(error)
         print(f"bmp{f' {verb}' if verb else ''}: {message}", file=sys.stderr)
+        try:
+            _flush()
+        except OSError:
+            pass  # that was it, or it comes on top
         return 1
+
+
+def _run(given: Sequence[str], verb: str | None) -> int:
+    parser, module = _build_parser(verb)
+    # Taken out, so that it may also stand behind the action of a verb.
+    args = parser.parse_args([word for word in given if word != TRACEBACK])
+    if module is None:
+        parser.print_help()
+        return 0
+    if getattr(args, "preset", None) == "auto":
+        args.preset = _choose_preset(getattr(args, "device", "auto"))
+    return int(module.run(args))
+
+
+def _flush() -> None:
+    """Write what was printed. Raises OSError where it cannot be."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _drop_output()
+        raise OSError(error.errno, error.strerror, "what was printed") from error
+
+
+def _drop_output() -> None:
+    """What is still to be written to stdout is not: Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_words(error: Exception) -> str:
@@ -90,6 +120,8 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
         return f"{name}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({error})" if str(error) else "there is no memory left"
     return str(error).strip() or type(error).__name__
 
 

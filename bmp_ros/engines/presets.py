@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bmp_ros.engines.auto_preset import resolve_preset
 from bmp_ros.engines.registry import ROLES, Engine, Found, find_engine, load_engine_files
 from bmp_ros.fields import SettingsError, settings_from_mapping, shown
 from bmp_ros.loop.settings import LoopSettings
-from bmp_ros.reading import MAX_SETTINGS_BYTES, FileTooLargeError, read_limited
+from bmp_ros.reading import read_yaml
 from bmp_ros.resources import find_preset
 
 
@@ -115,12 +113,9 @@ def load_preset(
 
 def _read(path: Path) -> Any:
     try:
-        content = read_limited(path, MAX_SETTINGS_BYTES, "it is no preset")
-        return yaml.safe_load(content.decode("utf-8"))
-    except FileTooLargeError as error:
+        return read_yaml(path, "it is no preset")
+    except ValueError as error:
         raise SettingsError(str(error)) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that are none, too
-        raise SettingsError(f"{path}: not a YAML file: {error}") from error
 
 
 def _engine(

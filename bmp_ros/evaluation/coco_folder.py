@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bmp_ros.evaluation.datasets import LabelledImage
+from bmp_ros.evaluation.ground_truth import complete_person, people_of, shape_problems
 from bmp_ros.evaluation.seen_images import coco_id_of
 from bmp_ros.image_files import read_annotated_image
+from bmp_ros.reading import read_json
 
 _COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id",)}
 """Lists of a COCO file, and what each of their entries must have."""
@@ -37,7 +38,7 @@ class CocoFolder:
         leave_out: Collection[int] = (),
     ) -> None:
         file = _find_annotations(folder) if annotations is None else annotations
-        document = _read_document(file)
+        document = read_document(file)
         self.name = name or str(folder)
         self.categories: Sequence[Mapping[str, Any]] = document["categories"]
         self._folder = folder
@@ -55,6 +56,10 @@ class CocoFolder:
         for annotation in document["annotations"]:
             self._annotations[annotation["image_id"]].append(annotation)
         self._files = [self._file(entry) for entry in self._images]
+        try:
+            check_people(document, self._images)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
 
     def __len__(self) -> int:
         return len(self._images)
@@ -87,11 +92,12 @@ def _find_annotations(folder: Path) -> Path:
     raise FileNotFoundError(f"{file} is not there{hint} Name another with --annotations FILE")
 
 
-def _read_document(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not a JSON file: {error}") from error
+def read_document(file: Path) -> dict[str, Any]:
+    """A file in COCO's format; the kinds of its ids and names are checked.
+
+    Raises OSError when it cannot be read, ValueError naming it for another format.
+    """
+    document = read_json(file)
     missing = [
         name
         for name in _COCO_KEYS
@@ -111,4 +117,39 @@ def _read_document(file: Path) -> dict[str, Any]:
                     f"{file} is not in COCO's format: entry {number} of {name} lacks "
                     f"{', '.join(lacking)}"
                 )
+    for problem in shape_problems(document):
+        raise ValueError(f"{file} is not in COCO's format: {problem}")
     return document
+
+
+def check_people(
+    document: Mapping[str, Any], images: Iterable[Mapping[str, Any]], *, joints: bool = True
+) -> None:
+    """Find out before the work what would be stumbled over in its course, or in the end.
+
+    images: of the document, those that are used. joints: whether people have COCO's.
+    Raises ValueError for ids that are not unique or of no image, and annotations of people that
+    cannot be used.
+    """
+    ids = Counter(image["id"] for image in document["images"])
+    twice = next((name for name, count in ids.items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{ids[twice]} images have the id {twice!r}, ids must be unique")
+    if len({isinstance(name, str) for name in ids}) > 1:
+        raise ValueError("some ids of images are numbers and some are texts; make them one kind")
+    people = people_of(document)
+    strangers = [item for item in document["annotations"] if item["image_id"] not in ids]
+    texts = {str(name) for name in ids}
+    # Those of images that were taken out of the list do no harm.
+    of_other_kind = any(str(item["image_id"]) in texts for item in strangers)
+    if strangers and (of_other_kind or len(strangers) == len(document["annotations"])):
+        wrong, right = strangers[0]["image_id"], next(iter(ids))
+        raise ValueError(
+            f"{len(strangers)} annotations are of images that are not listed, such as {wrong!r}; "
+            f"ids of images are as {right!r}, and text and numbers are not the same"
+        )
+    chosen = {image["id"]: image for image in images}
+    for item in people:
+        image = chosen.get(item["image_id"])
+        if image is not None and (image.get("height") and image.get("width")):
+            complete_person(item if joints else {**item, "keypoints": None}, image)

@@ -7,7 +7,6 @@ Andriluka et al., "2D Human Pose Estimation: New Benchmark and State of the Art 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.frame import Frame
 from bmp_ros.loop.protocols import PoseEstimator
 from bmp_ros.loop.skeletons import MPII_16, Skeleton
+from bmp_ros.reading import read_json
 
 HEAD_SHARE = 0.6
 """Of the diagonal of the head box: the length that errors are compared with."""
@@ -79,10 +79,7 @@ def read_mpii(file: Path, head_boxes: Path | None = None) -> list[MpiiPerson]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there. Name MPII's with --annotations FILE")
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not a JSON file: {error}") from error
+    entries = read_json(file)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{file} is not a list of people, as MPII's annotations are")
     boxes = None if head_boxes is None else _head_boxes(head_boxes, len(entries))

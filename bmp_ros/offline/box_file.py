@@ -176,7 +176,7 @@ class BoxFile:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(read_limited(path, MAX_JSON_BYTES, "split it").decode("utf-8"))
+        return json.loads(read_limited(path, MAX_JSON_BYTES, "split it"))
     except FileTooLargeError as error:
         raise BoxFileError(str(error)) from error
     except OSError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from bmp_ros.image_files import shown_name
@@ -50,7 +51,7 @@ class Results:
                 self.annotations.get(entry["id"], ()), entry["height"], entry["width"],
                 self.skeleton,
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, cv2.error) as error:
             raise ResultsError(
                 f"{shown_name(self.path)}: image {entry.get('file_name')!r}: "
                 f"{type(error).__name__}: {error}"
@@ -67,7 +68,7 @@ def open_results(path: Path) -> Results:
     name = shown_name(path)
     try:
         content = read_limited(path, MAX_JSON_BYTES, "split it")
-        document = json.loads(content.decode("utf-8"))
+        document = json.loads(content)
     except FileTooLargeError as error:
         raise ResultsError(str(error)) from error
     except FileNotFoundError:
@@ -76,6 +77,8 @@ def open_results(path: Path) -> Results:
         raise ResultsError(f"{name} is no JSON: {error}") from error
     try:
         (category,) = document["categories"]
+        if not all(isinstance(each, dict) and "id" in each for each in document["images"]):
+            raise ValueError("an image of `images` has no id")
         annotations = defaultdict(list)
         for each in document["annotations"]:
             annotations[each["image_id"]].append(each)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bmp_ros.evaluation.coco_folder import check_people, read_document
 from bmp_ros.image_files import (
     IMAGE_SUFFIXES,
     natural_key,
@@ -69,7 +70,8 @@ def annotate(
     """
     document = None
     if annotations is not None:
-        document = json.loads(annotations.read_text(encoding="utf-8"))
+        document = read_document(annotations)
+        check_people(document, document["images"], joints=False)
     listed = _listed(folder, document)
     _refuse_labels(output, annotations)
     part = part_of(output)

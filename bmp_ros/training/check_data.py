@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmp_ros.evaluation.ground_truth import people_of
+from bmp_ros.evaluation.ground_truth import (
+    is_number,
+    people_of,
+    segmentation_problem,
+    shape_problems,
+)
+from bmp_ros.reading import read_json
 from bmp_ros.training.coco_images import find_image, refuse_untrainable
 from bmp_ros.training.joint_maps import JointMap, category_joints, joint_map
 
@@ -66,7 +70,7 @@ def _no_masks(recipe: Recipe, root: Path) -> Iterator[str]:
     files = [root / source.folder / source.annotations for source in sources]
     for file in files:
         try:
-            people = people_of(json.loads(file.read_text(encoding="utf-8")))
+            people = people_of(read_json(file))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return  # said of the file
         if any(item.get("segmentation") for item in people):
@@ -80,7 +84,7 @@ def _no_masks(recipe: Recipe, root: Path) -> Iterator[str]:
 def _ids(file: Path) -> set[Any]:
     """Ids of the images of a COCO file; none of a file that cannot be read, as was said of it."""
     try:
-        return {image["id"] for image in json.loads(file.read_text(encoding="utf-8"))["images"]}
+        return {image["id"] for image in read_json(file)["images"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -90,9 +94,9 @@ def _source_problems(recipe: Recipe, source: Source, folder: Path, file: Path) -
         yield "there is no such file"
         return
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except (ValueError, OSError) as error:
-        yield f"not a JSON file: {error}"
+        yield str(error)
         return
     lists = ("images", "annotations", "categories")
     lacking = [
@@ -101,6 +105,9 @@ def _source_problems(recipe: Recipe, source: Source, folder: Path, file: Path) -
     ]  # fmt: skip
     if lacking:
         yield f"not in COCO's format: it has no list {', '.join(lacking)}"
+        return
+    if problems := list(shape_problems(document)):
+        yield from problems
         return
     joints = None
     try:
@@ -136,7 +143,7 @@ def _image_problems(images: Sequence[Mapping[str, Any]], folder: Path) -> Iterat
         if lacking:
             yield f"{name} has no {', '.join(lacking)}"
             continue
-        if not (_is_number(image["width"]) and _is_number(image["height"])) or not (
+        if not (is_number(image["width"]) and is_number(image["height"])) or not (
             image["width"] >= 1 and image["height"] >= 1
         ):
             yield f"{name} is {image['width']}x{image['height']} pixels, needs 1x1 at least"
@@ -153,7 +160,7 @@ def _person_problems(
     if image is None:
         yield "no such image is listed"
         return
-    if not (_is_number(image.get("width")) and _is_number(image.get("height"))):
+    if not (is_number(image.get("width")) and is_number(image.get("height"))):
         return  # said of the image
     yield from _box_problems(item, image)
     yield from _mask_problems(item, image)
@@ -167,7 +174,7 @@ def _box_problems(item: Mapping[str, Any], image: Mapping[str, Any]) -> Iterator
         if not item.get("segmentation"):
             yield "has neither a bbox nor a segmentation"
         return
-    if len(box) != 4 or not all(_is_number(value) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         yield f"bbox is {box}, needs x, y, width and height"
         return
     left, top, width, height = box
@@ -183,14 +190,18 @@ def _box_problems(item: Mapping[str, Any], image: Mapping[str, Any]) -> Iterator
 def _mask_problems(item: Mapping[str, Any], image: Mapping[str, Any]) -> Iterator[str]:
     mask = item.get("segmentation")
     if isinstance(mask, Mapping):
-        size = list(mask.get("size", ()))
+        size = mask.get("size")
         if size != [image["height"], image["width"]]:
             yield f"segmentation has the size {size}, its image {image['height'], image['width']}"
+        elif problem := segmentation_problem(mask):
+            yield f"has {problem}"
     elif isinstance(mask, list):
         for polygon in mask:
             if not isinstance(polygon, list) or len(polygon) % 2:
                 yield "segmentation has a polygon that is no list of x, y pairs"
                 break
+            elif problem := segmentation_problem([polygon]):
+                yield f"has {problem}"
     elif mask is not None:
         yield f"segmentation is {type(mask).__name__}, needs polygons or run lengths"
 
@@ -198,7 +209,9 @@ def _mask_problems(item: Mapping[str, Any], image: Mapping[str, Any]) -> Iterato
 def _joint_problems(points: Any, joints: JointMap) -> Iterator[str]:
     if not points:
         return
-    if len(points) != 3 * joints.source or not all(_is_number(value) for value in points):
+    if not isinstance(points, list):
+        points = [points]
+    if len(points) != 3 * joints.source or not all(map(is_number, points)):
         yield (
             f"keypoints are {len(points)} values, need {3 * joints.source} numbers: x, y and "
             f"visibility of {joints.source} joints"
@@ -219,10 +232,7 @@ def _nothing_to_learn(
     if joints is None or not KINDS[recipe.network].needs_joints:
         return
     used = [source for source, _ in joints.pairs]
-    points = (item.get("keypoints") or () for item in people if not item.get("iscrowd"))
+    labelled = (item.get("keypoints") for item in people if not item.get("iscrowd"))
+    points = (each for each in labelled if isinstance(each, list))
     if not any(len(p) > 3 * joint + 2 and p[3 * joint + 2] for p in points for joint in used):
         yield f"no person has a labelled joint that {joints.target.name} knows"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bmp_ros.evaluation.coco_folder import read_document
 from bmp_ros.evaluation.ground_truth import complete_person, people_of
 from bmp_ros.image_files import read_annotated_image
 from bmp_ros.loop.skeletons import COCO_17
@@ -125,7 +126,7 @@ class CocoImages:
         self.file = file
         self.all_joints = all_joints
         text = file.read_bytes()
-        document = json.loads(text)
+        document = read_document(file)
         refuse_untrainable(document["images"], file)
         chosen = {image["id"] for image in document["images"]} if only is None else set(only)
         chosen -= set(leave_out)

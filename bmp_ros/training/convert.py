@@ -7,7 +7,6 @@ map (`bmp_ros.training.joint_maps`).
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from bmp_ros.evaluation.pckh import LOWER, UNIT
 from bmp_ros.image_files import read_image
 from bmp_ros.jpeg_data import jpeg_header
+from bmp_ros.reading import read_json
 from bmp_ros.training.check_data import SHOWN
 from bmp_ros.training.joint_maps import DATA_SETS
 
@@ -39,10 +39,7 @@ def convert(data_set: str, file: Path, images: Path) -> dict[str, Any]:
     """
     if data_set not in SOURCES:
         raise ValueError(f"data set is {data_set!r}, allowed: {', '.join(SOURCES)}")
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not a JSON file: {error}") from error
+    given = read_json(file)
     document = _Document(images, len(DATA_SETS[data_set]))
     try:
         _READERS[data_set](given, document)

@@ -6,16 +6,16 @@ Every problem of a recipe is found before the first step.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from bmp_ros.evaluation.ground_truth import is_number
+from bmp_ros.fields import shown
 from bmp_ros.loop.skeletons import COCO_17, SKELETONS, Skeleton
+from bmp_ros.reading import read_json, read_yaml
 from bmp_ros.training.check_data import check_data
 from bmp_ros.training.coco_images import LONGER_SIDE, CocoImages
 from bmp_ros.training.cut_outs import CutOuts
@@ -90,13 +90,13 @@ def read_recipe(file: Path, given: Mapping[str, Any] | None = None) -> Recipe:
     given: entries of the schedule that replace those of the file.
     """
     given = given or {}
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values = read_yaml(file, "it is no recipe")
     if not isinstance(values, dict):
         raise ValueError(f"{file} is not a recipe: it must be a mapping with network and data")
     _known(file, "recipe", values, Recipe)
     network = values.get("network")
-    if network not in KINDS:
-        raise ValueError(f"{file}: network is {network!r}, known are {', '.join(KINDS)}")
+    if not isinstance(network, str) or network not in KINDS:
+        raise ValueError(f"{file}: network is {shown(network)}, known are {', '.join(KINDS)}")
     data = values.get("data")
     if not isinstance(data, list) or not data:
         raise ValueError(f"{file}: data must list at least one folder")
@@ -124,7 +124,9 @@ def read_recipe(file: Path, given: Mapping[str, Any] | None = None) -> Recipe:
     precision = values.get("precision", "fp32")
     if precision not in PRECISIONS:
         raise ValueError(f"{file}: precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
-    pasted = float(values.get("pasted_share", 0.0))
+    pasted = values.get("pasted_share", 0.0)
+    if not is_number(pasted) or not 0 <= pasted <= 1:
+        raise ValueError(f"{file}: pasted_share is {shown(pasted)}, allowed: 0 to 1")
     longer_side = values.get("longer_side", LONGER_SIDE)
     if pasted > 0 and longer_side is None:
         raise ValueError(
@@ -132,15 +134,19 @@ def read_recipe(file: Path, given: Mapping[str, Any] | None = None) -> Recipe:
             "must be a number of pixels"
         )
     size = values.get("size")
+    if size is not None and not (
+        isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)
+    ):
+        raise ValueError(f"{file}: size is {shown(size)}, needs [width, height]")
     return Recipe(
         network,
         sources,
         _held_out(file, values.get("held_out")),
-        None if size is None else (int(size[0]), int(size[1])),
+        None if size is None else (size[0], size[1]),
         values.get("start_from"),
         schedule,
         precision,
-        pasted,
+        float(pasted),
         values.get("options", {}),
         longer_side,
     )
@@ -167,7 +173,15 @@ def _held_out(file: Path, value: Any) -> Mapping[str, Sequence[Any]] | float:
         if not 0 < value < 1:
             raise ValueError(f"{file}: held_out is {value}, a share is between 0 and 1")
         return float(value)
-    ids: dict[str, list[Any]] = json.loads((file.parent / value).read_text(encoding="utf-8"))
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{file}: held_out is {shown(value)}, needs a share or the name of a JSON file"
+        )
+    ids: dict[str, list[Any]] = read_json(file.parent / value)
+    if not isinstance(ids, dict):
+        raise ValueError(
+            f"{file.parent / value} needs lists of ids by the name of their annotation file"
+        )
     return ids
 
 
@@ -178,7 +192,7 @@ def kept_ids(recipe: Recipe, annotations: Path) -> Sequence[Any]:
     """
     if isinstance(recipe.held_out, Mapping):
         return recipe.held_out.get(annotations.name, [])
-    images = json.loads(annotations.read_text(encoding="utf-8"))["images"]
+    images = read_json(annotations)["images"]
     ids = sorted((image["id"] for image in images), key=lambda n: zlib.crc32(str(n).encode()))
     return ids[: max(1, round(recipe.held_out * len(ids)))]
 
@@ -252,7 +266,7 @@ def joints_of(source: Source, folder: Path, skeleton: Skeleton) -> JointMap:
     file = folder / source.annotations
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there")
-    names = category_joints(json.loads(file.read_text(encoding="utf-8")))
+    names = category_joints(read_json(file))
     try:
         return joint_map(source.joint_map, names, skeleton)
     except ValueError as error:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,12 @@ def run(args):
         raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
     if args.number == 4:
         raise KeyboardInterrupt
+    if args.number == 5:
+        raise FloatingPointError("12 is infinite")
+    if args.number == 6:
+        raise MemoryError
+    if args.number == 7:
+        raise MemoryError("for 3 GiB")
     print("number", args.number)
     return args.number
 '''
@@ -96,6 +103,41 @@ def test_failure_is_told_without_a_traceback(bmp) -> None:  # type: ignore[no-un
 def test_what_python_raises_is_told_in_words(bmp, number: str, code: int, line: str) -> None:  # type: ignore[no-untyped-def]
     done = bmp("infer", "--number", number)
     assert (done.returncode, done.stderr) == (code, f"bmp infer: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        ("5", "12 is infinite"), ("6", "there is no memory left"),
+        ("7", "there is not enough memory (for 3 GiB)"),
+    ],
+)  # fmt: skip
+def test_what_numbers_and_memory_lead_to_is_told_in_words(bmp, number: str, line: str) -> None:  # type: ignore[no-untyped-def]
+    """A training that diverges, and images for which there is no room."""
+    done = bmp("infer", "--number", number)
+    assert (done.returncode, done.stderr) == (1, f"bmp infer: {line}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["models", "path"], ["--version"], ["models", "list"]])
+def test_output_that_cannot_be_written_is_a_failure(arguments: list[str]) -> None:
+    """Whoever writes it into a file on a full disk would take it for done; as a pipe does not."""
+    environment = {key: os.environ[key] for key in os.environ if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "bmp_ros", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert done.returncode == 1 and "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1 and "ignored" not in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            command, cwd=CHECKOUT, stdout=closed, stderr=subprocess.PIPE, text=True,
+            env=environment,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_requirements_bring_the_packages_that_errors_name() -> None:

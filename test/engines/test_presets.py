@@ -123,6 +123,8 @@ def test_error_names_file_key_and_allowed_values(
         ("\tloop: 1", "not a YAML file"),
         ("just words", "a preset is a mapping of sections, got 'just words'"),
         ("", "a preset is a mapping of sections, got None"),
+        ("description: a\nloop: {}\ndescription: b\n", "the key 'description' is there twice"),
+        ("loop: {iterations: 1, 'iterations': 2}", "the key 'iterations' is there twice"),
         ("- 1\n- 2\n", r"a preset is a mapping of sections, got \[1, 2\]"),
     ],
 )
@@ -131,6 +133,20 @@ def test_other_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         load_preset(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_other_systems_are_read(tmp_path: Path, encoding: str) -> None:
+    text = yaml.safe_dump(GOOD, allow_unicode=True).replace("\n", "\r\n")
+    (tmp_path / "mine.yaml").write_bytes(text.encode(encoding))
+    assert load_preset(tmp_path / "mine.yaml").name == "mine"
+
+
+def test_parts_of_a_preset_may_be_named_and_used_again(tmp_path: Path) -> None:
+    """What is merged in may be replaced: that is no key that is there twice."""
+    text = yaml.safe_dump({key: GOOD[key] for key in GOOD if key != "loop"})
+    again = "loop: &own\n  <<: {iterations: 1, box_nms_iou: 0.5}\n  iterations: 2\n"
+    assert load_preset(write(tmp_path, text + again)).loop.iterations == 2
 
 
 def test_file_that_is_not_text(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import pytest
 pytest.importorskip("pycocotools", reason="pycocotools is not installed")
 
 from numbered import HEIGHT, WIDTH, NumberedDataset, numbered_loop, write_folder  # noqa: E402
+from odd_json import mutations  # noqa: E402
 from scripted import Actor  # noqa: E402
 
 from bmp_ros.evaluation.clip_truth import clip_annotations  # noqa: E402
+from bmp_ros.evaluation.coco_folder import CocoFolder  # noqa: E402
 from bmp_ros.evaluation.coco_results import CollectedResults  # noqa: E402
 from bmp_ros.evaluation.datasets import DEFAULT_COUNT, RenderedSplit, open_dataset  # noqa: E402
 from bmp_ros.evaluation.evaluate_loop import evaluate  # noqa: E402
@@ -144,6 +146,72 @@ def test_other_formats_are_refused(tmp_path: Path, content: str, message: str) -
     (tmp_path / "annotations.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         open_dataset(str(tmp_path))
+
+
+def test_no_value_of_a_file_fails_in_another_way(tmp_path: Path) -> None:
+    """Before any image is read, and never by taking all memory, as pycocotools does for a corner
+    of a polygon that is not a number."""
+    document = write_folder(tmp_path, TRUTH)
+    document["annotations"][1]["segmentation"] = [[1, 1, 9, 1, 9, 9, 1, 9]]
+    refused = 0
+    for changed in mutations(document):
+        (tmp_path / "annotations.json").write_text(json.dumps(changed))
+        try:
+            CocoFolder(tmp_path)
+        except (ValueError, FileNotFoundError) as error:
+            assert str(error).count("\n") == 0 and len(str(error)) < 1500
+            refused += 1
+    assert refused > 400
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("images", {"id": 2}), "2 images have the id 2, ids must be unique"),
+        (("images", {"id": "1"}), "some are texts; make them one kind"),
+        (("annotations", {"image_id": "1"}), "are of images that are not listed, such as '1'"),
+        (("annotations", {"segmentation": [[1, 1, 9, 1, 9, float("nan")]]}), r"segmentation \[\["),
+        (("annotations", {"segmentation": [[1, 1, 9, 1, 9, 9, 4]]}), "polygon of 7 numbers"),
+        (("annotations", {"segmentation": [[1, 1, 9, 1, 9, 1e9]]}), "beyond 100000 pixels"),
+        (
+            ("annotations", {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 9]}}),
+            "run lengths are not the 24000 pixels",
+        ),
+        (("annotations", {"keypoints": [1.0] * 50}), "50 numbers of keypoints, needs 51"),
+        (("annotations", {"bbox": [1, 2, 3, -4]}), r"bbox \[1, 2, 3, -4\], needs x, y, width"),
+        (("categories", {"name": "dog"}), None),
+    ],
+)
+def test_what_spoils_a_score_is_found_out_before_the_work(
+    tmp_path: Path, change: tuple[str, dict[str, Any]], message: str | None
+) -> None:
+    """Not when the last image has been processed, and not by scores that leave people out."""
+    document = write_folder(tmp_path, TRUTH)
+    document[change[0]][0] |= change[1]
+    save(tmp_path, document)
+    if message is None:
+        document["categories"].append({"id": 2, "name": "cat"})
+        save(tmp_path, document)
+        message = "no category 'person' .*has: dog, cat"
+    with pytest.raises(ValueError, match=f"annotations.json: .*{message}"):
+        open_dataset(str(tmp_path))
+
+
+def test_annotations_of_images_that_were_taken_out_do_no_harm(tmp_path: Path) -> None:
+    document = write_folder(tmp_path, TRUTH)
+    del document["images"][0]
+    save(tmp_path, document)
+    (image,) = open_dataset(str(tmp_path))
+    assert len(image.annotations) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
+def test_files_of_other_systems_are_read(tmp_path: Path, encoding: str) -> None:
+    """With the mark at the start that editors on Windows write, and as its shell redirects."""
+    write_folder(tmp_path, TRUTH)
+    document = json.dumps(write_folder(tmp_path, TRUTH), ensure_ascii=False, indent=1)
+    (tmp_path / "annotations.json").write_bytes(document.replace("\n", "\r\n").encode(encoding))
+    assert len(open_dataset(str(tmp_path))) == 2
 
 
 def test_names_that_mean_nothing_are_refused(tmp_path: Path) -> None:

@@ -146,6 +146,13 @@ def test_what_is_no_box_is_named(tmp_path: Path, content: Any, message: str | No
         box_file(tmp_path, content)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_other_systems_are_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "boxes.json"
+    path.write_bytes(json.dumps([entry("a.png")]).encode(encoding))
+    assert BoxFile(path).knows(tmp_path / "a.png")
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(BoxFileError, match="gone.json cannot be read: No such file"):
         BoxFile(tmp_path / "gone.json")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_json import mutations
 
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import COCO_17, MULTI_21, Skeleton
@@ -72,6 +73,21 @@ def test_what_is_no_results_is_refused(tmp_path: Path, text: str | None, reason:
         (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(ResultsError, match=reason):
         open_results(tmp_path)
+
+
+def test_no_value_of_a_file_fails_in_another_way(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    people = People.from_boxes(np.float32([[1, 2, 9, 9]]), np.float32([0.5]), 48, 64)
+    with ResultsFile(path, COCO_17, {}) as file:
+        file.add(people, "a.png")
+    refused = 0
+    for changed in mutations(json.loads(path.read_text())):
+        path.write_text(json.dumps(changed))
+        try:
+            list(open_results(path))
+        except ResultsError:
+            refused += 1
+    assert refused > 200
 
 
 def test_a_damaged_person_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from figures import write_figures
+from odd_json import mutations
 
 from bmp_ros.training.check_data import check_data
 from bmp_ros.training.command import main
@@ -67,6 +68,19 @@ WORDS = (
     "has a negative side", "annotation 52 (image 3): segmentation has the size [3, 3]",
     "annotation 53 (image 3): segmentation has a polygon",
 )  # fmt: skip
+
+
+def test_no_value_of_a_file_fails_in_another_way(file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_of(tmp_path))
+    refused = 0
+    for changed in mutations(json.loads(file.read_text())):
+        file.write_text(json.dumps(changed))
+        try:
+            check_data(recipe, tmp_path)
+        except ValueError as error:
+            assert "in the data, no step was taken" in str(error)
+            refused += 1
+    assert refused > 300
 
 
 def test_all_problems_come_at_once_and_no_step_is_taken(

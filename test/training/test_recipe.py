@@ -111,11 +111,31 @@ def test_folders_are_drawn_by_weight(root: Path) -> None:
         ({"precision": "fp8"}, "fp8"),
         ({"held_out": 1.5}, "held_out is 1.5.*between 0 and 1"),
         ({"speed": 2}, "speed"),
+        ({"network": ["detector"]}, "network is .'detector'., known are"),
+        ({"held_out": ["a"]}, "held_out is .*needs a share or the name"),
+        ({"size": "128x96"}, "size is '128x96', needs .width, height."),
+        ({"size": [128]}, "size is .128., needs"),
+        ({"pasted_share": None}, "pasted_share is None, allowed: 0 to 1"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], words: str, root: Path) -> None:
     with pytest.raises(ValueError, match=words):
         read_recipe(write_recipe(root, **changes))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("schedule: [", "recipe.yaml: not a YAML file"),
+        ("network: pose", "not a YAML file: the key 'network' is there twice"),
+        ("\tspeed: 1", "recipe.yaml: not a YAML file"),
+    ],
+)
+def test_what_is_no_yaml_is_named(line: str, words: str, root: Path) -> None:
+    file = write_recipe(root)
+    file.write_text(f"{file.read_text()}{line}\n")
+    with pytest.raises(ValueError, match=words):
+        read_recipe(file)
 
 
 def test_a_short_training_is_validated_ten_times(root: Path) -> None:
