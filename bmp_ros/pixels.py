@@ -6,6 +6,7 @@ Sizes are checked here before OpenCV sees them. ``bgr8`` is a view, everything e
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -276,14 +277,20 @@ def _why_not(encoding: str) -> str:
     low = encoding.lower()
     if not encoding:
         return "the encoding is empty; the camera's driver has to set it"
-    if low in ENCODINGS:
-        return f"encodings are case-sensitive; the driver has to say {low!r}"
+    named = {each.lower(): each for each in ENCODINGS}.get(low.strip())
+    if named is not None:
+        return f"encodings are case-sensitive; the driver has to say {named!r}"
     if any(name in low for name in _VIDEO):
         return "a video stream, which is not decoded here; decode it in a node in between"
     if any(name in low for name in _COMPRESSED):
         return (
             "compressed data in a sensor_msgs/Image; it has to be published as "
             "sensor_msgs/CompressedImage (image_transport:=compressed)"
+        )
+    if re.fullmatch(r"(32|64)fc[234]", low):
+        return (
+            "colours as floating numbers, whose range is not known; publish 8 bits (rgb8 or bgr8, "
+            "0 to 255)"
         )
     if low[:2] in ("32", "64") or "sc" in low:
         return (

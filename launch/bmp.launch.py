@@ -23,6 +23,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from bmp_ros.ros.launch_arguments import (
     NODE_ARGUMENTS,
+    TOPICS,
     TRUTH,
     YES_NO,
     Argument,
@@ -75,7 +76,7 @@ def start(context: LaunchContext) -> list[object]:
     parameters = {name: parameter_value(name, given(name)) for name in names if given(name)}
     parameters["use_sim_time"] = TRUTH[given("use_sim_time")]
     cameras = parameters.get("cameras")
-    for name in ("image_topic", "camera_info_topic", "depth_topic", "depth_camera_info_topic"):
+    for name in TOPICS:
         if cameras and name in parameters:
             raise ValueError(
                 f"{name}:={parameters[name]} is of one camera; with cameras, params_file says "

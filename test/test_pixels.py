@@ -128,6 +128,10 @@ def test_bayer_patterns(pattern: str, red_at: tuple[int, int], depth: int) -> No
         ("32FC1", ["depth_topic"]),
         ("16SC1", ["depth_topic"]),
         ("8UC2", ["bgr8", "nv12"]),
+        ("8uc3", ["has to say '8UC3'"]),
+        ("bgr8 ", ["has to say 'bgr8'"]),
+        ("32FC3", ["floating", "rgb8"]),
+        ("32FC1", ["depth_topic"]),
     ],
 )
 def test_encodings_that_are_not_converted(encoding: str, words: list[str]) -> None:

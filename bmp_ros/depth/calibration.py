@@ -95,6 +95,11 @@ def is_blank(info: Any) -> bool:
 
 def _cut_and_binned(matrix: np.ndarray, info: Any) -> tuple[np.ndarray, tuple[int, int]]:
     """The matrix (3, 3) and the size (width, height) of the images that come out."""
+    if not info.width or not info.height:
+        raise ValueError(
+            f"it is of images of {info.width}x{info.height} pixels: who publishes it has to give "
+            "width and height of the camera's full resolution"
+        )
     roi = info.roi
     left, top, width, height = roi.x_offset, roi.y_offset, roi.width, roi.height
     binning = np.array([max(info.binning_x, 1), max(info.binning_y, 1)], np.int64)

@@ -50,7 +50,7 @@ def decode_compressed_depth(data: bytes | memoryview, encoding: str, codec: str)
             f"{len(data)} bytes are no depth image: the header alone has {HEADER_BYTES}"
         )
     _, a, b = struct.unpack_from("<iff", data)
-    decode = {"png": _decode_png, "rvl": _decode_rvl_image}.get(codec)
+    decode = {"png": decode_png, "rvl": _decode_rvl_image}.get(codec)
     if decode is None:
         raise CompressedDepthError(f"codec {codec!r} is unknown, png and rvl are known")
     stored = decode(data[HEADER_BYTES:])
@@ -134,8 +134,11 @@ def _decode_rvl_image(data: memoryview) -> np.ndarray:
     return decode_rvl(data[8:], width * height).reshape(height, width)
 
 
-def _decode_png(data: memoryview) -> np.ndarray:
-    """A 16-bit grey PNG whose every byte arrived; all is checked before OpenCV sees it."""
+def decode_png(data: memoryview) -> np.ndarray:
+    """Decode a 16-bit grey PNG to (h, w) uint16; all is checked before OpenCV sees it.
+
+    Raises CompressedDepthError for another PNG, and for one of which bytes are missing or wrong.
+    """
     if bytes(data[:8]) != _PNG_MAGIC or bytes(data[12:16]) != b"IHDR" or len(data) < 33:
         raise CompressedDepthError(f"{len(data)} bytes after the header are no PNG")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bmp_ros.depth.compressed_depth import CompressedDepthError, decode_compressed_depth
+from bmp_ros.depth.compressed_depth import (
+    CompressedDepthError,
+    decode_compressed_depth,
+    decode_png,
+)
 from bmp_ros.pixels import ImageError
 
 _TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
@@ -66,16 +70,21 @@ def why_unregistered(frame: str, depth_frame: str) -> str:
 def _compressed_depth(message: Any) -> np.ndarray:
     """Decode what compressed_depth_image_transport published.
 
-    Its format is ``16UC1; compressedDepth png``, or rvl; older ones name no codec.
+    Its format is ``16UC1; compressedDepth png``, or rvl; older ones name no codec. A PNG of whole
+    millimetres may also come from compressed_image_transport, ``16UC1; png compressed``.
     """
     encoding, _, rest = message.format.partition(";")
     words = rest.split()
-    if words[:1] != ["compressedDepth"]:
+    is_png = words[:2] == ["png", "compressed"] and encoding.strip() in ("16UC1", "mono16")
+    if words[:1] != ["compressedDepth"] and not is_png:
         raise ImageError(
             f"format {message.format!r} is no depth; compressed depth is "
-            "'16UC1; compressedDepth png' or the like"
+            "'16UC1; compressedDepth png' or the like: set depth_topic to the topic that ends in "
+            "/compressedDepth"
         )
     try:
+        if is_png:
+            return decode_png(memoryview(message.data).cast("B"))
         return decode_compressed_depth(
             memoryview(message.data), encoding.strip(), words[1] if len(words) > 1 else "png"
         )

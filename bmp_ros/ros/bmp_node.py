@@ -188,6 +188,11 @@ class BmpNode(ManagedNode):
 
     def _build(self) -> None:
         self.parameters.declare_cameras()
+        ignored = self.parameters.not_taken_over()
+        if ignored:
+            self.get_logger().warning(
+                f"every one of several cameras has its own topics; ignored: {', '.join(ignored)}"
+            )
         self._engines = load_engines(
             self.parameters.engine(),
             self.get_logger(),
@@ -311,6 +316,7 @@ class BmpNode(ManagedNode):
                 remarks = [str(error)] if due else []
             for remark in remarks:
                 self.get_logger().warning(f"{camera.name}: {camera.words(remark)}")
+            camera.follow_rate(self.parameters.run().max_rate)
             camera.watch_followed(self.parameters.interaction(camera.key).follow_timeout)
 
     def _publish_diagnostics(self) -> None:

@@ -134,6 +134,7 @@ class Camera:
         self.last_stamp: int | None = None
         self.inputs: CameraInputs | None = None
         self.message_type: type = Image
+        self._rate, self._taken_s = 0.0, 0.0  # of the last image that was handed out
         self._said_skipped = False
         self._throttle = Throttle()
         self._alone_s: dict[str, float] = {}  # when a topic was last seen to have one publisher
@@ -288,9 +289,16 @@ class Camera:
 
     def limit_rate(self, max_rate: float) -> None:
         """Let the next image be handed out no sooner than ``max_rate`` (Hz, 0: none) allows."""
+        # On the machine's clock: stamps and simulated time may stand still or jump.
+        self._rate, self._taken_s = max_rate, time.monotonic()
         if max_rate > 0:
-            # On the machine's clock: stamps and simulated time may stand still or jump.
-            self._worker.hold(self, time.monotonic() + 1.0 / max_rate)
+            self._worker.hold(self, self._taken_s + 1.0 / max_rate)
+
+    def follow_rate(self, max_rate: float) -> None:
+        """Let a new ``max_rate`` count for the image that waits already."""
+        if max_rate != self._rate:
+            self._rate = max_rate
+            self._worker.hold(self, self._taken_s + (1.0 / max_rate if max_rate > 0 else 0.0))
 
     def _too_many_publishers(self, inputs: CameraInputs) -> list[str]:
         """What to tell about topics that have had more than one publisher for a while."""

@@ -208,7 +208,7 @@ def camera_status(
         level, text = (
             DiagnosticStatus.WARN,
             "the images' stamps are not of the node's clock; with a bag or a simulator set "
-            "use_sim_time",
+            "use_sim_time, with a camera on another machine synchronise the clocks (chrony)",
         )
     if snapshot.remarks and silent_s is not None:
         texts = ([] if level == DiagnosticStatus.OK else [text]) + list(snapshot.remarks)

@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from bmp_ros.ros.settings import (
+    CAMERA,
     CAMERAS,
     CAMERAS_TEXT,
     GROUPS,
@@ -21,7 +22,8 @@ from bmp_ros.ros.settings import (
     to_parameter,
 )
 
-TRUTH = {"true": True, "false": False}
+TRUTH = {"true": True, "false": False, "True": True, "False": False}
+"""As YAML and as Python write them: launch files pass both on."""
 YES_NO = tuple(TRUTH)
 
 
@@ -48,6 +50,10 @@ NODE_ARGUMENTS = (
 """What all launch files have in common."""
 
 
+TOPICS = tuple(name for name, _ in CAMERA.rows() if name.endswith("_topic"))
+"""Arguments that are of one camera: with several, each has its own."""
+
+
 def parameter_arguments() -> list[Argument]:
     """One argument per parameter of the node; empty leaves a parameter to the file."""
     arguments = [Argument(CAMERAS, "", f"{CAMERAS_TEXT}, separated by commas.")]
@@ -66,11 +72,14 @@ def parameter_value(name: str, text: str) -> Any:
 
     A text that is no such value stays one: the node refuses it with the reason.
     """
-    kind = list if name == CAMERAS else _fields()[name].metadata["kind"]
+    spec: Mapping[str, Any] = {"kind": list} if name == CAMERAS else _fields()[name].metadata
+    kind = spec["kind"]
     if kind is list:
         return split(text)
     if kind is bool:
         return TRUTH.get(text, text)
+    if text in TRUTH and "true" in spec.get("choices", ()):
+        return text.lower()
     try:
         return kind(text)
     except ValueError:
@@ -126,10 +135,11 @@ def _fields() -> dict[str, Field[Any]]:
 
 
 def _choices(item: Field[Any]) -> tuple[str, ...]:
-    kind = item.metadata["kind"]
+    kind, choices = item.metadata["kind"], item.metadata.get("choices", ())
     if kind is bool:
         return ("", *YES_NO)
-    return ("", *item.metadata["choices"]) if kind is str and "choices" in item.metadata else ()
+    also = [each for each in YES_NO if "true" in choices and each not in choices]
+    return ("", *choices, *also) if kind is str and choices else ()
 
 
 def _allowed(item: Field[Any]) -> str:

@@ -59,6 +59,7 @@ from bmp_ros.tracking import KeyframeSettings, SmoothingSettings, TrackerSetting
 
 Settings = TypeVar("Settings")
 
+_NAMES = frozenset([CAMERAS, "use_sim_time", *(name for g in GROUPS for name, _ in g.rows())])
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 
 
@@ -112,6 +113,15 @@ class NodeParameters:
             for name in sorted(self._given)
             if name not in known and not name.startswith(_OF_ROS)
         ]
+
+    def not_taken_over(self) -> list[str]:
+        """Topics given without a camera's name while there are several; no camera has them."""
+        cameras, found = self.cameras(), []
+        for name, item in CAMERA.rows() if cameras else ():
+            value = self._node.get_parameter(name).value
+            if name.endswith("_topic") and value != default_of(item):
+                found.append(f"{name} ({value}; did you mean {cameras[0]}.{name}?)")
+        return found
 
     def cameras(self) -> tuple[str, ...]:
         """Names of the cameras; empty for the one without a name."""
@@ -288,6 +298,11 @@ def _camera_names(value: Any) -> tuple[str, ...]:
             raise SettingsError(
                 f"{CAMERAS} has {name!r}, allowed: names of letters, digits and _ that begin with "
                 "a letter, such as [front, rear]"
+            )
+        if name in _NAMES:  # a file of parameters cannot hold a value and others below its name
+            raise SettingsError(
+                f"{CAMERAS} has {name!r}, which is the name of a parameter: call the camera "
+                f"{name}_camera, for example"
             )
     if len(set(names)) != len(names):
         raise SettingsError(f"{CAMERAS} is {names}: every name may be there once")

@@ -72,6 +72,7 @@ class Worker:
         """Hand out nothing of ``camera`` before ``until`` on the clock (`max_rate`)."""
         with self._changed:
             self._not_before[camera] = until
+            self._changed.notify()  # it may wait for a later time
 
     def clear(self, cameras: Iterable[Hashable]) -> int:
         """Drop the waiting messages and the holds of these cameras; return how many waited."""

@@ -108,7 +108,7 @@ def test_binning_and_region_of_interest(
         ({"d": [0.1, 0.1]}, "has 2 coefficients"),
         ({"d": [0.1] * 6}, "has 6 coefficients"),
         ({"distortion_model": "radtan"}, "radtan"),
-        ({"width": 0, "height": 0}, "0x0"),
+        ({"width": 0, "height": 0}, "0x0 pixels: who publishes it has to give width"),
         ({"roi": RegionOfInterest(x_offset=600, width=100, height=100)}, "region"),
         ({"roi": RegionOfInterest(x_offset=640)}, "region"),
         ({"width": 1, "height": 1, "binning_x": 5, "binning_y": 5}, "binning of 5x5"),

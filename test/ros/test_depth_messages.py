@@ -118,6 +118,19 @@ def test_compressed_depth_is_read_and_goes_out_raw(form: str) -> None:
     assert np.array_equal(depth_image(written), depth)
 
 
+def test_depth_in_a_png_of_compressed_image_transport_is_read() -> None:
+    depth = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    png = cv2.imencode(".png", depth)[1].tobytes()
+    sent = CompressedImage(format="16UC1; png compressed ", data=array("B", png))
+    assert np.array_equal(depth_image(sent), depth)
+    sent.data = array("B", png[:-9])
+    with pytest.raises(ImageError, match="breaks off"):
+        depth_image(sent)
+    sent.format = "16UC1; jpeg compressed "  # whose millimetres are lost
+    with pytest.raises(ImageError, match="set depth_topic to .*/compressedDepth"):
+        depth_image(sent)
+
+
 @pytest.mark.parametrize(
     ("form", "data"),
     [

@@ -12,6 +12,7 @@ import pytest
 from bmp_ros.interaction.zones import parse_zones
 from bmp_ros.ros.launch_arguments import (
     NODE_ARGUMENTS,
+    TOPICS,
     parameter_arguments,
     parameter_value,
     program,
@@ -32,7 +33,9 @@ def test_every_parameter_is_an_argument_with_a_description() -> None:
     assert ARGUMENTS["device"].description.startswith("auto (a GPU")
     assert "from 0 to 1" in ARGUMENTS["detection_threshold"].description
     assert ARGUMENTS["image_transport"].choices == ("", "raw", "compressed")
-    assert ARGUMENTS["autostart"].choices == ("", "true", "false")
+    assert ARGUMENTS["autostart"].choices == ("", "true", "false", "True", "False")
+    assert ARGUMENTS["rectified"].choices == ("", "auto", "true", "false", "True", "False")
+    assert {"image_topic", "boxes_topic", "depth_camera_info_topic"} <= set(TOPICS)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,9 @@ def test_every_parameter_is_an_argument_with_a_description() -> None:
         ("detection_threshold", "high", "high"),  # the node refuses it with the reason
         ("crowd_iou", "-1", -1.0),
         ("tracking", "false", False),
+        ("tracking", "True", True),  # as Python writes it, and those who write launch files
+        ("rectified", "True", "true"),
+        ("boxes_class", "True", "True"),
         ("tracker.confirm_hits", "3", 3),
         ("smoothing.beta", "8", 8.0),
         ("accepted_licences", "Apache-2.0, GPL-3.0", ["Apache-2.0", "GPL-3.0"]),

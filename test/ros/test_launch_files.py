@@ -115,7 +115,7 @@ def test_show_args_lists_every_argument_with_a_description(name: str) -> None:
     for argument in arguments.values():
         assert len(argument.description) > 10, argument.name
         assert "no description" not in argument.description, argument.name
-    assert arguments["rviz"].choices == ["true", "false"]
+    assert arguments["rviz"].choices == ["true", "false", "True", "False"]
 
 
 def test_every_argument_of_the_node_can_be_left_out(lab: Lab) -> None:
@@ -131,12 +131,13 @@ def test_arguments_reach_the_node(lab: Lab, tmp_path: Path) -> None:
     file.write_text("/**:\n  ros__parameters:\n    max_people: 7\n    preset: bmp_v2\n")
     arguments = [
         "autostart:=false", "namespace:=robot", "node_name:=people", "image_topic:=/eye",
-        "preset:=bmp_j1", "precision:=bf16", "image_transport:=compressed",
+        "preset:=bmp_j1", "precision:=bf16", "image_transport:=compressed", "use_sim_time:=True",
         f"params_file:={file}", f"python:={sys.executable}",
     ]  # fmt: skip
     with launched("bmp.launch.py", arguments) as running:
         names = ["image_topic", "preset", "precision", "image_transport", "max_people"]
-        expected = ["/eye", "bmp_j1", "bf16", "compressed", 7]
+        names += ["use_sim_time"]
+        expected = ["/eye", "bmp_j1", "bf16", "compressed", 7, True]
         assert parameters_of(lab, "/robot/people", *names) == expected
         require_clean_end(running)
 
@@ -175,11 +176,12 @@ def test_python_that_is_not_there() -> None:
         assert "python:=/nowhere/python: there is no program" in output
 
 
-def test_depth_of_several_cameras_is_refused() -> None:
-    with launched("bmp.launch.py", ["cameras:=front,rear", "depth_topic:=/depth"]) as running:
+@pytest.mark.parametrize("topic", ["depth_topic", "boxes_topic"])
+def test_a_topic_of_several_cameras_is_refused(topic: str) -> None:
+    with launched("bmp.launch.py", ["cameras:=front,rear", f"{topic}:=/x"]) as running:
         output, _ = running.communicate(timeout=LIMIT_S)
         assert running.returncode == 1
-        assert "depth_topic:=/depth is of one camera" in output and "front.depth_topic" in output
+        assert f"{topic}:=/x is of one camera" in output and f"front.{topic}" in output
 
 
 def test_demo_starts_camera_and_node(lab: Lab, tmp_path: Path) -> None:

@@ -104,6 +104,6 @@ def test_cameras_take_turns_under_load(lab: Lab) -> None:
 
 def test_names_that_cannot_be_part_of_a_topic_are_refused(lab: Lab) -> None:
     lab.start(autostart=False)
-    for names in (["front camera"], ["1st"], ["a", "a"]):
+    for names in (["front camera"], ["1st"], ["a", "a"], ["zones"], ["use_sim_time"]):
         result = lab.set(cameras=names)[0]
         assert not result.successful and "cameras" in result.reason

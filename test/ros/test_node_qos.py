@@ -166,12 +166,13 @@ def test_reliable_by_hand_on_a_best_effort_camera_names_the_remedy(lab: Lab) -> 
 
 
 def test_max_rate_leaves_frames_out_and_takes_the_newest(lab: Lab) -> None:
-    lab.start_active(max_rate=0.25)
+    lab.start_active(max_rate=0.001)
     poses = lab.listen("/bmp/poses")
     camera = lab.camera()
     camera.wait_for_subscriber()
     camera.send()
     wait_for(lambda: poses, "the first answer")
+    assert lab.set(max_rate=0.25)[0].successful  # or the next one would come in 1000 seconds
     stamps = [camera.send() for _ in range(5)]
     wait_for(lambda: len(poses) == 2, "the second answer, four seconds later")
     assert stamp_of(poses[1]) == stamps[-1]  # the newest of those that waited

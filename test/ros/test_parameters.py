@@ -154,3 +154,7 @@ def test_cameras_take_over_what_is_said_without_a_name_but_topics(lab: Lab) -> N
     assert lab.get("front.image_transport") == "compressed"
     assert lab.get("rear.image_transport") == "raw"
     assert lab.get("front.depth_topic") == ""
+    assert lab.transition("configure")
+    said = lab.wait_for_log("every one of several cameras has its own topics; ignored:")
+    assert "depth_topic (/depth; did you mean front.depth_topic?)" in said
+    assert "image_topic" not in said

@@ -77,6 +77,16 @@ def test_hold_ends_by_itself() -> None:
     assert frames.take() == ("front", "frame")
 
 
+def test_a_hold_that_is_shortened_ends() -> None:
+    frames = worker()
+    frames.hold("front", time.monotonic() + 3600.0)
+    frames.put("front", "frame")
+    shorten = threading.Timer(0.05, lambda: frames.hold("front", 0.0))
+    shorten.start()
+    assert frames.take() == ("front", "frame")
+    shorten.join()
+
+
 def test_clear_forgets_frames_and_holds_of_these_cameras_only() -> None:
     frames = worker(Clock())
     frames.put("front", 1)
