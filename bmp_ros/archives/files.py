@@ -38,7 +38,11 @@ def find_files(folder: Path, leave_out: Path) -> tuple[list[ArchiveFile], str]:
     others: Counter[str] = Counter()
     kinds = dict.fromkeys(IMAGE_SUFFIXES, IMAGE) | dict.fromkeys(VIDEO_SUFFIXES, VIDEO)
     kinds |= dict.fromkeys(BAG_SUFFIXES, BAG)
-    for where, folders, names in os.walk(folder):
+
+    def unreadable(error: OSError) -> None:
+        others["folder that cannot be read"] += 1
+
+    for where, folders, names in os.walk(folder, onerror=unreadable):
         here = Path(where)
         if _is_bag(names):
             found.append(_bag(folder, here, names))
@@ -73,10 +77,10 @@ def _is_bag(names: list[str]) -> bool:
 
 
 def _bag(root: Path, folder: Path, names: list[str]) -> ArchiveFile:
-    sizes = [(folder / name).stat() for name in names if not name.startswith(".")]
+    parts = [_file(root, folder / name, BAG) for name in names if not name.startswith(".")]
     return ArchiveFile(
-        folder, _name(root, folder), BAG, sum(each.st_size for each in sizes),
-        max(each.st_mtime_ns for each in sizes),
+        folder, _name(root, folder), BAG, sum(each.bytes for each in parts),
+        max(each.changed_ns for each in parts),
     )  # fmt: skip
 
 

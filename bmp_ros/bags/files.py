@@ -36,7 +36,7 @@ def _open(source: Path, notes: list[str], stack: ExitStack) -> Any:
     path = _storage_file(source)
     reader, error = _try_open(rosbag2.Reader, path)
     if reader is None:
-        files = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
+        files = sorted(path.glob("[!.]*.mcap")) if path.is_dir() else [path]
         left_out = None
         if len(files) == 1 and files[0].suffix == ".mcap":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bmp-bag-"))
@@ -60,7 +60,7 @@ def _open(source: Path, notes: list[str], stack: ExitStack) -> Any:
 def _storage_file(source: Path) -> Path:
     """The bag itself, or the only file of a folder without metadata.yaml."""
     if source.is_dir() and not (source / "metadata.yaml").is_file():
-        files = [*source.glob("*.mcap"), *source.glob("*.db3")]
+        files = [*source.glob("[!.]*.mcap"), *source.glob("[!.]*.db3")]
         if len(files) == 1:
             return files[0]
     return source

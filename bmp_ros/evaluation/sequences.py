@@ -6,12 +6,13 @@ from __future__ import annotations
 import configparser
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from bmp_ros.evaluation.clip_truth import LEAST_AREA
-from bmp_ros.image_files import read_image
+from bmp_ros.image_files import natural_key, read_image
 from bmp_ros.synthetic.clip_file import Clip, open_clip
 from bmp_ros.synthetic.ground_truth import PeopleTruth
 from bmp_ros.tracking.motion import rotation_homography
@@ -160,22 +161,23 @@ def open_sequences(folder: Path) -> list[Sequence]:
 
 def open_mot_folder(folder: Path) -> MotSequence:
     """Open one sequence in MOTChallenge's layout. Raises as `open_sequences`."""
-    info = configparser.ConfigParser()
+    info = configparser.ConfigParser(interpolation=None)
     file = folder / "seqinfo.ini"
     try:
-        info.read_string(file.read_text(encoding="utf-8"))
+        info.read_string(file.read_text(encoding="utf-8-sig"))
         section = info["Sequence"]
         rate = section.getfloat("frameRate", fallback=0.0)
         count = section.getint("seqLength", fallback=0)
         image_folder = folder / section.get("imDir", "img1")
         suffix = section.get("imExt", ".jpg")
+        name = section.get("name", folder.name)
     except (configparser.Error, KeyError, ValueError) as error:
         raise ValueError(
             f"{file} is no description of a MOTChallenge sequence: {error}"
         ) from error
     if not rate > 0 or count < 1:
         raise ValueError(f"{file}: frameRate is {rate:g} and seqLength {count}, must be above 0")
-    images = tuple(sorted(image_folder.glob(f"*{suffix}")))[:count]
+    images = _numbered_images(image_folder, suffix)[:count]
     if len(images) < count:
         raise FileNotFoundError(
             f"{image_folder} has {len(images)} images {suffix}, {file} says {count}"
@@ -184,7 +186,7 @@ def open_mot_folder(folder: Path) -> MotSequence:
     if not truth.is_file():
         raise FileNotFoundError(f"{truth} is missing: without it nothing says who is who")
     try:
-        rows = np.loadtxt(truth, delimiter=",", ndmin=2)
+        rows = np.loadtxt(truth, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except ValueError as error:
         raise ValueError(f"{truth} is not in MOTChallenge's format: {error}") from error
     if rows.size and rows.shape[1] < 7:
@@ -194,4 +196,51 @@ def open_mot_folder(folder: Path) -> MotSequence:
     if rows.shape[1] == 9:  # MOT16 and later: the class; 1 are pedestrians. MOT15 has 10 columns
         rows = rows.copy()
         rows[rows[:, 7] != 1, 6] = 0
-    return MotSequence(section.get("name", folder.name), images, rate, rows)
+    _check_rows(truth, rows)
+    return MotSequence(name, images, rate, rows)
+
+
+def _numbered_images(folder: Path, suffix: str) -> tuple[Path, ...]:
+    """The images of a sequence in the order of their numbers, 2 before 10; hidden files are none.
+
+    Raises ValueError where a number is missing: those that follow would be taken for others.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder with images")
+    names = (path for path in folder.iterdir() if path.name.endswith(suffix))
+    images = tuple(sorted((path for path in names if path.name[0] != "."), key=natural_key))
+    numbers = [int(path.stem) for path in images if path.stem.isascii() and path.stem.isdigit()]
+    if len(numbers) == len(images):
+        for before, after in pairwise(numbers):
+            if after != before + 1:
+                raise ValueError(
+                    f"{folder} has no image {before + 1} between {before} and {after}: the "
+                    "ground truth goes by these numbers; number the images without gaps, and the "
+                    "rows of gt.txt with them"
+                )
+    return images
+
+
+def _check_rows(file: Path, rows: np.ndarray) -> None:
+    """Raises ValueError for ground truth that would be scored as another one."""
+    if not np.isfinite(rows[:, :7]).all():
+        raise ValueError(f"{file} has values that are no finite numbers")
+    for column, name in ((0, "frame"), (1, "id")):
+        odd = rows[rows[:, column] != np.round(rows[:, column]), column]
+        if len(odd):
+            raise ValueError(f"{file} has the {name} {odd[0]:g}, needs whole numbers")
+    if len(rows) and rows[:, 0].min() < 1:
+        raise ValueError(
+            f"{file} has the frame {rows[:, 0].min():g}; frames are counted from 1: all boxes "
+            "would belong to the image before"
+        )
+    counted = rows[rows[:, 6] != 0]
+    if len(counted) and counted[:, 1].min() < 0:
+        raise ValueError(
+            f"{file} has the id {counted[:, 1].min():g}, as files of detections have: nothing "
+            "says who is who"
+        )
+    pairs, times = np.unique(counted[:, :2], axis=0, return_counts=True)
+    if (times > 1).any():
+        frame, identity = pairs[times > 1][0]
+        raise ValueError(f"{file} has the id {identity:g} twice in frame {frame:g}")

@@ -134,9 +134,10 @@ def _listed(folder: Path, document: Mapping[str, Any] | None) -> list[dict[str, 
         (f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()),
         key=natural_key,
     )
-    if not files:
-        raise ValueError(f"{folder} has no images")
     names = [file.relative_to(folder).as_posix() for file in files]
+    names = [name for name in names if not any(part[0] == "." for part in name.split("/"))]
+    if not names:
+        raise ValueError(f"{folder} has no images")
     return [{"id": number, "file_name": name} for number, name in enumerate(sorted(names), 1)]
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def run(folder: Path, output: Path, workers: int, given: Orders | None = None, *
     return run_archive(files_of(folder), given, output, make_pool, **options)
 
 
-def test_what_is_found(tmp_path: Path) -> None:
+def test_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make_archive(tmp_path / "in")
     write_bag(archive / "bags" / "one")
     write_bag(tmp_path / "bare")
@@ -65,6 +66,17 @@ def test_what_is_found(tmp_path: Path) -> None:
         "deep/er/i1.png": "image", "deep/er/i3.png": "image",
     }  # fmt: skip
     assert left_out == "1 *.txt, 1 link to a folder"
+    (archive / "bags" / "one" / "gone").symlink_to("nowhere")  # no reason to end
+
+    def scandir(folder: str, look: Any = os.scandir) -> Any:
+        if Path(folder).name == "er":
+            raise PermissionError(13, "Permission denied", folder)
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found, left_out = find_files(archive, archive / "out")
+    assert len(found) == len(kinds) - 2
+    assert "1 folder that cannot be read" in left_out
 
 
 def one_by_one(folder: Path, output: Path, *names: str) -> dict[str, bytes]:

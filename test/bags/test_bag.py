@@ -171,6 +171,7 @@ def test_a_bare_file_and_a_folder_without_metadata(tmp_path) -> None:
     (file,) = source.glob("*.mcap")
     process_bag(loop(), file, tmp_path / "a", Selection())
     (source / "metadata.yaml").unlink()
+    (source / f"._{file.name}").write_bytes(b"of macOS")
     process_bag(loop(), source, tmp_path / "b", Selection())
     assert messages(tmp_path / "a") == messages(tmp_path / "b")
     assert len(messages(tmp_path / "a")[POSES]) == 5

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +233,22 @@ def test_sequences_of_a_folder(mot_folder: Path) -> None:
         assert sorted(result.sequences) == ["A-01", "B-02"]
 
 
+def test_images_are_in_the_order_of_their_numbers(mot_folder: Path) -> None:
+    """Whatever their names and what lies beside them, as copies of macOS do; files of Windows."""
+    (sequence,) = open_sequences(mot_folder / "A-01")
+    expected = [frame.image[0, 0, 0] for frame in sequence]
+    for path in sorted((mot_folder / "A-01" / "img1").iterdir()):
+        path.rename(path.with_name(f"{int(path.stem)}.png"))  # type: ignore[attr-defined]
+        path.with_name(f"._{path.name}").write_bytes(b"no image")
+    for name in ("seqinfo.ini", "gt/gt.txt"):
+        file = mot_folder / "A-01" / name
+        text = file.read_text().replace("name=A-01", "name=100 % A-01")
+        file.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    (again,) = open_sequences(mot_folder / "A-01")
+    assert [frame.image[0, 0, 0] for frame in again] == expected == list(range(FRAMES))
+    assert again.name == "100 % A-01" and np.array_equal(again.rows, sequence.rows)
+
+
 def test_one_sequence_by_its_own_folder(mot_folder: Path) -> None:
     (sequence,) = open_sequences(mot_folder / "A-01")
     assert len(sequence) == FRAMES and sequence.stamps[1] == pytest.approx(1 / RATE)
@@ -283,6 +300,16 @@ def test_saved_people_come_back(tmp_path: Path) -> None:
             assert np.array_equal(getattr(before, name), getattr(after, name)), name
 
 
+def truth_row(row: str) -> Callable[[Path], object]:
+    """Adds a row to the ground truth of a sequence."""
+
+    def add(folder: Path) -> None:
+        with (folder / "gt" / "gt.txt").open("a") as file:
+            file.write(row + ",-1,-1,-1\n")
+
+    return add
+
+
 @pytest.mark.parametrize(
     "change, error, message",
     [
@@ -290,7 +317,18 @@ def test_saved_people_come_back(tmp_path: Path) -> None:
         (lambda folder: (folder / "gt/gt.txt").write_text("a,b"), ValueError, "gt.txt is not in"),
         (lambda folder: (folder / "gt/gt.txt").write_text("1,2,3"), ValueError, "3 columns"),
         (lambda folder: (folder / "seqinfo.ini").write_text("x"), ValueError, "seqinfo.ini is no"),
-        (lambda folder: next(folder.glob("img1/*")).unlink(), FileNotFoundError, "19 images"),
+        (lambda folder: (folder / "img1/000001.png").unlink(), FileNotFoundError, "19 images"),
+        (
+            lambda folder: (folder / "img1/000003.png").rename(folder / "img1/000029.png"),
+            ValueError,
+            "no image 3 between 2 and 4",
+        ),
+        (truth_row("0,1,1,1,9,9,1"), ValueError, "has the frame 0; frames are counted from 1"),
+        (truth_row("1.5,1,1,1,9,9,1"), ValueError, "has the frame 1.5, needs whole numbers"),
+        (truth_row("3,-1,1,1,9,9,1"), ValueError, "has the id -1, as files of detections have"),
+        (truth_row("3,1,1,1,9,9,1"), ValueError, "has the id 1 twice in frame 3"),
+        (truth_row("3,7,1,1,nan,9,1"), ValueError, "values that are no finite numbers"),
+        (truth_row("3;7;1;1;9;9;1"), ValueError, "gt.txt is not in MOTChallenge's format"),
     ],
 )
 def test_broken_folders_are_named(mot_folder: Path, change, error, message) -> None:  # noqa: ANN001

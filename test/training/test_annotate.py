@@ -67,6 +67,9 @@ def test_a_folder_becomes_one_that_recipes_train_from(
     loop: BMPLoop, file: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "found.json"
+    for name in ("._coco_1.png", ".trash/coco_1.png"):  # hidden ones are none of the images
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"no image")
     done = annotate(loop, tmp_path / "images", output, "bright")
     assert (done.images, done.people, done.failed) == (3, 3, [])
     images = CocoImages(tmp_path, output, tmp_path / "cache")

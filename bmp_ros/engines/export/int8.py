@@ -75,6 +75,7 @@ def calibration_images(folder: Path) -> list[Path]:
         (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES),
         key=natural_key,
     )
+    files = [path for path in files if path.name[0] != "."]
     if len(files) < LEAST_IMAGES:
         raise ValueError(
             f"--calibrate {folder} holds {len(files)} images, needs at least {LEAST_IMAGES}, "

@@ -222,7 +222,7 @@ def _refuse_input(output: Path, file: Path) -> None:
 
 
 def _refuse_other_presets(output: Path, preset: Preset) -> None:
-    others = [path.name for path in sorted(output.glob("*.y*ml")) if path.stem != preset.name]
+    others = [path.name for path in sorted(output.glob("[!.]*.y*ml")) if path.stem != preset.name]
     if others:
         raise ValueError(
             f"{output} holds {others[0]}: the networks of two presets would overwrite each other; "

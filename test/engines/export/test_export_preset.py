@@ -77,6 +77,9 @@ def test_a_refused_export_keeps_what_was_there(
 
 
 def test_a_folder_of_another_preset(native: Path, tmp_path: Path) -> None:
+    (tmp_path / "._other.yaml").write_bytes(b"of macOS")
+    with pytest.raises(WeightsMissing):  # the hidden file is no preset
+        export_preset(load_preset(native, {"detector": {"weights": "nowhere.pth"}}), tmp_path)
     (tmp_path / "other.yaml").write_text("description: x")
     with pytest.raises(ValueError, match="holds other.yaml.*folder of its own"):
         export_preset(load_preset(native), tmp_path)

@@ -164,6 +164,7 @@ def test_what_does_not_fit_together(
 def test_many_images_are_thinned_out_evenly(tmp_path: Path) -> None:
     for number in range(MOST_IMAGES * 2):
         (tmp_path / f"{number}.jpg").touch()
+        (tmp_path / f"._{number}.jpg").touch()  # of macOS
     chosen = [int(path.stem) for path in calibration_images(tmp_path)]
     assert len(chosen) == MOST_IMAGES and chosen[0] == 0 and chosen[-1] == MOST_IMAGES * 2 - 1
     assert set(np.diff(chosen)) <= {1, 2, 3}
