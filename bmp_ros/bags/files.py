@@ -34,24 +34,39 @@ def _open(source: Path, notes: list[str], stack: ExitStack) -> Any:
     if not source.exists():
         raise BagError(f"there is no bag {source}")
     path = _storage_file(source)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bmp-bag-")))
+    if path.is_file() and path.suffix != path.suffix.lower():  # which rosbags goes by
+        link = folder / f"link{path.suffix.lower()}"
+        link.symlink_to(path.absolute())
+        path = link
     reader, error = _try_open(rosbag2.Reader, path)
+    if reader is None and path.is_dir():
+        files = _storage_files(path)
+        if len(files) == 1:
+            reader, reason = _try_open(rosbag2.Reader, files[0])
+            if reader is not None:
+                notes.append(
+                    f"{path / 'metadata.yaml'} cannot be used ({error}): {files[0].name} was read "
+                    "without it"
+                )
+            path, error = files[0], reason or error
     if reader is None:
         files = sorted(path.glob("[!.]*.mcap")) if path.is_dir() else [path]
         left_out = None
         if len(files) == 1 and files[0].suffix == ".mcap":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bmp-bag-"))
-            whole = Path(folder) / "recovered.mcap"
+            whole = folder / "recovered.mcap"
             left_out = recover(files[0], whole)
         if left_out is not None:
             reader, _ = _try_open(rosbag2.Reader, whole)
+            cut = source if source.is_file() else files[0]
             notes.append(
-                f"{files[0]} was cut short ({error}): read up to the break, {left_out} bytes at "
-                "the end were left out"
+                f"{cut} was cut short ({error}): read up to the break, {left_out} bytes at the "
+                "end were left out"
             )
     if reader is None:
         raise BagError(
-            f"{source} cannot be read as a rosbag2: {error}. Give the folder of a bag, a .mcap or "
-            "a .db3; `ros2 bag reindex` mends folders"
+            f"{source} cannot be read as a rosbag2: {error.rstrip('.')}. Give the folder of a "
+            "bag, a .mcap or a .db3; `ros2 bag reindex` mends folders"
         )
     stack.callback(reader.close)
     return reader
@@ -60,10 +75,15 @@ def _open(source: Path, notes: list[str], stack: ExitStack) -> Any:
 def _storage_file(source: Path) -> Path:
     """The bag itself, or the only file of a folder without metadata.yaml."""
     if source.is_dir() and not (source / "metadata.yaml").is_file():
-        files = [*source.glob("[!.]*.mcap"), *source.glob("[!.]*.db3")]
+        files = _storage_files(source)
         if len(files) == 1:
             return files[0]
     return source
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    names = (path for path in folder.iterdir() if path.name[0] != ".")
+    return sorted(path for path in names if path.suffix.lower() in (".mcap", ".db3"))
 
 
 def _try_open(kind: Any, path: Path) -> tuple[Any, str]:
@@ -104,12 +124,33 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(written: Path, target: Path) -> None:
-    """Move a written bag to its place: the folder, or its only file for a .mcap."""
-    if target.suffix == ".mcap":
+    """Move a written bag to its place: the folder, or its only file for a .mcap.
+
+    Raises BagError when something has come there meanwhile.
+    """
+    taken = BagError(
+        f"{target} has been written by another program meanwhile: nothing is overwritten, and "
+        "nothing was written; choose another name"
+    )
+    if is_mcap(target):
         (file,) = written.glob("*.mcap")
-        os.replace(file, target)
+        try:
+            os.link(file, target)
+        except FileExistsError:
+            raise taken from None
+        except OSError:  # file systems of cameras know no second name of a file
+            if os.path.lexists(target):
+                raise taken from None
+            os.replace(file, target)
     else:
+        if os.path.lexists(target):
+            raise taken
         os.replace(written, target)
+
+
+def is_mcap(path: Path) -> bool:
+    """Whether a name is that of a bare file, not of a folder."""
+    return path.suffix.lower() == ".mcap"
 
 
 def copied_connection(writer: Any, origin: Any, store: Any) -> Any:

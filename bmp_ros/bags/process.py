@@ -8,6 +8,7 @@ image is processed, one after the other, and the tracker takes its time from the
 from __future__ import annotations
 
 import copy
+import os
 import re
 import time
 from collections import Counter
@@ -153,9 +154,9 @@ def _check(selection: Selection, source: Path, target: Path) -> None:
         raise BagError(
             f"prefix is {selection.prefix!r}, must be a namespace such as /bmp or /robot/bmp"
         )
-    if target.exists():
+    if os.path.lexists(target):
         raise BagError(f"{target} is there already: nothing is overwritten; choose another name")
-    if target.suffix in (".db3", ".bag"):
+    if target.suffix.lower() in (".db3", ".bag"):
         raise BagError(f"{target}: bags are written as MCAP; name a .mcap, or a folder")
     if source.is_dir() and source.resolve() in target.resolve().parents:
         raise BagError(

@@ -139,7 +139,7 @@ def _recorded(args: argparse.Namespace) -> Iterator[Moment]:
     if (
         path.is_dir()
         and not (path / "metadata.yaml").exists()
-        and not any(each.suffix in (".mcap", ".db3") for each in path.iterdir())
+        and not any(each.suffix.lower() in (".mcap", ".db3") for each in path.iterdir())
     ):
         # No deeper: the folder may be a home, or a disk.
         below = [*path.glob(f"*/{RESULTS_NAME}"), *path.glob(f"*/*/{RESULTS_NAME}")]

@@ -177,6 +177,49 @@ def test_a_bare_file_and_a_folder_without_metadata(tmp_path) -> None:
     assert len(messages(tmp_path / "a")[POSES]) == 5
 
 
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_endings_in_capitals_and_metadata_that_cannot_be_used(tmp_path, plugin) -> None:
+    """As cameras and file systems name files, and as a recorder that was killed leaves them."""
+    source = write_bag(tmp_path / "in", plugin=plugin)
+    (file,) = (path for path in source.iterdir() if path.suffix != ".yaml")
+    capitals = tmp_path / f"WALK{file.suffix.upper()}"
+    capitals.write_bytes(file.read_bytes())
+    assert process_bag(loop(), capitals, tmp_path / "OUT.MCAP", Selection()).notes == []
+    assert (tmp_path / "OUT.MCAP").is_file()
+    process_bag(loop(), source, tmp_path / "out.mcap", Selection())
+    expected = messages(tmp_path / "out.mcap")
+    (tmp_path / "OUT.MCAP").rename(tmp_path / "capitals.mcap")
+    assert messages(tmp_path / "capitals.mcap") == expected
+    for number, text in enumerate(("", "rosbag2_bagfile_information: [")):
+        (source / "metadata.yaml").write_text(text)
+        outcome = process_bag(loop(), source, tmp_path / f"{number}.mcap", Selection())
+        assert len(outcome.notes) == 1 and "was read without it" in outcome.notes[0]
+        assert "cut short" not in outcome.notes[0] and "metadata.yaml" in outcome.notes[0]
+        assert messages(tmp_path / f"{number}.mcap") == expected
+
+
+@pytest.mark.parametrize("name", ["out.mcap", "out"])
+@pytest.mark.parametrize("linked", [True, False])
+def test_what_comes_to_the_target_meanwhile_stays(tmp_path, monkeypatch, name, linked) -> None:
+    """Of another run, say. Where files cannot have two names as well."""
+    source, target = write_bag(tmp_path / "in"), tmp_path / name
+    if not linked:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    process_bag(loop(), source, tmp_path / f"first_{name}", Selection())
+
+    def meanwhile(_: int) -> None:
+        target.touch() if target.suffix else target.mkdir(exist_ok=True)
+
+    with pytest.raises(BagError, match="by another program meanwhile: nothing is overwritten"):
+        process_bag(loop(), source, target, Selection(), advance=meanwhile)
+    assert not (any(target.iterdir()) if target.is_dir() else target.stat().st_size)
+    assert not list(tmp_path.glob(".bmp-bag-*"))
+
+
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9, 0.99])
 def test_a_file_that_was_cut_short_is_read_up_to_the_break(tmp_path, kept) -> None:
     source = write_bag(tmp_path / "in", images=40)
