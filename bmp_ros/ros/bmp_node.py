@@ -34,6 +34,7 @@ from bmp_ros.ros.following import answer_follow
 from bmp_ros.ros.frame_processor import Answer, Estimate, FrameProcessor
 from bmp_ros.ros.interaction import Interaction
 from bmp_ros.ros.interfaces import EstimatePeople, FollowPerson
+from bmp_ros.ros.parameter_files import files_for_others
 from bmp_ros.ros.parameters import NodeParameters
 from bmp_ros.ros.process import forward_log, run_node, stop_forwarding
 from bmp_ros.ros.settings import CAMERA, ENGINE
@@ -73,6 +74,9 @@ class BmpNode(ManagedNode):
         self._interaction = Interaction(self, ExecutorTasks(self))
         self._counter = IdCounter()  # one for the process: no id ever means two people
         self.parameters = NodeParameters(self)
+        arguments = options.get("cli_args") or sys.argv
+        for remark in files_for_others(arguments, self.get_fully_qualified_name()):
+            self.get_logger().warning(remark)
         unknown = self.parameters.unknown()
         if unknown:
             self.get_logger().warning(

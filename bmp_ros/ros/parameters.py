@@ -60,7 +60,13 @@ from bmp_ros.tracking import KeyframeSettings, SmoothingSettings, TrackerSetting
 Settings = TypeVar("Settings")
 
 _NAMES = frozenset([CAMERAS, "use_sim_time", *(name for g in GROUPS for name, _ in g.rows())])
-_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+_QOS = "qos_overrides."
+_TOPICS_OF_ROS = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static")
+_OF_ROS = (
+    "use_sim_time",
+    "start_type_description_service",
+    *(f"{_QOS}{topic}." for topic in _TOPICS_OF_ROS),
+)
 
 
 class NodeParameters:
@@ -257,6 +263,8 @@ def _only_at_start(path: str) -> str:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    if name.startswith(_QOS):
+        return f"{name} (the node follows its publishers; image_qos sets it for images)"
     near = get_close_matches(name, known, n=1, cutoff=0.75)
     camera, dot, rest = name.partition(".")
     if (

@@ -220,6 +220,8 @@ def test_misspelt_parameters_are_answered_with_did_you_mean(lab: Lab, tmp_path: 
         "--params-file", str(file), "-p", "detection_treshold:=0.3", "-p", "nothing_like_it:=1",
         "-p", "cameras:=[front]", "-p", "front.imagetopic:=/x", "-p", "side.image_topic:=/y",
         "-p", "use_sim_time:=false", "-p", "accepted_licences:=[]",
+        "-p", "qos_overrides./x.subscription.depth:=9", "-p", "use_sim_time:=true",
+        "-p", "qos_overrides./clock.subscription.depth:=9",
     ]  # fmt: skip
     with process(SCRIPTED, "-r", "__ns:=/bmp", *arguments) as node:
         wait_for(lambda: state_of(lab, "/bmp/bmp_node") == "active", "the node")
@@ -234,6 +236,8 @@ def test_misspelt_parameters_are_answered_with_did_you_mean(lab: Lab, tmp_path: 
         "front.imagetopic (did you mean front.image_topic?)",
         "side.image_topic (cameras has no 'side')",
         "nothing_like_it",
+        "qos_overrides./x.subscription.depth (the node follows its publishers; image_qos",
     ):
         assert words in lines[0]
+    assert "qos_overrides./clock" not in lines[0]
     assert not {"use_sim_time", "iterations", "accepted_licences"} & set(lines[0].split())

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from scripted_networks import LIMIT_S
+
 from bmp_ros.ros.worker import MAX_REQUESTS, Worker
 
 
@@ -81,10 +83,14 @@ def test_a_hold_that_is_shortened_ends() -> None:
     frames = worker()
     frames.hold("front", time.monotonic() + 3600.0)
     frames.put("front", "frame")
-    shorten = threading.Timer(0.05, lambda: frames.hold("front", 0.0))
-    shorten.start()
-    assert frames.take() == ("front", "frame")
-    shorten.join()
+    taken: list[object] = []
+    waiting = threading.Thread(target=lambda: taken.append(frames.take()), daemon=True)
+    waiting.start()
+    waiting.join(0.05)
+    assert not taken
+    frames.hold("front", 0.0)
+    waiting.join(LIMIT_S)
+    assert taken == [("front", "frame")]
 
 
 def test_clear_forgets_frames_and_holds_of_these_cameras_only() -> None:
