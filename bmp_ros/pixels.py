@@ -81,6 +81,9 @@ _BT601_TO_BGR = np.array(
 )
 _COMPRESSED = ("jpeg", "jpg", "mjpeg", "png", "webp", "tiff", "bmp")
 _VIDEO = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "mpeg4", "theora", "ffmpeg")
+FLAT_ABOVE, FLAT_WITHIN = 0.25, 0.1
+"""Shares of the range of 16-bit samples: all above the first and within the second are as good as
+one grey. A dark image is not."""
 _BIT_DEPTHS = (8, 10, 12, 14, 16)  # of image sensors
 
 ENCODINGS = (
@@ -136,9 +139,11 @@ def decode_raw(raw: RawImage, least_bits: int = 8) -> Pixels:
     channels, conversion = _PACKED.get(name, (1, _BAYER.get(name)))
     pixels, bits = _view(raw, channels, deep=deep), 8
     if deep:
-        pixels, bits = to_8_bits(pixels, least_bits)
+        samples = pixels
+        pixels, bits = to_8_bits(samples, least_bits)
+        note = "; ".join(filter(None, [note, _flatness(samples, bits)]))
     if name in _BAYER:
-        return Pixels(demosaic(pixels, name), bits)
+        return Pixels(demosaic(pixels, name), bits, note=note)
     image = pixels if conversion is None else cv2.cvtColor(pixels, conversion)
     return Pixels(image, bits, note=note)
 
@@ -154,6 +159,22 @@ def to_8_bits(samples: np.ndarray, least_bits: int = 8) -> tuple[np.ndarray, int
     bits = next(b for b in _BIT_DEPTHS if b >= least_bits and largest < 1 << b)
     scaled = cv2.convertScaleAbs(np.ascontiguousarray(samples), alpha=255 / ((1 << bits) - 1))
     return scaled.reshape(samples.shape), bits
+
+
+def _flatness(samples: np.ndarray, bits: int) -> str:
+    """Say that uint16 samples (H, W, …) are all nearly the same, far from 0, as temperatures are.
+
+    Looks at every 16th pixel. The text has no numbers: it is said once.
+    """
+    some, full = samples[::4, ::4], (1 << bits) - 1
+    least, largest = int(some.min()), int(some.max())
+    if least < FLAT_ABOVE * full or largest - least > FLAT_WITHIN * full:
+        return ""
+    return (
+        "the values of 16 bits differ by a small share of their range only: the image is nearly "
+        "uniform, and people in it are hardly found; let a thermal camera's driver send 8 bits "
+        "with gain control"
+    )
 
 
 def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:

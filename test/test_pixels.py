@@ -91,6 +91,15 @@ def test_grey_of_12_bits_in_16(encoding: str) -> None:
     assert ("depth_topic" in pixels.note) == (encoding == "16UC1")  # by REP 118 it is depth
 
 
+def test_temperatures_as_16_bits_are_told() -> None:
+    """Hundredths of kelvins, as thermal cameras send them: a person is 1 % brighter."""
+    indoors = RNG.integers(29_300, 31_000, (48, 64), np.uint16)
+    for encoding in ("mono16", "16UC1"):
+        assert "thermal camera" in decode_raw(raw(encoding, indoors)).note
+    for usual in (indoors - 29_300, RNG.integers(0, 2**16, (48, 64), np.uint16)):
+        assert decode_raw(raw("mono16", usual)).note == ""
+
+
 def test_odd_step_of_16_bits() -> None:
     deep = RNG.integers(0, 2**16, (48, 64), np.uint16)
     padded = np.pad(deep.view(np.uint8), ((0, 0), (0, 3)))

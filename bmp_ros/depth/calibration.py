@@ -119,6 +119,16 @@ def _cut_and_binned(matrix: np.ndarray, info: Any) -> tuple[np.ndarray, tuple[in
     return result, size
 
 
+def _how_cut(info: Any) -> str:
+    """How images of the calibrated size become smaller ones; empty where they do not."""
+    roi, parts = info.roi, []
+    if roi.width and roi.height and (roi.width, roi.height) != (info.width, info.height):
+        parts.append(f"region {roi.width}x{roi.height} at {roi.x_offset}, {roi.y_offset}")
+    if max(info.binning_x, info.binning_y) > 1:
+        parts.append(f"binning {info.binning_x}x{info.binning_y}")
+    return f" ({info.width}x{info.height}, {', '.join(parts)})" if parts else ""
+
+
 class Calibration:
     """The camera of a topic of images, by the last camera_info that came on the topic beside it.
 
@@ -140,6 +150,7 @@ class Calibration:
         self._read: bytes | None = None
         self._key: Any = None
         self._is_blank = False
+        self._cut = ""
         self._result: CameraModel | CalibrationError | None = None
 
     def keep(self, serialised: bytes) -> None:
@@ -174,8 +185,8 @@ class Calibration:
         if (camera.height, camera.width) != tuple(size):
             raise CalibrationError(
                 f"the calibration on {self.topic} is of images of {camera.width}x{camera.height} "
-                f"pixels, {what} has {size[1]}x{size[0]}; set {self.parameter} to the topic that "
-                "belongs to it"
+                f"pixels{self._cut}, {what} has {size[1]}x{size[0]}; set {self.parameter} to the "
+                "topic that belongs to it"
             )
         return camera
 
@@ -190,7 +201,7 @@ class Calibration:
             key = _content(info)
             if key == self._key:
                 return
-            self._is_blank = is_blank(info)
+            self._is_blank, self._cut = is_blank(info), _how_cut(info)
             self._result = camera_model(info, rectified=self.rectified)
         except Exception as error:  # of the library that reads it, or ValueError
             self._result = CalibrationError(f"the calibration on {self.topic}: {error}")

@@ -61,7 +61,10 @@ class ManagedNode(LifecycleNode):
         if transition_id not in possible:
             self.get_logger().warning(
                 f"transition {transition_id} refused in {machine.current_state[1]}: there are "
-                + ", ".join(f"{label} ({number})" for number, label in possible.items())
+                + (
+                    ", ".join(f"{label} ({number})" for number, label in possible.items())
+                    or "none, start the node again"
+                )
             )
             return TransitionCallbackReturn.FAILURE
         try:

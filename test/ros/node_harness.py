@@ -103,6 +103,7 @@ class Lab:
             "cleanup": Transition.TRANSITION_CLEANUP,
             "activate": Transition.TRANSITION_ACTIVATE,
             "deactivate": Transition.TRANSITION_DEACTIVATE,
+            "active_shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
         }[label]
         return bool(self.call(ChangeState, "/bmp/bmp_node/change_state", request).success)
 
