@@ -68,7 +68,10 @@ def refuse_to_overwrite(
 
 def is_input(path: Path, inputs: Mapping[tuple[int, int], Path]) -> bool:
     """Whether ``path`` is one of the `identities`, whatever its spelling."""
-    return path.exists() and _identity(path) in inputs
+    try:
+        return path.exists() and _identity(path) in inputs
+    except OSError:  # such as a name that is too long, which cannot be there
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import (
     Callable,
@@ -296,6 +297,12 @@ class _Work:
         ) as error:  # fmt: skip
             self.outcome.failures.append(str(error))
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # of an output, which has a longer name
+                self.outcome.failures.append(
+                    f"{source.name}: its outputs would have names that are too long for the file "
+                    "system; give it a shorter one"
+                )
+                return
             # Of the file that is read, such as one without permission; not a full disk.
             if not isinstance(source.path, Path) or not _is_about(error, source.path):
                 raise

@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -223,6 +223,8 @@ class VideoFile:
         self._resources.callback(self._writer.release)
         if not self._writer.isOpened():
             self._resources.close()
+            with suppress(FileNotFoundError):
+                path.lstat()  # raises what may be the reason: a name that is too long
             raise OSError(
                 f"OpenCV {cv2.__version__} cannot write MPEG-4 video to {shown_name(path)}"
             )

@@ -160,6 +160,20 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_names_that_leave_no_room_for_those_of_outputs(tmp_path: Path) -> None:
+    """255 bytes are the most in usual file systems: each costs itself only."""
+    names = {"a.png": 120, "i" * 251 + ".png": 120, "z.png": 180}
+    folder = write_images(tmp_path / "in", names)
+    video = write_video(tmp_path / "v.avi", [60, 120])
+    video.rename(folder / ("v" * 251 + ".avi"))
+    tracked = {"rate": 1.0, "tracker": PersonTracker()}
+    for wanted, lost in ((Wanted(gif=True, json=True), 2), (Wanted(draw=False, mot=True), 1)):
+        outcome = run(folder, tmp_path / "out", wanted, **tracked)
+        assert outcome.images == (2 if wanted.gif else 3) and len(outcome.failures) == lost
+        assert all("names that are too long" in failure for failure in outcome.failures)
+    assert {"a.png.gif", "z.png.gif"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     """Of images, videos and folders; the file of results is plain UTF-8."""
     folder = write_images(tmp_path / os.fsdecode(b"in\xfc"), {os.fsdecode(b"caf\xe9.png"): 120})
