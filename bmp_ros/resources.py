@@ -44,7 +44,8 @@ def preset_names() -> list[str]:
 def find_preset(name_or_path: str | Path) -> Path:
     """Return the file of a preset: one of `preset_names`, or a path to a YAML file of one's own.
 
-    What has a folder or the suffix ``.yaml`` or ``.yml`` is a path, anything else a name.
+    What has a folder (``./``, too) or the suffix ``.yaml`` or ``.yml`` is a path, anything else a
+    name.
     Raises FileNotFoundError naming the presets there are.
     """
     path = Path(name_or_path).expanduser()
@@ -68,8 +69,8 @@ def find_preset(name_or_path: str | Path) -> Path:
 
 def is_preset_path(name_or_path: str | Path) -> bool:
     """Whether a preset is given as the path of a file, see `find_preset`."""
-    path = Path(name_or_path)
-    return path.suffix in (".yaml", ".yml") or len(path.parts) > 1
+    suffix = Path(name_or_path).suffix.lower()
+    return suffix in (".yaml", ".yml") or "/" in str(name_or_path)
 
 
 def zoo_path() -> Path:

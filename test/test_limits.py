@@ -344,5 +344,11 @@ def test_what_waits_has_no_more_bytes_than_allowed() -> None:
 
 def test_what_is_the_path_of_a_preset() -> None:
     assert [is_preset_path(name) for name in ("tiny", "auto", "tiny.yaml", "a/b", "/x", "..")] == [
-        False, False, True, True, True, False,
-    ]  # fmt: skip
+        False,
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert all(map(is_preset_path, ("MINE.YML", "./mine", "mine/")))  # fmt: skip

@@ -132,6 +132,8 @@ def _run_mpii(args: argparse.Namespace) -> int:
     for option in ("iterations", "box_nms", "detection_threshold", "cache", "rates", "drop"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option.replace('_', '-')} is not for --mpii")
+    if args.count is not None and args.count < 1:
+        raise ValueError(f"--count is {args.count}, must be at least 1")
     folder = args.mpii.expanduser()
     people = read_mpii(args.annotations or folder / "annotations.json", args.head_boxes)
     if args.json:  # found out now rather than after the work

@@ -269,7 +269,7 @@ def _resolve(zoo: Zoo, targets: list[str]) -> list[WeightsFile]:
 
     files: dict[str, WeightsFile] = {}
     for target in targets:
-        if target.endswith((".yaml", ".yml")):
+        if target.lower().endswith((".yaml", ".yml")):
             files.update({name: zoo[name] for name in _named_in(target) if name in zoo})
         elif target in preset_names() and target not in zoo.presets:
             print(f"{target}: comes with bmp_ros, nothing to download")

@@ -202,7 +202,7 @@ def _load(file: Path, where: str) -> list[Engine]:
     try:
         spec.loader.exec_module(module)
         engines = _declared(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # scripts end themselves
         del sys.modules[name]
         raise SettingsError(
             f"{where}: {file} cannot be loaded: {type(error).__name__}: {error}"

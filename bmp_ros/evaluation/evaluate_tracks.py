@@ -25,6 +25,7 @@ from bmp_ros.loop.people import People
 from bmp_ros.tracking import PersonTracker, TrackerSettings
 
 LONG_ABSENCE = 1.0
+MOST_HZ = 1000.0
 VISIBILITY_SCORES = np.array([0.0, 0.4, 0.9], np.float32)
 """Scores of joints in the ground truth that are outside the image, hidden, visible."""
 
@@ -52,10 +53,11 @@ class Timing:
 
         Raises SettingsError for a rate or share that makes no sense.
         """
-        if not 0 <= self.drop < 1 or (self.rate is not None and not self.rate > 0):
+        if not 0 <= self.drop < 1 or (self.rate is not None and not 0 < self.rate <= MOST_HZ):
             raise SettingsError(
-                f"rate {self.rate}, drop {self.drop}: the rate must be above 0, the share of "
-                "dropped images at least 0 and below 1"
+                f"rate {self.rate}, drop {self.drop}: the rate must be above 0 and at most "
+                f"{MOST_HZ:g} images per second, the share of dropped images at least 0 and below "
+                "1"
             )
         chosen = np.ones(len(stamps), np.bool_)
         if self.rate is not None and len(stamps):

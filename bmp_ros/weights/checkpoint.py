@@ -24,7 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bmp_ros.weights import pickled_modules
-from bmp_ros.weights.errors import BadCheckpoint, UnsafeCheckpoint, WeightsError
+from bmp_ros.weights.errors import (
+    BadCheckpoint,
+    UnsafeCheckpoint,
+    WeightsError,
+    in_place_of_weights,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +107,8 @@ def _load_safetensors(path: Path) -> Checkpoint:
             return Checkpoint(tensors, dict(file.metadata() or {}), (), path)
     except SafetensorError as error:
         raise BadCheckpoint(
-            f"{path} is not a safetensors file, or was cut short ({error}); make or copy it again"
+            f"{path} is not a safetensors file, or was cut short ({error})"
+            f"{in_place_of_weights(path) or '; make or copy it again'}"
         ) from error
 
 
@@ -202,7 +208,7 @@ def _not_a_checkpoint(path: Path, error: Exception) -> BadCheckpoint:
     reason = found.group(1) if found else (str(error).splitlines() or [type(error).__name__])[0]
     return BadCheckpoint(
         f"{path} ({path.stat().st_size} bytes) is not a checkpoint of torch, or was cut short: "
-        f"{reason}; download or copy it again"
+        f"{reason}{in_place_of_weights(path) or '; download or copy it again'}"
     )
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class WeightsError(RuntimeError):
     """Base class of all errors about weights files."""
@@ -47,3 +49,20 @@ class BadCheckpoint(WeightsError):
 
 class UnsafeCheckpoint(WeightsError):
     """The pickle requests types that could run code; names them. Nothing of it was run."""
+
+
+def in_place_of_weights(path: Path) -> str:
+    """What a file is that is often found where weights should be, as the end of a sentence with a
+    remedy; empty where it is none of these."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(256).lstrip().lower()
+    except OSError:
+        return ""
+    if not start:
+        return "; the file is empty: its download was cut short, repeat it"
+    if start.startswith(b"version https://git-lfs"):
+        return "; it is a pointer of Git LFS in place of the file: `git lfs pull` brings it"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "; it is a web page, as servers send in place of a file: download the file itself"
+    return ""

@@ -98,6 +98,13 @@ def test_failures_are_one_line(
     assert message in printed.err
 
 
+def test_counts_of_nothing_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A negative one would leave the last people out without a word."""
+    for count in ("0", "-1"):
+        assert main(["evaluate", "--mpii", str(tmp_path), "--count", count]) == 1
+        assert f"--count is {count}, must be at least 1" in capsys.readouterr().err
+
+
 def test_unknown_presets_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--dataset", str(folder), "--preset", "bmp_d33"]) == 1
     error = capsys.readouterr().err

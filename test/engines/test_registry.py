@@ -198,6 +198,7 @@ def test_declared_twice(installed: Path, own: Path, tmp_path: Path) -> None:
     [
         ("import nothing_of_this_name", "broken.py cannot be loaded: ModuleNotFoundError"),
         ("def f(:", "broken.py cannot be loaded: SyntaxError"),
+        ("import sys; sys.exit(3)", "broken.py cannot be loaded: SystemExit: 3"),
         ("x = 1", "broken.py cannot be loaded.*declares no engine"),
         ("ENGINE = 'middle'", "declares no engine"),
         (HEAD + "ENGINE = Engine('a', 'nose', Options, print)", "role is 'nose', allowed: detec"),

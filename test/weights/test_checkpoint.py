@@ -15,6 +15,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from bmp_ros.engines.onnx.graph import Graph  # noqa: E402
+from bmp_ros.engines.onnx.target import Target  # noqa: E402
 from bmp_ros.weights.checkpoint import load_checkpoint, load_state_dict  # noqa: E402
 from bmp_ros.weights.errors import BadCheckpoint, UnsafeCheckpoint  # noqa: E402
 
@@ -261,14 +263,18 @@ def test_a_safetensors_file_cut_short_is_said_to_be_so(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"<!DOCTYPE html><html>404</html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x80"],
-    ids=["html", "git-lfs pointer", "one byte"],
-)
-def test_what_is_not_a_checkpoint_is_said_to_be_none(tmp_path, content):
-    path = tmp_path / "weights.pth"
+    [b"<!DOCTYPE html><html>404</html>", b"version https://git-lfs.github.com/spec/v1\n", b"",
+     b"\x80"],
+    ids=["html", "git-lfs pointer", "empty", "one byte"],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".onnx"])
+def test_what_is_not_a_checkpoint_is_said_to_be_none(tmp_path, content, suffix):
+    path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    with pytest.raises(BadCheckpoint, match="is not a checkpoint"):
-        load_checkpoint(path)
+    hints = {b"<": "it is a web page", b"v": "`git lfs pull` brings it", b"": "the file is empty"}
+    hint = hints.get(content[:1], "copy it again")
+    with pytest.raises(BadCheckpoint, match=f"weights{suffix}.*{hint}"):
+        Graph(path, Target()) if suffix == ".onnx" else load_checkpoint(path)
 
 
 @pytest.mark.parametrize(

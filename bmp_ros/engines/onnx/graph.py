@@ -15,7 +15,7 @@ from bmp_ros.engines.batches import cut, joined, rows_of, split
 from bmp_ros.engines.onnx.card import KINDS, Card, largest_canvas, part_path
 from bmp_ros.engines.onnx.engine_cache import cache_options, profile_options, tensorrt_version
 from bmp_ros.engines.onnx.target import Target, import_onnxruntime, providers, session_options
-from bmp_ros.weights.errors import BadCheckpoint, WeightsMissing
+from bmp_ros.weights.errors import BadCheckpoint, WeightsMissing, in_place_of_weights
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue
@@ -100,7 +100,10 @@ def _session(path: Path, options: Any, providers: list[tuple[str, dict[str, Any]
         return import_onnxruntime().InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # its own classes derive from Exception directly
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadCheckpoint(f"onnxruntime cannot load {path}: {reason}") from error
+        hint = in_place_of_weights(path) or "; is it whole? Make, download or copy it again"
+        raise BadCheckpoint(
+            f"onnxruntime cannot load {path}: {reason.rstrip('.')}{hint}"
+        ) from error
 
 
 def _card(session: Any, path: Path) -> Card:
