@@ -17,6 +17,7 @@ from bmp_ros.pixels import (
     bayer_pattern,
     check_sides,
     demosaic,
+    doubts,
     is_rgb_or_bgr,
     to_8_bits,
 )
@@ -81,21 +82,23 @@ def _png_damage(data: bytes) -> str:
 
 def _to_bgr(image: np.ndarray, form: str, damage: str, least_bits: int) -> Pixels:
     encoding, named, stored = (part.strip() for part in form.partition(";"))
-    bits = 8
+    bits, note = 8, ""
     if image.dtype == np.uint16:
-        image, bits = to_8_bits(image, least_bits)
+        samples = image
+        image, bits = to_8_bits(samples, least_bits)
+        note = doubts(encoding, samples, bits)
     elif image.dtype != np.uint8:
         raise ImageError(f"format {form!r} has pixels of {image.dtype}, 8 or 16 bits are needed")
     check_sides(image.shape[1], image.shape[0], f"format {form!r}")
     pattern = bayer_pattern(encoding)
     if image.ndim == 2:
         if pattern:
-            return Pixels(demosaic(image, pattern), bits, damage)
-        return Pixels(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), bits, damage)
+            return Pixels(demosaic(image, pattern), bits, damage, note)
+        return Pixels(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), bits, damage, note)
     if named and is_rgb_or_bgr(encoding) and "compressed bgr" not in stored:
         # Older writers gave OpenCV, which takes BGR, their RGB: red and blue are exchanged.
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return Pixels(image, bits, damage)
+    return Pixels(image, bits, damage, note)
 
 
 def _why_not(data: bytes, form: str) -> str:

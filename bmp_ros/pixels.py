@@ -126,8 +126,6 @@ def decode_raw(raw: RawImage, least_bits: int = 8) -> Pixels:
         raise ImageError(f"{raw}: {_why_not(raw.encoding)}")
     check_sides(raw.width, raw.height, str(raw))
     note = ""
-    if raw.encoding == "16UC1":
-        note = "16UC1 is read as a grey image; a depth image belongs in depth_topic"
     if encoding in _YUV_422:
         _require_even(raw, width=True, height=False)
         return Pixels(cv2.cvtColor(_view(raw, 2), _YUV_422[encoding]))
@@ -141,7 +139,7 @@ def decode_raw(raw: RawImage, least_bits: int = 8) -> Pixels:
     if deep:
         samples = pixels
         pixels, bits = to_8_bits(samples, least_bits)
-        note = "; ".join(filter(None, [note, _flatness(samples, bits)]))
+        note = doubts(raw.encoding, samples, bits)
     if name in _BAYER:
         return Pixels(demosaic(pixels, name), bits, note=note)
     image = pixels if conversion is None else cv2.cvtColor(pixels, conversion)
@@ -161,11 +159,14 @@ def to_8_bits(samples: np.ndarray, least_bits: int = 8) -> tuple[np.ndarray, int
     return scaled.reshape(samples.shape), bits
 
 
-def _flatness(samples: np.ndarray, bits: int) -> str:
-    """Say that uint16 samples (H, W, …) are all nearly the same, far from 0, as temperatures are.
+def doubts(encoding: str, samples: np.ndarray, bits: int) -> str:
+    """Say what uint16 samples (H, W, …) may be instead of an image: depth, or temperatures, which
+    are all nearly the same, far from 0.
 
     Looks at every 16th pixel. The text has no numbers: it is said once.
     """
+    if encoding == "16UC1":
+        return "16UC1 is read as a grey image; a depth image belongs in depth_topic"
     some, full = samples[::4, ::4], (1 << bits) - 1
     least, largest = int(some.min()), int(some.max())
     if least < FLAT_ABOVE * full or largest - least > FLAT_WITHIN * full:

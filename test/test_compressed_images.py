@@ -83,6 +83,13 @@ def test_16_bits_in_png_are_scaled_by_their_real_depth(bits: int) -> None:
     assert np.abs(pixels.image.astype(int) - SCENE[..., 1:2]).max() <= 1
 
 
+def test_depth_and_temperatures_in_png_are_told() -> None:
+    near = np.full((48, 64), 1500, np.uint16)
+    assert "depth_topic" in decode_compressed(encoded(".png", near), "16UC1; png compressed ").note
+    warm = near + 28_500  # hundredths of kelvins
+    assert "thermal" in decode_compressed(encoded(".png", warm), "mono16; png compressed ").note
+
+
 def test_grey_and_alpha() -> None:
     pixels = decode_compressed(encoded(".jpg", GREY), "mono8; jpeg compressed mono8")
     assert np.abs(pixels.image.astype(int) - GREY[..., None]).mean() < 3
