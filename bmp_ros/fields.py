@@ -6,7 +6,7 @@ One declaration serves the presets (YAML), the node's live parameters and the do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from difflib import get_close_matches
 from reprlib import Repr
@@ -33,6 +33,14 @@ def shown(value: Any) -> str:
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     except ValueError:  # Python writes no number of thousands of digits
         return f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """At most one name that ``name`` may be meant for: a similar one, or one that begins with it,
+    such as image_topic for image."""
+    known = list(known)
+    longer = [each for each in known if each.startswith(f"{name}_")]
+    return get_close_matches(name, known, n=1, cutoff=0.75) or longer[:1]
 
 
 def number_field(

@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.task import Future
+from rclpy.utilities import remove_ros_args
 from std_srvs.srv import SetBool, Trigger
 
 from bmp_ros.engines.build import build_loop
@@ -357,7 +358,19 @@ class BmpNode(ManagedNode):
 
 def main(arguments: list[str] | None = None, *, build_loop: BuildLoop = build_loop) -> int:
     """Run the node until SIGINT, SIGTERM or a shutdown of ROS; returns the exit code."""
-    return run_node(lambda: BmpNode(build_loop=build_loop), arguments)
+
+    def make() -> BmpNode:
+        node = BmpNode(build_loop=build_loop)
+        words = sys.argv if arguments is None else []
+        ignored = [*remove_ros_args(words)[1:], *node.parameters.remapped(words)]
+        if ignored:
+            node.get_logger().warning(
+                f"arguments without an effect: {', '.join(ignored)}; a parameter is given as "
+                "--ros-args -p image_topic:=/camera/image_raw"
+            )
+        return node
+
+    return run_node(make, arguments)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,12 @@ class FrameProcessor:
     def _decode(self, camera: Camera, message: Any) -> np.ndarray:
         """The image of a message; tells what is odd about it."""
         pixels = decode_image(message, camera.bits)
+        if 8 < camera.bits < pixels.bits:
+            self._log.info(
+                f"{_source(camera)}: values of {pixels.bits} bits now, of {camera.bits} before: "
+                "images are taken for darker from here on. If one damaged image did it, call the "
+                "service reset"
+            )
         camera.bits = pixels.bits
         if pixels.note:
             self._say_once(f"{_source(camera)}: {pixels.note}")

@@ -8,9 +8,9 @@ import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import Field
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from bmp_ros.fields import near_names
 from bmp_ros.ros.settings import (
     CAMERA,
     CAMERAS,
@@ -94,7 +94,7 @@ def unknown_arguments(given: Iterable[str], declared: Iterable[str]) -> list[str
     declared = list(declared)
     found = []
     for name in sorted(set(given) - set(declared)):
-        near = get_close_matches(name, declared, n=1, cutoff=0.75)
+        near = near_names(name, declared)
         if near:
             found.append(f"{name} is no argument, and ignored; did you mean {near[0]}?")
     return found

@@ -7,9 +7,8 @@ What was accepted is read before each frame (`NodeParameters.loop`, `NodeParamet
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import Field
-from difflib import get_close_matches
 from itertools import product
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from bmp_ros.fields import SettingsError, check_value, shown
+from bmp_ros.fields import SettingsError, check_value, near_names, shown
 from bmp_ros.loop.settings import LoopSettings
 from bmp_ros.resources import is_preset_path
 from bmp_ros.ros.compatibility import given_parameters
@@ -118,6 +117,20 @@ class NodeParameters:
             _unknown(name, known)
             for name in sorted(self._given)
             if name not in known and not name.startswith(_OF_ROS)
+        ]
+
+    def remapped(self, arguments: Sequence[str]) -> list[str]:
+        """Arguments of a command line that remap a topic with the name of a parameter.
+
+        ROS takes ``NAME:=VALUE`` for that unless it stands behind ``-p``.
+        """
+        pairs = zip(["", *arguments], arguments, strict=False)
+        return [
+            word
+            for before, word in pairs
+            if before not in ("-p", "--param")
+            and word.partition(":=")[0] in self._rows
+            and ":=" in word
         ]
 
     def not_taken_over(self) -> list[str]:
@@ -265,7 +278,7 @@ def _only_at_start(path: str) -> str:
 def _unknown(name: str, known: list[str]) -> str:
     if name.startswith(_QOS):
         return f"{name} (the node follows its publishers; image_qos sets it for images)"
-    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    near = near_names(name, known)
     camera, dot, rest = name.partition(".")
     if (
         dot

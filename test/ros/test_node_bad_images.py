@@ -84,6 +84,9 @@ def test_12_bits_in_16(lab: Lab, big_endian: int) -> None:
         wait_for(lambda count=count: len(poses) == count, "people")
     expected = [round(value / 4095 * 255) for value in (0x0ABC, 0x0100)]
     assert seen[-len(seen) // 2 - 1] == expected[0] and seen[-1] == expected[1]
+    bright = array("B", b"\xff\xff" * (64 * 48))  # of a damaged image, for one
+    camera.send(image(encoding="mono16", is_bigendian=big_endian, data=bright))
+    lab.wait_for_log("/camera/image_raw: values of 16 bits now, of 12 before", "reset")
 
 
 def test_16uc1_is_said_once(lab: Lab) -> None:

@@ -219,15 +219,19 @@ def test_misspelt_parameters_are_answered_with_did_you_mean(lab: Lab, tmp_path: 
     arguments = [
         "--params-file", str(file), "-p", "detection_treshold:=0.3", "-p", "nothing_like_it:=1",
         "-p", "cameras:=[front]", "-p", "front.imagetopic:=/x", "-p", "side.image_topic:=/y",
-        "-p", "use_sim_time:=false", "-p", "accepted_licences:=[]",
+        "-p", "image:=/x", "-p", "use_sim_time:=false", "-p", "accepted_licences:=[]",
         "-p", "qos_overrides./x.subscription.depth:=9", "-p", "use_sim_time:=true",
         "-p", "qos_overrides./clock.subscription.depth:=9",
     ]  # fmt: skip
-    with process(SCRIPTED, "-r", "__ns:=/bmp", *arguments) as node:
+    habits = ["--preset=tiny", "depth_topic:=/depth"]  # of other programs, and of ROS 1
+    arguments += ["-r", "boxes_topic:=/boxes", "-r", "/x:=/y", "-p", "hri:=false"]
+    with process([*SCRIPTED, *habits], "-r", "__ns:=/bmp", *arguments) as node:
         wait_for(lambda: state_of(lab, "/bmp/bmp_node") == "active", "the node")
         node.send_signal(signal.SIGINT)
         output, _ = node.communicate(timeout=LIMIT_S)
         assert node.returncode == 0, output
+    without_effect = ", ".join([*habits, "boxes_topic:=/boxes"])
+    assert f"without an effect: {without_effect}; a parameter is given as --ros-args" in output
     lines = [line for line in output.splitlines() if "does not have" in line]
     assert len(lines) == 1 and "WARN" in lines[0], output
     for words in (
@@ -236,6 +240,7 @@ def test_misspelt_parameters_are_answered_with_did_you_mean(lab: Lab, tmp_path: 
         "front.imagetopic (did you mean front.image_topic?)",
         "side.image_topic (cameras has no 'side')",
         "nothing_like_it",
+        "image (did you mean image_topic?)",
         "qos_overrides./x.subscription.depth (the node follows its publishers; image_qos",
     ):
         assert words in lines[0]
