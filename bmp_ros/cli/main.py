@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bmp_ros import __version__
+from bmp_ros.cli.signals import ignore_interrupts
 
 VERBS = (
     "infer",
@@ -37,6 +38,7 @@ VERBS = (
     "view",
 )
 TRACEBACK = "--traceback"
+INTERRUPTED = 130
 REQUIREMENTS = {
     "hydra": "torch", "iopath": "torch", "safetensors": "torch", "torch": "torch",
     "torchvision": "torch", "PIL": "evaluate", "pycocotools": "evaluate", "moderngl": "synthetic",
@@ -59,11 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit:  # help, the version, or wrong usage
             _flush()
             raise
+        if arguments is None and code == INTERRUPTED:
+            ignore_interrupts()
         _flush()  # here, since at the end of Python nobody would hear of a full disk
         return code
     except KeyboardInterrupt:
+        if arguments is None:  # the process's own
+            ignore_interrupts()
         print(f"bmp{f' {verb}' if verb else ''}: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone (`bmp models | head`).
         _drop_output()

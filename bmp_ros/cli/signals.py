@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals by which systems end a program (docker stop, logging out), for verbs that write."""
+"""Signals by which people and systems end a program (Ctrl-C, docker stop, logging out), for verbs
+that write."""
 
 from __future__ import annotations
 
@@ -11,20 +12,31 @@ from contextlib import contextmanager
 @contextmanager
 def ended_in_order() -> Iterator[None]:
     """SIGTERM and SIGHUP raise SystemExit, so that what is unfinished is put away, or finished
-    with what there is until then, as after Ctrl+C."""
+    with what there is until then, as after Ctrl-C. While that goes on, neither they nor another
+    Ctrl-C, of somebody impatient, interrupt it."""
 
     def end(number: int, _: object) -> None:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # the cleaning up is not to be interrupted
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    signals = (signal.SIGTERM, signal.SIGHUP)
+    usual = (
+        (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     # Signals that are ignored already (nohup) stay so.
-    before = {each for each in signals if signal.getsignal(each) == signal.SIG_DFL}
+    before = {each: handler for each, handler in usual if signal.getsignal(each) == handler}
     for each in before:
         signal.signal(each, end)
     try:
         yield
     finally:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def ignore_interrupts() -> None:
+    """For a process that is about to end: Python's own end is not to be interrupted, either."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -293,7 +293,7 @@ def test_ctrl_c_says_what_was_written_and_what_failed(
     assert bool(written) == ("nothing" not in kept) and not report.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_what_there_is_when_a_run_is_ended_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -310,6 +310,14 @@ def test_what_there_is_when_a_run_is_ended_is_kept(
         added.set()
 
     monkeypatch.setattr(ResultsFile, "add", adding)
+    put_away = ResultsFile.__exit__
+
+    def impatient(*given: Any) -> None:
+        for each in (signal.SIGINT, number):
+            os.kill(os.getpid(), each)
+        put_away(*given)
+
+    monkeypatch.setattr(ResultsFile, "__exit__", impatient)
 
     def ending(frame: Any, **options: Any) -> Any:
         calls.append(frame)
@@ -320,14 +328,19 @@ def test_what_there_is_when_a_run_is_ended_is_kept(
 
     loop.detector.detect = ending  # type: ignore[method-assign]
     monkeypatch.setattr(bmp_ros.engines, "build_loop", lambda *_, **__: loop)
-    before = signal.signal(number, signal.SIG_DFL)
+    usual = {number: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
+    arguments = ["--source", str(folder), "--output", str(tmp_path / "out"), "--json"]
     try:
-        with pytest.raises(SystemExit) as ended:
-            arguments = ["--source", str(folder), "--output", str(tmp_path / "out"), "--json"]
-            main(["infer", *arguments, "--at-once", "1"])
-        assert ended.value.code == 128 + number
+        if number == signal.SIGINT:
+            assert main(["infer", *arguments, "--at-once", "1"]) == 130
+        else:
+            with pytest.raises(SystemExit) as ended:
+                main(["infer", *arguments, "--at-once", "1"])
+            assert ended.value.code == 128 + number
     finally:
-        signal.signal(number, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [each["file_name"] for each in document["images"]] == ["a.png"]
     assert not list((tmp_path / "out").glob("*.part"))

@@ -140,6 +140,22 @@ def test_output_that_cannot_be_written_is_a_failure(arguments: list[str]) -> Non
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_nothing_of_the_current_folder_is_run(tmp_path: Path) -> None:
+    """Which may be somebody's data, or exercises called torch.py; a checkout is found all the
+    same."""
+    for name in ("argparse", "numpy", "torch", "yaml"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('run')")
+    (tmp_path / "bmp_ros").symlink_to(CHECKOUT / "bmp_ros")
+    environment = {key: os.environ[key] for key in os.environ if key != "PYTHONPATH"}
+    for module in ("bmp_ros", "bmp_ros.training"):
+        done = subprocess.run(
+            [sys.executable, "-m", module, *(["models", "path"] if module == "bmp_ros" else []),
+             *(["-h"] if module != "bmp_ros" else [])],
+            cwd=tmp_path, capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_requirements_bring_the_packages_that_errors_name() -> None:
     distributions = {"PIL": "pillow", "hydra": "hydra-core"}
     for package, file in dispatcher.REQUIREMENTS.items():
