@@ -17,6 +17,7 @@ import numpy as np
 
 from bmp_ros.image_size import TiffNumber, announced_size, png_breaks_off, tiff_numbers
 from bmp_ros.jpeg_data import decode_jpeg, jpeg_header, whole_jpeg
+from bmp_ros.pixels import to_8_bits
 from bmp_ros.reading import MAX_IMAGE_BYTES, FileTooLargeError, read_limited
 
 _FORMATS = {
@@ -80,7 +81,8 @@ def natural_key(path: Path) -> list[tuple[int, str]]:
 def read_image(path: Path) -> np.ndarray:
     """Read an image as BGR uint8 (H, W, 3), turned as its metadata says, as viewers do.
 
-    Grey images and those with alpha or 16 bits as well. The orientation is that of EXIF in JPEG,
+    Grey images and those with alpha as well; 16 bits are scaled by the depth that the image
+    uses, see `pixels.to_8_bits`. The orientation is that of EXIF in JPEG,
     PNG, WebP, TIFF and JPEG 2000.
     Raises OSError when the file cannot be opened, UnreadableImageError when it is no whole image,
     has more than `reading.MAX_IMAGE_BYTES` or announces more than 268 million pixels.
@@ -204,11 +206,17 @@ def _decode(path: Path, encoded: bytes) -> np.ndarray:
             f"{shown_name(path)} ({data.size} bytes) is no whole image that OpenCV "
             f"{cv2.__version__} can read"
         )
-    return image
+    return image if image.dtype == np.uint8 else to_8_bits(image)[0]
 
 
 def _decode_here(data: np.ndarray) -> np.ndarray | None:
-    return cv2.imdecode(data, _FLAGS) if data.size else None
+    """In 8 or 16 bits."""
+    if not data.size:
+        return None
+    image = cv2.imdecode(data, _FLAGS | cv2.IMREAD_ANYDEPTH)
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        return cv2.imdecode(data, _FLAGS)
+    return image
 
 
 def _decode_apart(data: np.ndarray) -> np.ndarray | None:
@@ -218,7 +226,8 @@ def _decode_apart(data: np.ndarray) -> np.ndarray | None:
         # With -c, Python looks for modules in the current folder first, which may be a stranger's.
         "import sys; sys.path[:] = filter(None, sys.path); "
         "import cv2, numpy as np; d = np.frombuffer(sys.stdin.buffer.read(), np.uint8); "
-        f"i = cv2.imdecode(d, {_FLAGS}); i is None or np.save(sys.stdout.buffer, i)"
+        f"i = cv2.imdecode(d, {_FLAGS | cv2.IMREAD_ANYDEPTH}); "
+        "i is None or np.save(sys.stdout.buffer, i)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], input=data.tobytes(), capture_output=True

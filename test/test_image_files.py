@@ -46,6 +46,18 @@ def test_other_kinds_of_pixels_become_bgr(tmp_path: Path, shape: tuple, dtype: t
     assert read.dtype == np.uint8 and (read == 100).all() and read.shape == (24, 32, 3)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm", ".jp2"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_images_of_few_of_16_bits_are_not_black(tmp_path: Path, suffix: str, bits: int) -> None:
+    """As sensors of 10, 12 and 14 bits have them, and as the same image in a bag is read."""
+    full = (1 << bits) - 1
+    image = np.linspace(0, full, 96 * 128).reshape(96, 128).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), image)
+    read = read_image(tmp_path / f"a{suffix}")
+    assert read.dtype == np.uint8 and read.shape == (96, 128, 3)
+    assert np.abs(read[:, :, 1] - image * (255 / full)).max() <= 2
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "Bäume.png"
