@@ -79,6 +79,17 @@ _BT601_TO_BGR = np.array(
         [1.164, 0.0, 1.596, -222.912],
     ]
 )
+# What other programs call them; by their letters alone some are nearer to another one.
+_OTHER_NAMES = {
+    "i420": ("yuv420", "yuv420p", "yu12", "iyuv"),
+    "nv12": ("yuv420sp",),
+    "yuyv": ("yuyv422", "yuy2", "yuv422_yuyv"),
+    "uyvy": ("uyvy422",),
+    "nv24": ("yuv444sp",),
+    "mono8": ("gray8", "grey8", "grey", "gray", "y8", "l8"),
+    "mono16": ("y16", "gray16", "grey16"),
+} | {f"bayer_{order}{bits}": (f"bayer{order[:2]}{bits}",)
+     for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)}  # fmt: skip
 _COMPRESSED = ("jpeg", "jpg", "mjpeg", "png", "webp", "tiff", "bmp")
 _VIDEO = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "mpeg4", "theora", "ffmpeg")
 FLAT_ABOVE, FLAT_WITHIN = 0.25, 0.1
@@ -319,6 +330,7 @@ def _why_not(encoding: str) -> str:
             "neither a colour nor a grey image of 8 or 16 bits; if it is a depth image, give its "
             "topic to depth_topic"
         )
-    near = get_close_matches(low, ENCODINGS, n=1)
+    known_as = {key: name for name, keys in _OTHER_NAMES.items() for key in keys}
+    near = [known_as[low]] if low in known_as else get_close_matches(low, ENCODINGS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}Encodings that are converted: {', '.join(ENCODINGS)}"

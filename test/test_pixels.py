@@ -131,6 +131,9 @@ def test_bayer_patterns(pattern: str, red_at: tuple[int, int], depth: int) -> No
         ("", ["empty", "driver"]),
         ("RGB8", ["case-sensitive", "'rgb8'"]),
         ("bgr88", ["did you mean 'bgr8'"]),
+        ("yuv420p", ["did you mean 'i420'"]),  # not yuv422, which is nearer by its letters
+        ("BayerRG8", ["did you mean 'bayer_rggb8'"]),  # as GenICam calls it
+        ("Y16", ["did you mean 'mono16'"]),
         ("jpeg", ["CompressedImage", "image_transport:=compressed"]),
         ("h264", ["video stream"]),
         ("32FC1", ["depth_topic"]),

@@ -17,6 +17,14 @@ import numpy as np
 FISHEYE = ("equidistant", "fisheye")
 DISTORTION_MODELS = ("plumb_bob", "rational_polynomial", *FISHEYE)
 """As sensor_msgs/CameraInfo names them; an empty name means no distortion."""
+_SAME_MODELS = {
+    "radtan": "plumb_bob",
+    "brown_conrady": "plumb_bob",
+    "equi": "equidistant",
+    "kannala_brandt": "equidistant",
+    "kannala_brandt4": "equidistant",
+}
+"""Names of other programs (kalibr, drivers)."""
 COEFFICIENTS = (0, 4, 5, 8, 12, 14)
 """How many coefficients OpenCV's model of a lens may have; that of a fish eye has 4."""
 PRECISION = 0.01
@@ -60,10 +68,7 @@ class CameraModel:
         if self.distortion.ndim != 1 or not np.isfinite(self.distortion).all():
             raise ValueError(f"distortion coefficients are not finite: {self.distortion}")
         if self.model not in DISTORTION_MODELS and self.distortion.any():
-            raise ValueError(
-                f"distortion model {self.model!r} is unknown; known: "
-                f"{', '.join(DISTORTION_MODELS)}; rectify the images first"
-            )
+            raise ValueError(_unknown_model(self.model))
         allowed = (0, 4) if self.model in FISHEYE else COEFFICIENTS
         count = len(self.distortion)
         # Some drivers add zeros to the four of a fish eye, or send zeros for want of a lens.
@@ -168,6 +173,21 @@ class CameraModel:
             u, v, w = _tilt(tilt_x, tilt_y) @ np.stack([u, v, np.ones_like(u)])
             u, v = u / w, v / w
         return np.stack([u, v])
+
+
+def _unknown_model(name: str) -> str:
+    """What to do about coefficients of a model that is not one of `DISTORTION_MODELS`."""
+    if not name:
+        return (
+            "there are distortion coefficients, but distortion_model is empty: who publishes them "
+            f"has to name it, one of {', '.join(DISTORTION_MODELS)}"
+        )
+    text = f"distortion model {name!r} is unknown; known: {', '.join(DISTORTION_MODELS)}; "
+    plain = name.lower().replace(" ", "_")
+    same = plain if plain in DISTORTION_MODELS else _SAME_MODELS.get(plain)
+    if same is not None:
+        return f"{text}if it is what ROS calls {same}, let its publisher say so"
+    return f"{text}rectify the images first"
 
 
 def _tilt(angle_x: float, angle_y: float) -> np.ndarray:
