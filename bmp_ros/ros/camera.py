@@ -196,6 +196,7 @@ class Camera:
                 self._node.get_logger().warning(f"{self.name}: {self.words(text)}")
                 depth = None
         self.message_type = images.kind
+        self._said_skipped = False
         self.inputs = CameraInputs(
             images,
             calibration,

@@ -91,7 +91,7 @@ class FrameProcessor:
         self._loop = loop
         self._interaction = interaction
         self._throttle = Throttle()
-        self._missing: dict[tuple[str, str], str] = {}
+        self._missing: dict[tuple[str, str], tuple[int, str]] = {}
 
     def process(self, camera: Camera, received: ReceivedMessage) -> None:
         """Answer for one image of a camera; a failure costs this image only."""
@@ -408,10 +408,14 @@ class FrameProcessor:
         """
         text = f"no {what}: {camera.words(reason)}" if kind else ""
         camera.statistics.remark(what, text)
-        before = self._missing.get((camera.name, what), "")
-        self._missing[camera.name, what] = kind
-        if kind not in ("", before) and self._throttle.due(
-            f"{camera.name} {what} {kind}", _AGAIN_S
+        # Anew whenever the camera was stopped: it may have other topics since.
+        told = (camera.generation, kind)
+        before = self._missing.get((camera.name, what))
+        self._missing[camera.name, what] = told
+        if (
+            kind
+            and told != before
+            and self._throttle.due(f"{camera.name} {what} {told}", _AGAIN_S)
         ):
             self._log.warning(f"{camera.name}: {text}")
 

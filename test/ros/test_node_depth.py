@@ -501,6 +501,22 @@ def test_what_is_there_instead_of_the_depth_topic_is_named(lab: Lab) -> None:
     lab.wait_for_log("no depth", DEPTH + "/compressedDepth has", "set depth_topic to it")
 
 
+def test_what_is_missing_is_said_again_after_a_change(lab: Lab) -> None:
+    """Whoever deactivates the node and names another topic looks at the log for an answer."""
+    rig = Rig(lab)
+    rig.depth.destroy()
+    rig.shoot(None)
+    rig.shoot(None)
+    lab.wait_for_log("no depth: no depth image has come on /camera/depth")
+    assert lab.transition("deactivate")
+    assert lab.set(depth_topic="/camera/dept")[0].successful
+    assert lab.transition("activate")
+    rig.camera.wait_for_subscriber()
+    rig.shoot(None)
+    lab.wait_for_log("no depth: no depth image has come on /camera/dept,")
+    assert lab.log().count("no depth:") == 2
+
+
 def test_a_depth_topic_of_another_type_is_named(lab: Lab) -> None:
     lab.restart_peer().create_publisher(CameraInfo, DEPTH, 5)
     rig = Rig(lab, depth_topic=DEPTH, kind=CameraInfo)
