@@ -143,6 +143,33 @@ def test_holes_are_filled_from_the_window_only() -> None:
     assert known.mean() > 0.8 and np.allclose(found.keypoints[0, known, 2], 2.0)
 
 
+@pytest.mark.parametrize(("valid", "known"), [(2, False), (3, True)])
+def test_a_joint_needs_three_pixels_of_its_person(valid: int, known: bool) -> None:
+    people = people_in(LEFT)
+    x0, y0, _, y1 = LEFT
+    joints = people.keypoints.copy()
+    joints[0, 0] = [x0 + 8, y1 - 1]
+    depth = flat_depth((LEFT, 3.0))
+    depth[y1 - 20 :, : x0 + 30] = np.nan
+    depth[y1 - 1, x0 + 7 : x0 + 7 + valid] = 3.0  # the window is three pixels wide
+    found = lift_people(replace(people, keypoints=joints), depth, CAMERA)
+    assert np.isfinite(found.keypoints[0, 0, 2]) == known
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (WIDTH - 1, HEIGHT - 1)])
+def test_pixels_at_the_edge_count_once(corner: tuple[int, int]) -> None:
+    whole = (0, 0, WIDTH, HEIGHT)
+    people = people_in(whole)
+    joints = people.keypoints.copy()
+    joints[0, 0] = corner
+    depth = flat_depth((whole, 3.0))
+    x, y = corner
+    depth[max(y - 20, 0) : y + 20, max(x - 20, 0) : x + 20] = np.nan
+    depth[y, x] = 3.0
+    found = lift_people(replace(people, keypoints=joints), depth, CAMERA)
+    assert np.isnan(found.keypoints[0, 0]).all(), "one pixel, and nothing beyond the image"
+
+
 def test_noise_shows_as_spread() -> None:
     people = people_in(LEFT)
     depth = flat_depth((LEFT, 1.0))
