@@ -383,11 +383,11 @@ class Eye:
         )  # fmt: skip
         if reset:
             self.tracking.forget()
-        tracked = self.tracking.track(
+        self.tracked = self.tracking.track(
             people, stamp, self.image, arrival_s=arrival, settings=TrackerSettings(),
             ego_motion=None,
         )  # fmt: skip
-        ids: list[int] = tracked.people.track_ids.tolist()
+        ids: list[int] = self.tracked.people.track_ids.tolist()
         return ids
 
     def detects(self, **given: object) -> bool:
@@ -406,6 +406,23 @@ def test_a_reset_while_an_image_is_looked_at_lets_the_detector_see_the_next() ->
     assert eye.look(reset=True) == [3, 4]
     assert eye.stage.detections == before, "this image needed no detection"
     assert eye.detects(), "the next one is like the first"
+
+
+def test_who_is_out_of_sight_is_expected_for_a_second() -> None:
+    eye = Eye()
+    for _ in range(10):
+        eye.look()
+        assert not len(eye.tracked.hidden), "all are seen"
+    box = eye.stage.here.boxes[1]
+    eye.stage.here = walkers(STILL[:1])
+    eye.image = picture(eye.stage.here, COLOURS[:1])
+    hidden = []
+    for _ in range(36):
+        assert eye.look(interval=1) == [1]
+        hidden.append(eye.tracked.hidden)
+    numbers = [len(boxes) for boxes in hidden]  # of 30 images per second
+    assert numbers[:29] == [1] * 29 and numbers[30:] == [0] * 6
+    np.testing.assert_allclose(hidden[0][0], box, atol=3)
 
 
 def test_another_program_s_boxes_are_used_and_count_as_a_detection() -> None:
