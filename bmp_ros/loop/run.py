@@ -116,27 +116,28 @@ class Run:
         if len(people):
             with self.timed("paint_out"):
                 frame = Frame(paint_out(frame.image, people.masks))
-        least = settings.look_again_score
-        threshold = self.threshold() if least is None else min(least, self.threshold())
         with self.timed("detect"):
-            detections = self.detector.detect(frame, score_threshold=threshold)
+            detections = self.detector.detect(frame, score_threshold=self._wanted(people))
         with self.timed("box_nms"):
-            boxes, scores, rows = self._candidates(detections, frame)
+            boxes, scores, rows = self._candidates(detections, frame, people)
             rows = rows[box_nms(boxes[rows], scores[rows], settings.box_nms_iou)]
             rows = rows[: settings.max_people - len(people)]
         return self._detected(detections, boxes, scores, rows, frame)
 
     def _candidates(
-        self, detections: Detections, frame: Frame
+        self, detections: Detections, frame: Frame, people: People
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes clipped to the frame, scores, and the rows that may be people."""
+        """Boxes clipped to the frame, scores, and the rows that may be people.
+
+        people: whom earlier iterations have found.
+        """
         self.step.image, self.step.detections = frame.image, detections
         boxes, scores = boxes_and_scores(detections, self.detector)
         finite = self._finite(boxes, scores)
         boxes = np.clip(boxes, 0, np.tile([frame.width, frame.height], 2))
-        solid = finite & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        solid = np.flatnonzero(finite & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
         self.boxes_seen, self.scores_seen = boxes[solid], scores[solid]
-        return boxes, scores, np.flatnonzero(solid & (scores > self.threshold()))
+        return boxes, scores, solid[self._likely(boxes[solid], scores[solid], people)]
 
     def threshold(self) -> float:
         """Detector score that a person must exceed in this iteration."""
@@ -144,6 +145,34 @@ class Run:
         if later is None or self.report.iterations <= 1:
             return self.settings.detection_threshold
         return max(later, self.settings.detection_threshold)
+
+    def _wanted(self, people: People) -> float:
+        """Score from which the detector's boxes are of use. people: who were found before."""
+        settings, wanted = self.settings, [self.threshold()]
+        if settings.look_again_score is not None:
+            wanted.append(settings.look_again_score)
+        if settings.behind_threshold is not None and self._sure(people).any():
+            wanted.append(settings.behind_threshold)
+        return min(wanted)
+
+    def _likely(self, boxes: np.ndarray, scores: np.ndarray, people: People) -> np.ndarray:
+        """(N,) bool: whose score exceeds the threshold, or ``behind_threshold`` where that counts.
+
+        boxes: (N, 4), finite. Box NMS of an earlier iteration let nobody through who overlaps a
+        found person so much. What is still seen there when that person is painted out is more
+        likely somebody than another box of its score.
+        """
+        likely, sure = scores > self.threshold(), self._sure(people)
+        least = self.settings.behind_threshold
+        if least is not None and sure.any():
+            overlap = box_iou(boxes, people.boxes[sure]).max(axis=1, initial=0.0)
+            likely |= (scores > least) & (overlap > self.settings.box_nms_iou)
+        return likely
+
+    def _sure(self, people: People) -> np.ndarray:
+        """(N,) bool: behind whom ``behind_threshold`` counts."""
+        sure: np.ndarray = people.scores >= self.settings.behind_score
+        return sure
 
     def _detected(
         self,
@@ -167,7 +196,7 @@ class Run:
         Boxes that are not finite, or have no area inside the frame, are left out, as are scores
         that do not exceed the threshold and whoever is more than ``max_people``.
         """
-        boxes, scores, rows = self._candidates(detections, self.frame)
+        boxes, scores, rows = self._candidates(detections, self.frame, self.no_people())
         rows = rows[np.argsort(-scores[rows], kind="stable")][: self.settings.max_people]
         return self._detected(detections, boxes, scores, rows, self.frame)
 

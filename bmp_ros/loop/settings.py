@@ -24,6 +24,15 @@ class LoopSettings:
         None, low=0.0, high=1.0, optional=True, text="minimum detector score from the second "
         "iteration on, where it is higher; null: detection_threshold",
     )  # fmt: skip
+    behind_threshold: float | None = number_field(
+        None, low=0.0, high=1.0, optional=True, text="minimum detector score, from the second "
+        "iteration on, of a box that overlaps a sure person's by more than box_nms_iou, so that "
+        "NMS kept it from being found earlier; null: as for others",
+    )  # fmt: skip
+    behind_score: float = number_field(
+        0.6, low=0.0, high=1.0, text="detector score from which a person is sure, for "
+        "behind_threshold",
+    )  # fmt: skip
     look_again_score: float | None = number_field(
         None, low=0.0, high=1.0, optional=True, text="run another iteration only if the detector "
         "saw a box of at least this score that overlaps a person but is not theirs: someone may "

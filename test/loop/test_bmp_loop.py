@@ -159,6 +159,40 @@ def test_later_iterations_may_ask_for_more(later: float | None, scores: list[flo
     assert len(stage([faint], **settings).loop(IMAGE)) == 1, "the first iteration asks for less"
 
 
+BEHIND = Actor((25, 10, 75, 110), score=0.25)
+"""IoU with `LEFT` 0.54."""
+
+
+@pytest.mark.parametrize(
+    ("behind", "settings", "found"),
+    [
+        (BEHIND, {}, True),
+        (BEHIND, {"behind_threshold": None}, False),
+        (Actor(BEHIND.box, score=0.2), {}, False),  # too unsure
+        (BEHIND, {"box_nms_iou": 0.6}, False),  # nothing has suppressed this box
+        (BEHIND, {"behind_score": 0.91}, False),  # the person in front is none, perhaps
+        (Actor((95, 10, 160, 110), score=0.25), {}, False),  # behind someone unsure
+        (Actor((150, 20, 199, 119), score=0.25), {}, False),  # behind nobody
+    ],
+)
+def test_less_is_asked_of_who_is_seen_behind_a_sure_person(
+    behind: Actor, settings: dict[str, float | None], found: bool
+) -> None:
+    unsure = Actor((90, 10, 150, 110), score=0.5)
+    given = {"behind_threshold": 0.2, "box_nms_iou": 0.5, "detection_threshold": 0.4} | settings
+    play = stage([LEFT, unsure], [behind], **given)
+    people = play.loop(IMAGE)
+    assert boxes_of(people)[2:] == [list(behind.box)] * found
+    assert people.iterations.tolist() == [1, 1, 2][: len(people)]
+    sure = given["behind_threshold"] is not None and settings.get("behind_score", 0) < 0.9
+    assert play.detector.thresholds == [0.4, 0.2 if sure else 0.4]
+
+
+def test_a_higher_threshold_behind_people_changes_nothing() -> None:
+    play = stage([LEFT], [Actor(BEHIND.box, score=0.45)], behind_threshold=0.5, box_nms_iou=0.5)
+    assert len(play.loop(IMAGE)) == 2
+
+
 @pytest.mark.parametrize(("weight", "owner"), [(0.0, 1), (0.125, 0), (1.0, 0)])
 def test_a_pixel_may_go_to_the_better_box(weight: float, owner: int) -> None:
     person = Actor((20, 10, 80, 110), score=0.9, mask_score=0.80)
