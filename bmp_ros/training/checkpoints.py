@@ -23,9 +23,18 @@ def read_checkpoint(folder: Path, schedule: Schedule) -> dict[str, Any] | None:
     file = folder / LAST
     if not file.is_file():
         return None
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    # Entries that a schedule did not have when the file was written had their defaults.
-    if asdict(Schedule(**state["schedule"])) != asdict(schedule):
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        # Entries that a schedule did not have when the file was written had their defaults.
+        before = Schedule(**state["schedule"])
+    except OSError:
+        raise
+    except Exception as error:  # torch's reader raises whatever the bytes lead to
+        raise ValueError(
+            f"{file} is no training to go on with, or is damaged ({type(error).__name__}); it "
+            "would be overwritten: choose another --output, or move it away"
+        ) from error
+    if asdict(before) != asdict(schedule):
         raise ValueError(
             f"{file} belongs to a training with {state['schedule']}, asked for is "
             f"{asdict(schedule)}; use the same options or another --output"

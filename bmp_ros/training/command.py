@@ -77,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
     from bmp_ros.training.scoring import preset_section
     from bmp_ros.training.trainer import refuse_wrong, train
 
+    for option, least in (("threads", 1), ("workers", 0)):
+        value = getattr(args, option)
+        if value is not None and value < least:
+            raise ValueError(f"--{option} is {value}, must be at least {least}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
@@ -93,10 +97,14 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
 
     def prepared() -> tuple[Task, Schedule, str]:
-        task, schedule, precision = _training(args, given)
+        task, schedule, precision, coco_ids = _training(args, given)
         preset_section(cast(Any, task))  # refuses a size that no preset may have
         refuse_wrong(task, schedule, args.minutes)
-        read_checkpoint(args.output, schedule)  # refuses that of another training
+        if read_checkpoint(args.output, schedule) is None:  # refuses that of another training
+            _refuse_foreign(args.output, task.name)
+        if coco_ids is not None:
+            args.output.mkdir(parents=True, exist_ok=True)
+            (args.output / COCO_IDS).write_text(json.dumps(coco_ids), encoding="utf-8")
         return task, schedule, args.precision or precision
 
     with processes.joined(device) as own:
@@ -192,8 +200,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _training(args: argparse.Namespace, given: Mapping[str, Any]) -> tuple[Task, Schedule, str]:
-    """The task, its schedule and its precision, of a recipe or of rendered images alone.
+def _refuse_foreign(output: Path, name: str) -> None:
+    """Raise ValueError where a training that begins would write over weights and presets."""
+    for file in (f"{name}.pth", "preset.yaml", "section.yaml"):
+        if (output / file).exists():
+            raise ValueError(
+                f"{output} holds {file}, and no training that goes on: it would be overwritten in "
+                "the end; choose a folder of its own"
+            )
+
+
+def _training(
+    args: argparse.Namespace, given: Mapping[str, Any]
+) -> tuple[Task, Schedule, str, Sequence[int] | None]:
+    """The task, its schedule and its precision, of a recipe or of rendered images alone; of a
+    recipe also the COCO ids that are trained on.
 
     given: entries of the schedule that the command line says.
     """
@@ -216,9 +237,7 @@ def _training(args: argparse.Namespace, given: Mapping[str, Any]) -> tuple[Task,
             recipe = replace(recipe, start_from=str(start.absolute() if start.exists() else start))
         torch.manual_seed(recipe.schedule.seed)
         task, coco_ids = prepare(recipe, args.root, args.cache.expanduser())
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / COCO_IDS).write_text(json.dumps(coco_ids), encoding="utf-8")
-        return task, recipe.schedule, recipe.precision
+        return task, recipe.schedule, recipe.precision, coco_ids
     if args.data is None:
         raise ValueError(f"{args.network} without a recipe needs --data, a folder of images")
     schedule = fitted(KINDS[args.network].schedule, {}, given)
@@ -226,7 +245,7 @@ def _training(args: argparse.Namespace, given: Mapping[str, Any]) -> tuple[Task,
     task = make_task(args.network, args.data, args.size)
     if args.start_from is not None:
         start_from(task, args.start_from)
-    return task, schedule, "fp32"
+    return task, schedule, "fp32", None
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -170,6 +170,41 @@ def test_steps_of_the_command_line_shorten_what_is_a_tenth_of_them(
     assert "error: steps is 0, must be at least 1" in capsys.readouterr().err
 
 
+def test_what_is_in_the_folder_of_a_training_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights and presets of somebody, and the ids of a training that another one is not."""
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    out, file = root / "out", write_recipe(root)
+    arguments = [str(file), "--root", str(root), "--cache", str(root / "cache"),
+                 "--output", str(out), "--threads", "1"]  # fmt: skip
+    out.mkdir()
+    for name, words in (
+        ("detector.pth", "holds detector.pth, and no training that goes on"),
+        ("preset.yaml", "holds preset.yaml"),
+        ("last.pth", "last.pth is no training to go on with"),
+    ):
+        (out / name).write_bytes(b"of somebody")
+        assert main(arguments) == 1
+        assert words in capsys.readouterr().err
+        assert [path.name for path in out.iterdir()] == [name]
+        (out / name).unlink()
+    torch.save({"model": {}}, out / "last.pth")  # of another program
+    assert main(arguments) == 1
+    assert "last.pth is no training to go on with" in capsys.readouterr().err
+    (out / "last.pth").unlink()
+    assert main([*arguments, "--threads", "0"]) == main([*arguments, "--workers", "-1"]) == 1
+    assert "--threads is 0, must be at least 1" in (said := capsys.readouterr().err)
+    assert "--workers is -1, must be at least 0" in said
+    assert main([*arguments, "--steps", "2"]) == 0
+    ids = (out / "coco_ids.json").read_bytes()
+    (root / "kept.json").write_text("{}")
+    write_recipe(root, held_out=0.5)
+    assert main([*arguments, "--steps", "3"]) == 1
+    assert "belongs to a training with" in capsys.readouterr().err
+    assert (out / "coco_ids.json").read_bytes() == ids, "what was trained on is still known"
+
+
 def test_what_no_preset_could_run_is_refused_before_the_first_step(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
