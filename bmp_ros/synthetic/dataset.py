@@ -65,9 +65,11 @@ def write_dataset(
 ) -> Path:
     """Write the images ``start`` .. ``start + count - 1`` of ``split``; return annotations.json.
 
-    workers: processes, each with a renderer of its own. Raises ValueError for an unknown split.
+    workers: processes, each with a renderer of its own. Raises ValueError for an unknown split,
+    and for a folder with other images than rendered ones of this split and size.
     """
     find_split(split)
+    _refuse_others(folder, split, (width, height))
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     orders = [Order(folder, split, seed, width, height) for seed in range(start, start + count)]
@@ -82,6 +84,26 @@ def write_dataset(
         for done in progress:
             done.result()
     return gather_annotations(folder)
+
+
+def _refuse_others(folder: Path, split: str, size: tuple[int, int]) -> None:
+    """Neither is somebody's data set written over, nor are images of two kinds mixed."""
+    labels = min((folder / "labels").glob("*.json"), default=None)
+    if labels is None:
+        images = folder / "images"
+        if (folder / "annotations.json").exists() or (images.is_dir() and any(images.iterdir())):
+            raise ValueError(
+                f"{folder} holds images or annotations that were not rendered: they would be "
+                "overwritten; choose a folder of its own"
+            )
+        return
+    label = json.loads(labels.read_text(encoding="utf-8"))
+    there = label.get("split", split), label["image"]["width"], label["image"]["height"]
+    if there != (split, *size):
+        raise ValueError(
+            f"{folder} holds images of {there[0]}, {there[1]}x{there[2]} pixels, asked for is "
+            f"{split}, {size[0]}x{size[1]}; choose a folder of its own"
+        )
 
 
 def _begin_worker(workers: int) -> None:
@@ -106,6 +128,7 @@ def write_picture(order: Order) -> None:
             "height": order.height,
         },
         "annotations": annotations_of(sample.people, order.seed),
+        "split": order.split,
     }
     part = order.label_file.with_suffix(".part")
     part.write_text(json.dumps(label), encoding="utf-8")
@@ -182,12 +205,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if min(args.count, args.workers) < 1 or args.start < 0:
         parser.error("--count and --workers must be at least 1, --start at least 0")
-    print(
-        write_dataset(
+    try:
+        file = write_dataset(
             args.output, args.split, args.count, start=args.start, workers=args.workers,
             width=args.width, height=args.height,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(file)
     return 0
 
 

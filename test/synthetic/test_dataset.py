@@ -65,6 +65,26 @@ def test_a_second_call_goes_on_and_keeps_what_is_there(folder: Path) -> None:
     assert (folder / "images" / "000000.jpg").stat().st_mtime_ns == before
 
 
+def test_folders_of_others_and_of_other_splits_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "annotations.json").write_text("of somebody")
+    (tmp_path / "photos" / "images").mkdir(parents=True)
+    (tmp_path / "photos" / "images" / "000000.jpg").write_text("of somebody")
+    for output, split, width, words in (
+        (tmp_path / "coco", "easy", "640", "not rendered: they would be overwritten"),
+        (tmp_path / "photos", "easy", "640", "not rendered: they would be overwritten"),
+        (folder, "crowded", "640", "holds images of easy, 640x480 pixels, asked for is crowded"),
+        (folder, "easy", "320", "asked for is easy, 320x480"),
+    ):
+        order = ["--split", split, "--count", "1", "--workers", "1", "--width", width]
+        assert main([*order, "--output", str(output)]) == 1
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "coco" / "annotations.json").read_text() == "of somebody"
+    assert (tmp_path / "photos" / "images" / "000000.jpg").read_text() == "of somebody"
+
+
 def test_pycocotools_reads_the_file(folder: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     data = coco.COCO(str(folder / "annotations.json"))
