@@ -182,7 +182,7 @@ class Camera:
             parameter="camera_info_topic",
         )
         depth = DepthInput(self._node, settings) if settings.depth_topic else None
-        target = settings.target_frame if depth is not None else ""
+        target = settings.target_frame.lstrip("/") if depth is not None else ""
         ego = "" if settings.ego_frame == "none" else settings.ego_frame
         transforms = None
         try:

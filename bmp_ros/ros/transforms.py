@@ -40,8 +40,16 @@ class Transforms:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rotation (3, 3) and translation (3,) metres from the frame ``source`` to ``target``.
 
+        A slash before a frame's name, as in ROS 1, is left out.
         Does not wait: raises NoTransformError when tf does not know them at ``stamp`` now.
         """
+        target, source = target.lstrip("/"), source.lstrip("/")
+        if not source:
+            raise NoTransformError(
+                "the image's header has no frame_id: its driver has to name the camera's optical "
+                "frame",
+                "no frame",
+            )
         if stamp.sec < 0:
             raise NoTransformError(
                 f"the image is stamped {stamp.sec} s, and tf knows no time before 0",

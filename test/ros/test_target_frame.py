@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def test_people_in_a_target_frame(lab: Lab) -> None:
     tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros is not installed")
     from geometry_msgs.msg import TransformStamped
 
-    rig = Rig(lab, target_frame="map")
+    rig = Rig(lab, target_frame="/map")  # as in ROS 1
     rig.shoot(depth_of(2.0))
     lab.wait_for_log("no transform", "'map'")
     still = TransformStamped(child_frame_id="cam")
@@ -36,6 +37,12 @@ def test_people_in_a_target_frame(lab: Lab) -> None:
     found = wait_for(moved, "people in the frame map")[-1]
     assert found.header.frame_id == "map"
     assert found.people[0].centroid.z == pytest.approx(12.0, abs=1e-3)
+    send = rig.camera.send
+    rig.camera.send = partial(send, frame_id="/cam")
+    assert rig.metres(rig.shoot(depth_of(2.0))) == pytest.approx(12.0, abs=1e-3)
+    rig.camera.send = partial(send, frame_id="")
+    rig.shoot(depth_of(2.0))
+    lab.wait_for_log("no depth: the image's header has no frame_id")
 
 
 def test_people_come_back_to_where_they_were() -> None:
