@@ -50,6 +50,8 @@ REQUIREMENTS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code; ``arguments`` are those of the process by default."""
+    if arguments is None:
+        _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no name of a file may end a verb
@@ -89,6 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _open_streams() -> None:
+    """Open the standard streams that were closed (``2>&-``), as nothing: else the next file that
+    is opened, such as results, would get what libraries print."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
 def _run(given: Sequence[str], verb: str | None) -> int:
     parser, module = _build_parser(verb)
     # Taken out, so that it may also stand behind the action of a verb.
@@ -104,8 +119,7 @@ def _run(given: Sequence[str], verb: str | None) -> int:
 def _flush() -> None:
     """Write what was printed. Raises OSError where it cannot be."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError as error:
         _drop_output()
         raise OSError(error.errno, error.strerror, "what was printed") from error

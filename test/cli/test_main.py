@@ -156,6 +156,31 @@ def test_nothing_of_the_current_folder_is_run(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("closed", [(0,), (2,), (1, 2), (0, 1, 2)])
+def test_closed_streams(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """What libraries print goes nowhere then, and not into the file that is opened next."""
+    (tmp_path / "infer.py").write_text(
+        '"""Write."""\nimport os, sys\ndef add_arguments(parser): pass\ndef run(args):\n'
+        "    file = open('results', 'w')\n    file.write(str(sys.stdin.isatty()))\n"
+        "    for number in (1, 2):\n        os.write(number, b'of a library')\n    return 0\n"
+    )
+    code = (
+        "import os, sys\n"
+        "import bmp_ros.cli as cli, bmp_ros.cli.main as m\n"
+        f"cli.__path__.insert(0, {str(tmp_path)!r})\n"
+        "sys.exit(m.main())"
+    )
+    closing = " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(
+        ["bash", "-c", f'cd "$1" && exec "$2" -c "$3" infer {closing}', "-", tmp_path,
+         sys.executable, code],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results").read_text() == "False"
+
+
 def test_requirements_bring_the_packages_that_errors_name() -> None:
     distributions = {"PIL": "pillow", "hydra": "hydra-core"}
     for package, file in dispatcher.REQUIREMENTS.items():
