@@ -61,9 +61,18 @@ class BoxFile:
         listed = document.get("images", []) if isinstance(document, dict) else []
         people = _people_ids(document.get("categories") if isinstance(document, dict) else None)
         self._images: dict[Any, _Image] = {}
+        named: dict[tuple[str, int | None], Any] = {}
         for image in self._checked_images(listed):
-            frame = image.get("frame")
-            self._images[image["id"]] = _Image(str(image.get("file_name", image["id"])), frame)
+            frame, label = image.get("frame"), str(image.get("file_name", image["id"]))
+            before = image["id"] if image["id"] in self._images else named.get((label, frame))
+            if before is not None:
+                raise BoxFileError(
+                    f"{shown_name(path)}: of `images`, two are the same ({label!r}, id "
+                    f"{image['id']!r}; id {before!r}): ids, and names with their `frame`, must "
+                    "be unique"
+                )
+            named[label, frame] = image["id"]
+            self._images[image["id"]] = _Image(label, frame)
         for number, entry in enumerate(entries):
             if entry.get("iscrowd"):
                 continue

@@ -123,6 +123,14 @@ def test_our_own_results_can_be_read_back(tmp_path: Path) -> None:
         ([[1, 2]], "has no boxes"),
         ({"annotations": [], "images": [{"file_name": "a"}]}, "has no id"),
         ({"annotations": [], "images": 3}, "`images` is no list"),
+        (
+            {"annotations": [], "images": [{"id": 1, "file_name": "a"}, {"id": 1}]},
+            "two are the same",
+        ),
+        (
+            {"annotations": [], "images": [{"id": n, "file_name": "v.mp4"} for n in (1, 2)]},
+            r"two are the same \('v.mp4', id 2; id 1\).* with their `frame`",
+        ),
         ([entry(1, bbox=[1, 2, 3])], r"entry 0 has the bbox \[1, 2, 3\]"),
         ([entry(1), entry(1, bbox=[1, 2, -3, 4])], "entry 1 has the bbox"),
         ([entry(1, bbox=[1, 2, "3", 4])], "entry 0 has the bbox"),

@@ -33,7 +33,7 @@ from bmp_ros.engines.export.check import ExportRefused
 from bmp_ros.engines.export.write import import_onnx, widen_weights
 from bmp_ros.engines.onnx.card import KINDS, METADATA_KEY, Card, part_path
 from bmp_ros.engines.presets import load_preset
-from bmp_ros.image_files import IMAGE_SUFFIXES, natural_key, read_image
+from bmp_ros.image_files import IMAGE_SUFFIXES, UnreadableImageError, natural_key, read_image
 from bmp_ros.loop.bmp_loop import BMPLoop
 from bmp_ros.loop.settings import LoopSettings
 
@@ -111,8 +111,8 @@ def quantise_preset(
     samples = source.with_name("samples")
     tell(f"int8: what the networks see in {len(measured)} images of {calibration.images}")
     with _inputs_kept(loop, samples):
-        for path in measured:
-            loop(read_image(path))
+        for image in _readable(measured, tell):
+            loop(image)
     target.mkdir()
     shutil.copy(source, target)
     for role, choice in preset.engines.items():
@@ -127,9 +127,20 @@ def quantise_preset(
             tell(f"int8: {path.name}, {done} of {layers} layers")
     shutil.rmtree(samples)
     listening, calls = recorded_loop(loop)
-    for path in held_out:
-        listening(read_image(path))
+    for image in _readable(held_out, tell):
+        listening(image)
     _compare(loop, build_loop(target / source.name, "cpu"), calls, quantised, calibration, tell)
+
+
+def _readable(files: Sequence[Path], tell: Callable[[str], None]) -> Iterator[np.ndarray]:
+    """The images; one that cannot be read is told, and costs nothing that was done before."""
+    for path in files:
+        try:
+            image = read_image(path)
+        except (OSError, UnreadableImageError) as error:
+            tell(f"int8: left out: {error}")
+        else:
+            yield image
 
 
 def graph_files(first: Path) -> list[Path]:

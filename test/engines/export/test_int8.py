@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -108,12 +109,21 @@ def test_every_layer_but_the_outer_ones_is_quantised(
 
 
 def test_a_network_can_stay_as_it_is(native: Path, pictures: Path, tmp_path: Path) -> None:
-    roles = ("detector", "segmenter")
-    calibration = Calibration(pictures, least=0, keep_fp32=roles)
-    export_preset(load_preset(native), tmp_path, precision="int8", calibration=calibration)
+    """And images that cannot be read cost themselves only."""
+    roles, told = ("detector", "segmenter"), []
+    images = Path(shutil.copytree(pictures, tmp_path / "images"))
+    (images / "0000 broken.png").write_bytes(b"no image")
+    (images / "zz gone.png").symlink_to("nowhere")
+    calibration = Calibration(images, least=0, keep_fp32=roles)
+    export_preset(
+        load_preset(native), tmp_path / "out", precision="int8", calibration=calibration,
+        tell=told.append,
+    )  # fmt: skip
+    left_out = [line for line in told if "left out" in line]
+    assert len(left_out) == 2 and "broken.png" in left_out[0] and "gone.png" in left_out[1]
     quantised = {
         path.name: any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
-        for path in tmp_path.glob("*.onnx")
+        for path in (tmp_path / "out").glob("*.onnx")
     }
     assert [name for name, value in quantised.items() if value] == ["pose_estimator.onnx"]
 
