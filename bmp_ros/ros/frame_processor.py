@@ -408,15 +408,12 @@ class FrameProcessor:
         """
         text = f"no {what}: {camera.words(reason)}" if kind else ""
         camera.statistics.remark(what, text)
-        # Anew whenever the camera was stopped: it may have other topics since.
-        told = (camera.generation, kind)
-        before = self._missing.get((camera.name, what))
-        self._missing[camera.name, what] = told
-        if (
-            kind
-            and told != before
-            and self._throttle.due(f"{camera.name} {what} {told}", _AGAIN_S)
-        ):
+        generation, before = self._missing.get((camera.name, what), (camera.generation, ""))
+        self._missing[camera.name, what] = (camera.generation, kind)
+        stopped = generation != camera.generation  # it may have other topics since
+        if not kind or (kind == before and not stopped):
+            return
+        if self._throttle.due(f"{camera.name} {what} {kind}", _AGAIN_S) or stopped:
             self._log.warning(f"{camera.name}: {text}")
 
     def _age_s(self, header: Header) -> float:
