@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bmp_ros import __version__
-from bmp_ros.cli.signals import ignore_interrupts
+from bmp_ros.cli.signals import ignore_interrupts, interrupts, note_interrupts
 
 VERBS = (
     "infer",
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code; ``arguments`` are those of the process by default."""
     if arguments is None:
         _open_streams()
+        note_interrupts()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no name of a file may end a verb
@@ -79,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (
         ArithmeticError, ImportError, MemoryError, OSError, RuntimeError, ValueError
     ) as error:  # fmt: skip
+        if isinstance(error, ImportError) and interrupts:  # as modules in C tell of it
+            ignore_interrupts()
+            print(f"bmp{f' {verb}' if verb else ''}: interrupted", file=sys.stderr)
+            return INTERRUPTED
         if TRACEBACK in given:
             traceback.print_exc()
         # Lines stay lines: they may be commands to copy.

@@ -22,12 +22,10 @@ def ended_in_order() -> Iterator[None]:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    usual = (
-        (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL),
-        (signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    usual = (signal.SIG_DFL, signal.default_int_handler, _note)
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     # Signals that are ignored already (nohup) stay so.
-    before = {each: handler for each, handler in usual if signal.getsignal(each) == handler}
+    before = {each: handler for each in signals if (handler := signal.getsignal(each)) in usual}
     for each in before:
         signal.signal(each, end)
     try:
@@ -35,6 +33,21 @@ def ended_in_order() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+interrupts: list[int] = []
+"""Ctrl-C since `note_interrupts`: what is interrupted while it is imported may fail otherwise."""
+
+
+def note_interrupts() -> None:
+    """Keep every Ctrl-C in `interrupts`, which otherwise does what it did."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _note)
+
+
+def _note(number: int, _: object) -> None:
+    interrupts.append(number)
+    raise KeyboardInterrupt
 
 
 def ignore_interrupts() -> None:

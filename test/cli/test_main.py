@@ -35,6 +35,12 @@ def run(args):
         raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
     if args.number == 4:
         raise KeyboardInterrupt
+    if args.number == 8:  # as an import of a module in C that Ctrl-C interrupts
+        import os, signal
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed")
     if args.number == 5:
         raise FloatingPointError("12 is infinite")
     if args.number == 6:
@@ -179,6 +185,11 @@ def test_closed_streams(tmp_path: Path, closed: tuple[int, ...]) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results").read_text() == "False"
+
+
+def test_ctrl_c_in_an_import_is_an_interruption(bmp) -> None:  # type: ignore[no-untyped-def]
+    done = bmp("infer", "--number", "8")
+    assert (done.returncode, done.stderr) == (130, "bmp infer: interrupted\n")
 
 
 def test_requirements_bring_the_packages_that_errors_name() -> None:
