@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 from bmp_ros.image_files import shown_name
 
@@ -31,15 +32,7 @@ def open_part(path: Path, *, keep: bool = False, encoding: str = "utf-8") -> Tex
     part = part_of(path)
     while True:
         stream = part.open("a", encoding=encoding, errors="backslashreplace")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                stream.close()
-                raise BeingWrittenError(
-                    f"another run writes {shown_name(path)} at this moment; wait for it, or "
-                    "choose another --output"
-                ) from error
+        _lock(stream, path)
         try:
             same = os.path.samestat(os.fstat(stream.fileno()), part.stat())
         except FileNotFoundError:
@@ -50,3 +43,40 @@ def open_part(path: Path, *, keep: bool = False, encoding: str = "utf-8") -> Tex
     if not keep:
         stream.truncate(0)
     return stream
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep others from writing a file that a library opens by its name; an empty one that nobody
+    wrote into is gone afterwards. Where it cannot be opened, the library will say so.
+
+    Raises BeingWrittenError as `open_part`.
+    """
+    try:
+        stream = path.open("ab")
+    except OSError:
+        yield
+        return
+    with stream:
+        _lock(stream, path)
+        try:
+            yield
+        finally:
+            if not os.fstat(stream.fileno()).st_size:
+                path.unlink(missing_ok=True)
+
+
+def _lock(stream: IO[Any], path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows has none
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            stream.close()
+            raise BeingWrittenError(
+                f"another run writes {shown_name(path)} at this moment; wait for it, or choose "
+                "another --output"
+            ) from error

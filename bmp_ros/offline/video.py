@@ -18,6 +18,7 @@ import numpy as np
 from bmp_ros.image_files import shown_name, turned
 from bmp_ros.offline.video_orientation import video_orientation
 from bmp_ros.offline.video_packets import LOOK_AHEAD, PacketScanner
+from bmp_ros.writing import held
 
 FALLBACK_FPS = 30.0
 """Taken where a file or camera does not say."""
@@ -204,7 +205,7 @@ class VideoFile:
     left out when the next is due already. Odd widths and heights are rounded up by repeating the
     last column or row, sides below 16 pixels filled up in black, above 8190 the image is scaled
     down: the format, or FFmpeg's encoder, can do no other.
-    Raises OSError when OpenCV cannot write MPEG-4 there.
+    Raises OSError when OpenCV cannot write MPEG-4 there, BeingWrittenError while another run does.
     """
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
@@ -217,6 +218,7 @@ class VideoFile:
         self._start: float | None = None
         self._last: np.ndarray | None = None
         self._resources = ExitStack()
+        self._resources.enter_context(held(path))
         self._text = text = self._resources.enter_context(utf8_path(path))
         code = cv2.VideoWriter_fourcc(*_CODEC)
         self._writer = cv2.VideoWriter(text, _file_backend(), code, fps, self.written_size)

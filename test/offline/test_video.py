@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bmp_ros.offline.sources import VideoSource
 from bmp_ros.offline.video import UnreadableVideoError, VideoFile, VideoFrames
 from bmp_ros.offline.video_orientation import video_orientation
+from bmp_ros.writing import BeingWrittenError
 
 SIZE = (64, 48)
 
@@ -309,6 +310,22 @@ def test_tall_tiny_and_odd_videos(
         images = list(frames)
     assert [image.shape[1::-1] for image in images] == [written] * 2
     assert abs(int(images[1][0, 0, 0]) - 200) < 12
+
+
+def test_two_do_not_write_one_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    first = VideoFile(path, 10, *SIZE)
+    first.write(grey(20))
+    with pytest.raises(BeingWrittenError, match="another run writes .*a.mp4"):
+        VideoFile(path, 10, *SIZE)
+    first.write(grey(200))
+    first.close()
+    with VideoFrames(path) as video:
+        assert len(levels_of(video)) == 2
+    write_video(path, [20])
+    with pytest.raises(OSError, match="cannot write MPEG-4"):
+        VideoFile(tmp_path / "a.unknown", 10, *SIZE)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_a_video_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
