@@ -183,10 +183,12 @@ class Calibration:
         """`model`, or CalibrationError when images of ``size`` (height, width) are not its own."""
         camera = self.model()
         if (camera.height, camera.width) != tuple(size):
+            is_turned = (camera.width, camera.height) == tuple(size)
+            advice = "publish one of the turned images, or " if is_turned else ""
             raise CalibrationError(
                 f"the calibration on {self.topic} is of images of {camera.width}x{camera.height} "
-                f"pixels{self._cut}, {what} has {size[1]}x{size[0]}; set {self.parameter} to the "
-                "topic that belongs to it"
+                f"pixels{self._cut}, {what} has {size[1]}x{size[0]}; {advice}set "
+                f"{self.parameter} to the topic that belongs to it"
             )
         return camera
 

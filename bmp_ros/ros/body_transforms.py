@@ -69,12 +69,12 @@ class BodyTransforms:
         """Publish frames of the people with names, if it is time; header: stamp and parent frame.
 
         names: ids of N people, None where there is none. Images without a stamp are left out: tf
-        takes 0 for the latest time there is.
+        takes 0 for the latest time there is, and knows none before.
         """
         stamp = stamp_ns(header.stamp)
         last = self._last_ns.get(camera)
         since = None if last is None else stamp - last
-        if stamp == 0 or (since is not None and 0 <= since < (1 - _EARLY) * 1e9 / rate):
+        if stamp <= 0 or (since is not None and 0 <= since < (1 - _EARLY) * 1e9 / rate):
             return
         message = self._messages.make(header, names, frames)
         self._last_ns[camera] = stamp

@@ -7,6 +7,7 @@ published. They stay serialised until the image that they belong to is processed
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -313,7 +314,13 @@ def _of_detections(message: Any, box_class: str) -> Detections:
         if box_class and (best is None or best.class_id.lower() != box_class.lower()):
             continue
         centre, box = detection.bbox.center.position, detection.bbox
-        half = box.size_x / 2, box.size_y / 2
+        # Of a box that is turned, what is around it.
+        turn = box.center.theta if math.isfinite(box.center.theta) else math.nan
+        across, along = abs(math.cos(turn)), abs(math.sin(turn))
+        half = (
+            (across * box.size_x + along * box.size_y) / 2,
+            (along * box.size_x + across * box.size_y) / 2,
+        )
         corners.append(
             (centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1])
         )

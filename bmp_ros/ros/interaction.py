@@ -147,7 +147,7 @@ class Interaction:
             people = seen.tracked.people
             frames = body_frames(space.smooth.keypoints, people.keypoint_scores, people.skeleton)
             if demand.frames:
-                self._publish_frames(seen, space, frames)
+                self._publish_frames(seen, space, frames, tell)
         if demand.run.hri and self.humans.enabled:
             frame = HumanFrame(
                 seen.camera.name, seen.header, seen.image, seen.tracked, seen.smooth, space,
@@ -175,8 +175,14 @@ class Interaction:
                 followed_person(header, tracked.people, tracked.ages, seen.space, row)
             )
 
-    def _publish_frames(self, seen: ProcessedImage, space: Space, frames: BodyFrames) -> None:
+    def _publish_frames(
+        self, seen: ProcessedImage, space: Space, frames: BodyFrames, tell: Tell
+    ) -> None:
         """Frames have ROS4HRI's ids in their names where these are published, else the tracks'."""
+        if not space.header.frame_id:  # every listener to tf would complain about it
+            text = "the image's header has no frame_id: its driver has to name the camera's frame"
+            tell(seen.camera, "body frames", "no parent", text)
+            return
         run = seen.demand.run
         names: list[str | None] = [
             None if each < 0 else self.humans.body_id(each) if run.hri else str(each)

@@ -281,6 +281,8 @@ def test_a_bad_calibration_names_its_topic_and_a_good_one_ends_it(listener: List
     assert listener.input.fitting((480, 640), "the image").width == 640
     with pytest.raises(CalibrationError, match="640x480 pixels, the image has 320x240"):
         listener.input.fitting((240, 320), "the image")
+    with pytest.raises(CalibrationError, match="has 480x640; publish one of the turned images"):
+        listener.input.fitting((640, 480), "the image")
     sent(info(binning_x=2, binning_y=2), lambda: listener.input.model().width == 320)
     words = r"320x240 pixels \(640x480, binning 2x2\), the image has 640x480"
     with pytest.raises(CalibrationError, match=words):  # whose driver does not bin at all

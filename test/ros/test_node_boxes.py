@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from types import SimpleNamespace
 from typing import Any
@@ -340,3 +341,8 @@ def test_detection_2d_arrays_by_their_fields() -> None:
     assert everybody.boxes[:, 0].tolist() == [5, 15, 25, 35]
     np.testing.assert_allclose(everybody.scores, [0.6, 0.9, 0.4, 1.0])
     assert _of_detections(SimpleNamespace(detections=[]), "person").boxes.shape == (0, 4)
+    message.detections = [detection(20, ("person", 0.9))]  # 10x20 pixels around 20, 20, lying
+    message.detections[0].bbox.center.theta = -math.pi / 2
+    assert np.allclose(_of_detections(message, "person").boxes, [[10, 15, 30, 25]], atol=1e-4)
+    message.detections[0].bbox.center.theta = math.inf
+    assert np.isnan(_of_detections(message, "person").boxes).all()  # left out by the loop

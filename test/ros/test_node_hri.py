@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -298,4 +299,7 @@ def test_without_hri_frames_are_named_after_tracks(lab: Lab) -> None:
     received: list[Any] = []
     lab.peer.create_subscription(tf.TFMessage, "/tf", received.append, 100)
     wait_for(lambda: rig.shoot(depth_of(2.0)) and received, "transforms")
+    rig.camera.send = partial(rig.camera.send, frame_id="")
+    wait_for(lambda: rig.shoot(depth_of(2.0)) and "no body frames" in lab.log(), "the reason")
+    assert all(each.header.frame_id for message in received for each in message.transforms)
     assert received[0].transforms[0].child_frame_id == "body_1"
