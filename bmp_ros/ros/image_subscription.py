@@ -2,8 +2,9 @@
 """``ImageSubscription``: images, subscribed as their publishers offer.
 
 A reliable subscription to a best-effort publisher receives nothing. A best-effort subscription
-receives what the transport does not lose, which with large images may be next to nothing. So the
-subscription has to match the publishers.
+receives what the transport does not lose, which with large images may be next to nothing. A
+volatile one misses what was published once, before it was there. So the subscription has to match
+the publishers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from rclpy.exceptions import NameValidationException
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from bmp_ros.depth.calibration import COMPRESSED_SUFFIX
@@ -28,6 +29,7 @@ DEPTH = 5
 
 _REMIND_S = 30.0
 _RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+_LATCHED, _VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE
 
 
 class ImageSubscription:
@@ -35,7 +37,7 @@ class ImageSubscription:
 
     kind: type of the messages on ``topic``, which is a resolved name. wanted_qos: see
     `reliability_for`. on_message(serialised): called for each image, which is not decoded here.
-    reliability: of the subscription.
+    reliability, durability: of the subscription.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ImageSubscription:
         self.kind = kind
         self.topic = topic
         self.reliability = _RELIABLE
+        self.durability = _VOLATILE
         self._node = node
         self._wanted_qos = wanted_qos
         self._on_message = on_message
@@ -61,7 +64,8 @@ class ImageSubscription:
     def source(self) -> str:
         """What is listened to, in words."""
         reliability = self.reliability.name.lower().replace("_", " ")
-        return f"{self.topic} ({self.kind.__name__}, {reliability})"
+        latched = ", transient local" if self.durability == _LATCHED else ""
+        return f"{self.topic} ({self.kind.__name__}, {reliability}{latched})"
 
     @property
     def silent_s(self) -> float:
@@ -72,7 +76,7 @@ class ImageSubscription:
         """Subscribe. Raises ValueError if the node uses the topic with another type."""
         self._was_silent = False
         self._last = self._reminded = time.monotonic()
-        self._subscribe(reliability_for(self._wanted_qos, self.offered()))
+        self._subscribe(*self._fitting(self._offered()))
 
     def close(self) -> None:
         if self._images is not None:
@@ -80,22 +84,22 @@ class ImageSubscription:
             self._images = None
 
     def follow_publishers(self) -> None:
-        """Subscribe anew when the publishers' reliability asks for it, or when it failed before.
+        """Subscribe anew when what the publishers offer asks for it, or when it failed before.
 
         Raises ValueError as `open` does: it is tried again at the next call.
         """
-        offered = self.offered()
-        fitting = reliability_for(self._wanted_qos, offered)
+        offered = self._offered()
+        fitting = self._fitting(offered)
         if self._images is None:
-            self._subscribe(fitting)
-        elif fitting != self.reliability:
+            self._subscribe(*fitting)
+        elif fitting != (self.reliability, self.durability):
             if offered:
-                name = fitting.name.lower().replace("_", " ")
+                name = ", ".join(each.name.lower().replace("_", " ") for each in fitting)
                 self._node.get_logger().info(
                     f"{self.topic}: subscribing {name}, as its publishers offer"
                 )
             self.close()
-            self._subscribe(fitting)
+            self._subscribe(*fitting)
 
     def change_kind(self, kind: type) -> None:
         """Close, and take messages of another type from the next `follow_publishers` on.
@@ -107,10 +111,17 @@ class ImageSubscription:
         self.close()
         self.kind = kind
 
-    def offered(self) -> list[ReliabilityPolicy]:
-        """Reliability of each publisher there is."""
+    def _offered(self) -> list[QoSProfile]:
+        """Of each publisher there is."""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
-        return [info.qos_profile.reliability for info in publishers]
+        return [info.qos_profile for info in publishers]
+
+    def _fitting(self, offered: list[QoSProfile]) -> tuple[ReliabilityPolicy, DurabilityPolicy]:
+        """What to subscribe with; who is gone may come back as latched as it was."""
+        latched = all(each.durability == _LATCHED for each in offered)
+        durability = (_LATCHED if latched else _VOLATILE) if offered else self.durability
+        reliability = reliability_for(self._wanted_qos, [each.reliability for each in offered])
+        return reliability, durability
 
     def remark_silence(self, timeout_s: float) -> str | None:
         """Say what to do when there was no image for ``timeout_s``; once, then every 30 s."""
@@ -129,11 +140,12 @@ class ImageSubscription:
         )
         return f"no image for {now - self._last:.0f} s on {self.source}: {advice}"
 
-    def _subscribe(self, reliability: ReliabilityPolicy) -> None:
+    def _subscribe(self, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> None:
         refuse_other_type(self._node, self.topic, self.kind)
-        self.reliability = reliability
+        self.reliability, self.durability = reliability, durability
+        profile = QoSProfile(depth=DEPTH, reliability=reliability, durability=durability)
         self._images = self._node.create_subscription(
-            self.kind, self.topic, self._receive, profile(reliability), raw=True,
+            self.kind, self.topic, self._receive, profile, raw=True,
             event_callbacks=no_event_messages(),
         )  # fmt: skip
 
@@ -162,11 +174,6 @@ def camera_subscription(
         on_message=on_message,
         wanted_qos=settings.image_qos,
     )
-
-
-def profile(reliability: ReliabilityPolicy) -> QoSProfile:
-    """Volatile, the last `DEPTH` messages."""
-    return QoSProfile(depth=DEPTH, reliability=reliability)
 
 
 def reliability_for(wanted: str, offered: Iterable[ReliabilityPolicy]) -> ReliabilityPolicy:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from node_harness import CameraStandIn, Lab, stamp_of, wait_for
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from bmp_ros.ros import camera as camera_of_node
@@ -46,6 +47,25 @@ def test_publisher_changes_qos(lab: Lab) -> None:
     wait_for(lambda: reliability_of_subscription(lab) == "RELIABLE", "a reliable subscription")
     assert "subscribing best effort" in lab.log()
     assert "No messages will be received" not in lab.log(), "rclpy's words before it subscribes"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_image_that_was_published_once_is_received(lab: Lab, late: bool) -> None:
+    """Latched: before the node listens, or by a publisher that it discovers later."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    if late:
+        lab.start_active()
+    camera = lab.camera()
+    camera.destroy()
+    camera.publisher = lab.peer.create_publisher(Image, "/camera/image_raw", latched)
+    stamp = camera.send()
+    if not late:
+        lab.start_active()
+    statistics = lab.node._cameras["camera"].statistics
+    wait_for(lambda: statistics.processed, "the image")
+    assert lab.node._cameras["camera"].last_stamp == stamp
+    lab.diagnosis(": camera", lambda s: s.level == b"\0", "OK")
+    assert "transient local" in lab.node._cameras["camera"].source
 
 
 def test_a_subscription_that_failed_is_made_again(
