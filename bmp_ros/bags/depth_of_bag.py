@@ -190,15 +190,18 @@ class DepthOfBag:
             raise NoDepthError(f"{self.topic}: {error}") from error
         if silence := says_nothing(depth):
             self.silence = f"{self.topic}: {silence}"
-        if doubt := why_unregistered(header.frame_id, message.header.frame_id):
-            self.doubt = f"{self.topic}: {doubt}"
+        doubt = why_unregistered(header.frame_id, message.header.frame_id)
+        doubts = [f"{self.topic}: {doubt}"] if doubt else []
+        doubts.append(self._image_camera.why_foreign(header.frame_id))
+        self.doubt = "; ".join(filter(None, doubts))
         return found
 
     silence = ""
     """Why the depth image of the last image said nothing about its people, who all are NaN; empty
     where it did."""
     doubt = ""
-    """Why it may not be registered to the image; empty where nothing speaks against it."""
+    """Why it may not be registered to the image, or the calibration be another camera's; empty
+    where nothing speaks against it."""
 
     def go_back(self, to_ns: int) -> None:
         """Stamps have jumped back to this one: forget depth images of the time after it."""

@@ -150,7 +150,7 @@ class Calibration:
         self._read: bytes | None = None
         self._key: Any = None
         self._is_blank = False
-        self._cut = ""
+        self._cut = self._frame = ""
         self._result: CameraModel | CalibrationError | None = None
 
     def keep(self, serialised: bytes) -> None:
@@ -179,6 +179,22 @@ class Calibration:
             raise CalibrationError(str(self._result))
         return self._result
 
+    def why_foreign(self, frame: str) -> str:
+        """Say why the last one that came may be another camera's than that of images in a frame.
+
+        Both have to name the same one (sensor_msgs/CameraInfo). Empty where they do, and where one
+        is not named.
+        """
+        self._update()
+        own, frame = self._frame.lstrip("/"), frame.lstrip("/")
+        if not own or not frame or own == frame:
+            return ""
+        return (
+            f"the calibration on {self.topic} is of the frame {own!r}, the images are in "
+            f"{frame!r}: set {self.parameter} to the topic that belongs to them, or let the "
+            "driver name one frame in both"
+        )
+
     def fitting(self, size: tuple[int, ...], what: str) -> CameraModel:
         """`model`, or CalibrationError when images of ``size`` (height, width) are not its own."""
         camera = self.model()
@@ -204,6 +220,7 @@ class Calibration:
             if key == self._key:
                 return
             self._is_blank, self._cut = is_blank(info), _how_cut(info)
+            self._frame = info.header.frame_id
             self._result = camera_model(info, rectified=self.rectified)
         except Exception as error:  # of the library that reads it, or ValueError
             self._result = CalibrationError(f"the calibration on {self.topic}: {error}")
@@ -243,10 +260,10 @@ def depth_camera(
 
 
 def _content(info: Any) -> tuple[Any, ...]:
-    """All that `camera_model` reads, comparable: NaN equals itself as bytes."""
+    """All that is read of it, comparable: NaN equals itself as bytes."""
     roi = info.roi
     numbers = np.concatenate([info.k, info.p, info.d]).astype(np.float64)
     return (
-        numbers.tobytes(), info.distortion_model, info.width, info.height, info.binning_x,
-        info.binning_y, roi.x_offset, roi.y_offset, roi.width, roi.height,
+        info.header.frame_id, numbers.tobytes(), info.distortion_model, info.width, info.height,
+        info.binning_x, info.binning_y, roi.x_offset, roi.y_offset, roi.width, roi.height,
     )  # fmt: skip

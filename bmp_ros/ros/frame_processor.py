@@ -50,6 +50,7 @@ from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.transforms import NoTransformError
 from bmp_ros.ros.zone_states import OccupiedZones
 
+_DOUBTS = ("registered depth", "calibration of this camera")  # what metres may be without
 _REPEAT_S = 5.0
 _AGAIN_S = 60.0  # what comes and goes is said again after so long
 _JUMP_NS = 10**9  # stamps of drivers step back by milliseconds, a bag that begins anew by more
@@ -369,8 +370,8 @@ class FrameProcessor:
         """The people in space, if there is depth and a subscriber."""
         if inputs.depth is None or not (camera.publishers.wants_depth or demand.depth):
             camera.tracking.stop_smoothing_in_space()
-            self._tell(camera, "depth")
-            self._tell(camera, "registered depth")
+            for what in ("depth", *_DOUBTS):
+                self._tell(camera, what)
             return None
         try:
             lifted = lift(
@@ -379,10 +380,13 @@ class FrameProcessor:
             )  # fmt: skip
         except NoDepthError as error:
             self._tell(camera, "depth", error.kind, str(error))
-            self._tell(camera, "registered depth")
+            for what in _DOUBTS:
+                self._tell(camera, what)
             return None
         self._tell(camera, "depth", "silence" if lifted.silence else "", lifted.silence)
-        self._tell(camera, "registered depth", "frames" if lifted.doubt else "", lifted.doubt)
+        foreign = inputs.calibration.why_foreign(header.frame_id)
+        for what, doubt in zip(_DOUBTS, (lifted.doubt, foreign), strict=True):
+            self._tell(camera, what, "frames" if doubt else "", doubt)
         return lifted
 
     def _publish_lifted(

@@ -168,6 +168,7 @@ def test_depth_images_of_another_frame_are_told(tmp_path, capsys, monkeypatch) -
     said = capsys.readouterr().err
     assert "4 images have poses_3d in doubt: /camera/depth: they are in the frame" in said
     assert "'depth_optical_frame', the images in 'camera'" in said
+    assert "the calibration on /camera/camera_info is of the frame 'depth_optical_frame'" in said
     assert depths(tmp_path / "out") == [1.0, 1.1, 1.2, 1.3]
 
 

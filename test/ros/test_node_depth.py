@@ -190,6 +190,20 @@ def test_depth_of_another_frame_is_doubted(lab: Lab) -> None:
     words = ("no registered depth", DEPTH, "'camera_depth_optical_frame'", "'cam'", "align_depth")
     lab.wait_for_log(*words)
     rig.wait_for_remark(*words)
+    foreign = calibration()
+    foreign.header.frame_id = "camera_depth_optical_frame"  # in the place of the images' own
+    rig.calibrate(foreign)
+    words = ("no calibration of this camera", "'camera_depth_optical_frame'", "'cam'")
+
+    def told() -> bool:
+        rig.shoot(depth_of(2.0))
+        return words[0] in lab.log()
+
+    wait_for(told, "the other calibration")
+    rig.wait_for_remark("no registered depth", *words, "set camera_info_topic")
+    foreign.header.frame_id = ""
+    rig.calibrate(foreign)
+    wait_for(lambda: not rig.inputs.calibration.why_foreign("cam"), "one without a frame")
     for same in ("/cam", ""):  # as it was written once; not named at all
         rig.depth.send = partial(send, frame_id=same)
         rig.shoot(depth_of(2.0))
