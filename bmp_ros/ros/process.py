@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,6 +21,8 @@ from bmp_ros.ros.compatibility import PARAMETER_ERRORS
 
 _LAST_FRAME_S = 3.0
 _ENDINGS = (KeyboardInterrupt, ExternalShutdownException)
+_PLACES = re.compile(r"\s*, at \S+:\d+")
+"""Where in its sources rcl noticed an error."""
 
 
 class ClosableNode(Protocol):
@@ -40,24 +43,16 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
     node = None
     try:
         try:
-            # rclpy's own handlers shut its context down, which making a node stumbles over.
-            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+            refusal = _init(arguments)
+            if refusal and not interrupts.seen:
+                rclpy.logging.get_logger("bmp_ros").fatal(f"ROS 2 does not start: {refusal}")
+                return 1
             node = make()
             executor = SingleThreadedExecutor()
             executor.add_node(node)
-            install_signal_handlers(
-                SignalHandlerOptions.ALL
-            )  # they wake the executor; ours follow
+            # They wake the executor, and hand on to ours.
+            install_signal_handlers(SignalHandlerOptions.ALL)
             _spin(executor, interrupts)
-        except UnicodeEncodeError as error:  # Python keeps such bytes as surrogates
-            if rclpy.ok():
-                raise
-            rclpy.logging.get_logger("bmp_ros").fatal(
-                f"the argument {error.object.encode(errors='surrogateescape')!r} is not UTF-8, "
-                "which ROS 2 cannot read: give a file or a folder another name, or make a link "
-                "to it"
-            )
-            return 1
         except (SettingsError, *PARAMETER_ERRORS) as error:
             rclpy.logging.get_logger("bmp_ros").fatal(f"a parameter is refused: {error}")
             rclpy.try_shutdown()
@@ -82,6 +77,32 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     return 0
+
+
+def _init(arguments: list[str] | None) -> str:
+    """Initialise rclpy, without its handlers; return why its arguments are refused, if they are.
+
+    The handlers shut its context down, which making a node would stumble over.
+    """
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except UnicodeEncodeError as error:  # Python keeps such bytes as surrogates
+        word = error.object.encode(errors="surrogateescape")
+        return (
+            f"the argument {word!r} is not UTF-8, which ROS 2 cannot read: give a file or a "
+            "folder another name, or make a link to it"
+        )
+    except RuntimeError as error:  # rclpy has no public name for its errors of arguments
+        reason = _PLACES.sub("", str(error)).removeprefix("failed to initialize rcl: ").strip()
+        if type(error).__name__ == "UnknownROSArgsError":
+            return f"there are no such arguments of ROS: {reason}"
+        if "params file" in reason:
+            reason += (
+                "; a file of parameters has the node's name or /** first, ros__parameters below "
+                "it, and below that names and values, as config/bmp.yaml does"
+            )
+        return reason
+    return ""
 
 
 class _Interrupts:

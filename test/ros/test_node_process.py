@@ -212,6 +212,33 @@ def test_refused_parameter_ends_with_exit_code_1_and_a_reason(lab: Lab) -> None:
         assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "content", "words"),
+    [
+        (["--params-file", "FILE"], "a:\n\t b: 1\n", ["FILE", "config/bmp.yaml"]),
+        (["--params-file", "FILE"], "bmp_node:\n  rate: 1\n", ["FILE", "config/bmp.yaml"]),
+        (["--params-file", "missing"], None, ["missing", "opening YAML file"]),
+        (["-p", "image_topic:=["], None, ["image_topic:=["]),
+        (["-r", "__ns:=a//b"], None, ["__ns:=a//b"]),
+        (["--params"], None, ["no such arguments of ROS: ['--params']"]),
+    ],
+)
+def test_what_ros_refuses_is_told_without_a_traceback(
+    ros_domain: int, tmp_path: Path, arguments: list[str], content: str | None, words: list[str]
+) -> None:
+    file = tmp_path / "FILE"
+    if content is not None:
+        file.write_text(content)
+    given = [str(file) if word == "FILE" else word for word in arguments]
+    with process(SCRIPTED, *given) as node:
+        output, _ = node.communicate(timeout=LIMIT_S)
+    assert node.returncode == 1
+    assert "ROS 2 does not start" in output and "Traceback" not in output
+    assert "/project/" not in output
+    for word in words:
+        assert word in output
+
+
 def test_misspelt_parameters_are_answered_with_did_you_mean(lab: Lab, tmp_path: Path) -> None:
     """Once, and the node goes on; parameters of ROS itself and empty lists are none of it."""
     file = tmp_path / "mine.yaml"
