@@ -88,11 +88,14 @@ class CalibrationInput(Calibration):
             there = published_topics(self._node, "CameraInfo", self.parameter)
             return f"{text}, which has no publisher. {there}"
         kinds = [
-            f"{p.qos_profile.reliability.name.lower()}, {p.qos_profile.durability.name.lower()}"
+            ", ".join(
+                policy.name.lower().replace("_", " ")
+                for policy in (p.qos_profile.reliability, p.qos_profile.durability)
+            )
             for p in publishers
         ]
         return (
             f"{text}, which has {len(kinds)} publisher{'s' * (len(kinds) != 1)} "
             f"({'; '.join(kinds)}): they have sent nothing since this node listens. Who sends a "
             "calibration once has to offer it transient local"
-        ).replace("_", " ")
+        )
