@@ -27,9 +27,12 @@ else:
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "1" if IN_PARALLEL else str(min(4, os.cpu_count() or 1)))
 
-# A shell has SIGINT ignored in what it starts with "&": tests that interrupt something need it.
+# A shell has SIGINT ignored in what it starts with "&", and nohup SIGHUP: tests that interrupt
+# something need them.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 OPENMMLAB_TESTS = Path(__file__).parent / "engines" / "openmmlab"
 SLOW = (

@@ -167,7 +167,7 @@ def test_video_without_truth(lab: Lab, start: Callable[..., CameraNode], tmp_pat
 
 
 def test_damaged_files_are_skipped_with_one_warning(
-    lab: Lab, start: Callable[..., CameraNode], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lab: Lab, start: Callable[..., CameraNode], tmp_path: Path
 ) -> None:
     for number in (1, 2, 10):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
@@ -182,7 +182,7 @@ def test_damaged_files_are_skipped_with_one_warning(
     wait_for(lambda: len(images) >= 9, "the folder several times")
     levels = [image.data[0] for image in images[:4]]
     assert levels in ([20, 200, 20, 200], [200, 20, 200, 20])
-    log = "".join(capfd.readouterr())
+    log = lab.log()
     for words in ("2.png (", "caf\\xe9.jpg (1 bytes)", "gone.png", "left out 1 *.txt"):
         assert log.count(words) == 1, log
     assert "Traceback" not in log and "._1" not in log

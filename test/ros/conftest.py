@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,5 +73,13 @@ def lab(ros_domain: int, capfd: pytest.CaptureFixture[str]) -> Iterator[Lab]:
     """A node with scripted networks, and a peer to talk to it, in a domain of their own."""
     from node_harness import lab_in
 
-    with lab_in(ros_domain, capfd.readouterr) as running:
+    # Its file itself: readouterr() reads and then truncates, and what threads write in between is
+    # lost.
+    assert capfd._capture is not None
+    descriptor = capfd._capture.err.tmpfile.fileno()
+
+    def log() -> str:
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
+
+    with lab_in(ros_domain, log) as running:
         yield running

@@ -45,12 +45,13 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) 
 
 
 class Lab:
-    """networks, node: what is tested, from `start` on. peer: the node of the test."""
+    """networks, node: what is tested, from `start` on. peer: the node of the test. log: gives all
+    that was logged to the console so far; not /rosout: rcl keeps one publisher per name of a node
+    in a process, of whatever context."""
 
-    def __init__(self, domain: int, console: Callable[[], Any]) -> None:
+    def __init__(self, domain: int, log: Callable[[], str]) -> None:
         self._domain = domain
-        self._console = console
-        self._log = ""
+        self.log = log
         self._running: list[tuple[Node, SingleThreadedExecutor, threading.Thread]] = []
         self.networks = ScriptedNetworks()
         self.node: BmpNode | None = None
@@ -169,14 +170,6 @@ class Lab:
         )
         return received
 
-    def log(self) -> str:
-        """All that was logged to the console so far.
-
-        Not /rosout: rcl keeps one publisher per name of a node in a process, of whatever context.
-        """
-        self._log += self._console().err
-        return self._log
-
     def wait_for_log(self, *words: str) -> str:
         """Wait for one entry of the log with all words, and return it."""
 
@@ -184,7 +177,10 @@ class Lab:
             entries = re.split(r"\n(?=\[[A-Z]+\] \[)", self.log())
             return next((e for e in entries if all(word in e for word in words)), None)
 
-        return str(wait_for(found, f"{words} in the log, which is:\n{self._log}"))
+        try:
+            return str(wait_for(found, f"{words} in the log"))
+        except AssertionError as error:
+            raise AssertionError(f"{error}, which is:\n{self.log()}") from None
 
     def diagnosis(self, name: str, condition: Callable[[Any], bool], what: str) -> Any:
         """Wait for a DiagnosticStatus whose name ends with ``name`` and that fits."""
@@ -319,9 +315,9 @@ def _parameter_message(name: str, value: Any) -> Any:
 
 
 @contextmanager
-def lab_in(domain: int, console: Callable[[], Any]) -> Iterator[Lab]:
-    """A `Lab`, and its end. console: returns what was written since its last call, in ``err``."""
-    lab = Lab(domain, console)
+def lab_in(domain: int, log: Callable[[], str]) -> Iterator[Lab]:
+    """A `Lab`, and its end. log: gives all that was written to the console so far."""
+    lab = Lab(domain, log)
     try:
         yield lab
     finally:
