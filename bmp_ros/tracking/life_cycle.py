@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bmp_ros.tracking import motion
-from bmp_ros.tracking.association import JOINT_SCORE, LEAST_JOINTS
+from bmp_ros.tracking.association import JOINT_SCORE, LEAST_JOINTS, pose_similarity
 from bmp_ros.tracking.matching import Matches, Sighting, is_cut_off
 from bmp_ros.tracking.settings import TrackerSettings
 from bmp_ros.tracking.tracks import IdCounter, State, Tracks
@@ -23,6 +23,9 @@ SLOW = 0.25
 HALF_HIDDEN = 0.5
 DOUBLE_IOU, DOUBLE_INSIDE = 0.3, 0.6
 """IoU with a tracked person's box, and share of a box inside of it, of who may be a double."""
+OTHER_POSE, OTHER_POSE_S = 0.3, 0.3
+"""OKS with a person below which somebody in front of or behind them is no double of them, and the
+seconds for which that must be seen: one image may show a wrong pose."""
 COLOUR_MEMORY = 0.3
 """Time constant of the colours' moving average, seconds."""
 
@@ -141,14 +144,16 @@ def miss(tracks: Tracks, matches: Matches, now: float) -> None:
 
 def confirm(
     tracks: Tracks,
+    seen: Sighting,
+    matches: Matches,
     counter: IdCounter,
     settings: TrackerSettings,
     now: float,
-    width: int,
+    *,
     at_once: bool,
     patient: bool,
 ) -> None:
-    """Give ids to those who were seen often enough, or to all ``at_once``; width: of the image.
+    """Give ids to those who were seen often enough, or to all ``at_once``.
 
     patient: who may be another's double waits. Not so across gaps: tentative tracks are not
     followed there, so that who had to wait would wait for ever.
@@ -156,27 +161,42 @@ def confirm(
     ready = (tracks.state == State.TENTATIVE) & (tracks.seen_s == now)
     ready &= (tracks.hits >= settings.confirm_hits) | at_once
     if settings.double_s > 0 and patient and ready.any():
-        ready &= ~_may_be_doubles(tracks, now) | (now - tracks.first_s >= settings.double_s)
+        waits = _waits_of_doubles(tracks, seen, matches, ready, settings.double_s)
+        ready &= now - tracks.first_s >= waits
     # Of somebody who comes in, the first part that is seen tells little: as long as it may be
     # somebody whose colours are remembered, they get a little time to be recognised.
     remembered = (tracks.state == State.LOST) & (tracks.colours.max(axis=1, initial=0) > 0)
     if remembered.any():
-        ready &= ~is_cut_off(tracks.boxes, width) | (now - tracks.first_s >= ENTERING)
+        entering = is_cut_off(tracks.boxes, seen.people.image_size[1])
+        ready &= ~entering | (now - tracks.first_s >= ENTERING)
     tracks.ids[ready] = counter.take(int(ready.sum()))
     tracks.state[ready] = State.CONFIRMED
 
 
-def _may_be_doubles(tracks: Tracks, now: float) -> np.ndarray:
-    """(T,) bool, whose box overlaps that of a person with an id who was seen in this image."""
-    known = (tracks.state == State.CONFIRMED) & (tracks.seen_s == now)
-    boxes, others = tracks.boxes, tracks.boxes[known]
+def _waits_of_doubles(
+    tracks: Tracks, seen: Sighting, matches: Matches, ready: np.ndarray, double_s: float
+) -> np.ndarray:
+    """(T,) seconds from its beginning for which a track that is ``ready`` (T,) waits for its id.
+
+    None apart from others; ``double_s`` where the box overlaps that of a person with an id who was
+    seen in this image, ``OTHER_POSE_S`` at most if the poses of all such are another one.
+    """
+    known = matches.columns[tracks.state[matches.rows] == State.CONFIRMED]
+    boxes, others = tracks.boxes, seen.people.boxes[known].astype(float)
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    inside = shared / np.maximum(areas, 1)[:, None]
-    iou = shared / np.maximum(areas[:, None] + areas[None, known] - shared, 1)
-    return np.asarray(((iou > DOUBLE_IOU) | (inside > DOUBLE_INSIDE)).any(axis=1))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+    inside = shared / np.maximum(areas, 1)
+    iou = shared / np.maximum(areas + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared, 1)
+    near = np.zeros((len(tracks), len(seen.people)), np.bool_)
+    near[:, known] = ready[:, None] & ((iou > DOUBLE_IOU) | (inside > DOUBLE_INSIDE))
+    oks, _ = pose_similarity(
+        tracks.joints, tracks.joint_scores, seen.people, seen.areas, np.ones(len(tracks)), near
+    )
+    alike = near & ~(oks < OTHER_POSE)  # unknown poses may be alike
+    waits = np.where(near.any(axis=1), min(OTHER_POSE_S, double_s), 0.0)
+    return np.where(alike.any(axis=1), double_s, waits)
 
 
 def alive(tracks: Tracks, settings: TrackerSettings, now: float) -> np.ndarray:

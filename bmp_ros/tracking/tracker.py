@@ -133,8 +133,8 @@ class PersonTracker:
             state.swaps += swaps
         at_once = state.fresh or dt >= life_cycle.SLOW
         life_cycle.confirm(
-            state.tracks, self.counter, settings, now, people.image_size[1], at_once,
-            patient=not gap,
+            state.tracks, seen, matches, self.counter, settings, now,
+            at_once=at_once, patient=not gap,
         )  # fmt: skip
         ids = np.full(len(people), -1, np.int32)
         ids[matches.columns] = state.tracks.ids[matches.rows]

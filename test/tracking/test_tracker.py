@@ -95,6 +95,28 @@ def test_who_steps_out_of_anothers_box_gets_an_id_at_once() -> None:
     assert found == [[1, -1], [1, 2]]
 
 
+def test_another_pose_makes_somebody_else_within_a_third_of_a_second() -> None:
+    """Beside a person who is known, the box of the other inside of theirs, with joints of its own."""
+    tracker = PersonTracker()
+    ids(tracker, found_twice(0)[[0]], 0.0)
+    found = []
+    for step in range(1, 8):
+        people = found_twice(step)
+        people.keypoints[1] = people.keypoints[1, ::-1]  # head over heels
+        found.append(ids(tracker, people, step / 10))
+    assert found == [[1, -1]] * 3 + [[1, 2]] * 4
+
+
+def test_unknown_poses_may_be_of_one_person() -> None:
+    tracker = PersonTracker()
+    ids(tracker, found_twice(0)[[0]], 0.0)
+    for step in range(1, 8):
+        people = found_twice(step)
+        people.keypoints[1] = people.keypoints[1, ::-1]
+        people.keypoint_scores[1, 3:] = 0.1
+        assert ids(tracker, people, step / 10) == [1, -1], step
+
+
 def test_doubles_wait_only_where_that_is_asked_for() -> None:
     tracker = PersonTracker(TrackerSettings(double_s=0.0))
     ids(tracker, found_twice(0)[[0]], 0.0)
