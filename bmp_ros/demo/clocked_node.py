@@ -85,8 +85,11 @@ class ClockedLoop(BMPLoop):
         *,
         refine: bool = True,
         expected: np.ndarray | None = None,
+        tracked: np.ndarray | None = None,
     ) -> tuple[People, RunReport]:
-        people, report = super().run(image, boxes, refine=refine, expected=expected)
+        people, report = super().run(
+            image, boxes, refine=refine, expected=expected, tracked=tracked
+        )
         self.last_ms = report.stage_ms["total"]
         return people, report
 

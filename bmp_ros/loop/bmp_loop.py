@@ -101,15 +101,18 @@ class BMPLoop:
         *,
         refine: bool = True,
         expected: np.ndarray | None = None,
+        tracked: np.ndarray | None = None,
     ) -> tuple[People, RunReport]:
         """Do as ``loop(image)`` does; return stage timings and counts as well.
 
         refine: False leaves the segmenter out: masks are those of the detector, or of ``boxes``.
         expected: (M, 4) xyxy pixels where people should be. When they are all found, no further
         iteration looks for others. None, or nobody: not known.
+        tracked: (T, 4) xyxy pixels where everybody should be whom a tracker knows, hidden or not;
+        ``behind_threshold`` then counts only where one of them is missing. None: nobody tracks.
         """
         run = self.begin(image)
-        run.expected = expected
+        run.expected, run.tracked = expected, tracked
         if not refine:
             run.segmenter = None
         return _finish(run, boxes), run.report

@@ -32,6 +32,9 @@ BESIDE = (0.02, 0.75)
 FOUND = 0.5
 """IoU of a person's box and the one that is expected, from which on it is them."""
 
+ROUGHLY = 0.4
+"""The same for somebody of whom a part is hidden."""
+
 
 @dataclass
 class Run:
@@ -40,7 +43,7 @@ class Run:
     Every call of the loop makes its own, so several threads may share a loop. The stages are
     methods; `bmp_ros.loop.bmp_loop.find_people` puts them in order. steps: what the stages of each
     iteration saw and said; None (the default): not kept. boxes_seen, scores_seen: of the last
-    detection, before suppression.
+    detection, before suppression. expected, tracked: see `BMPLoop.run`.
     """
 
     frame: Frame
@@ -54,6 +57,7 @@ class Run:
     boxes_seen: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     scores_seen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     expected: np.ndarray | None = None
+    tracked: np.ndarray | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -166,8 +170,22 @@ class Run:
         least = self.settings.behind_threshold
         if least is not None and sure.any():
             overlap = box_iou(boxes, people.boxes[sure]).max(axis=1, initial=0.0)
-            likely |= (scores > least) & (overlap > self.settings.box_nms_iou)
+            behind = (scores > least) & (overlap > self.settings.box_nms_iou)
+            likely |= behind & self._of_the_missing(boxes, people)
         return likely
+
+    def _of_the_missing(self, boxes: np.ndarray, people: People) -> np.ndarray:
+        """(N,) bool: which boxes may be of somebody ``tracked`` who is none of ``people``; all
+        where nobody tracks.
+
+        What is left of a painted person looks like somebody in each image of a video; somebody who
+        is hidden was there before.
+        """
+        if self.tracked is None:
+            return np.ones(len(boxes), np.bool_)
+        missing = self.tracked[~_matched(self.tracked, people.boxes)]
+        near: np.ndarray = box_iou(boxes, missing).max(axis=1, initial=0.0) >= ROUGHLY
+        return near
 
     def _sure(self, people: People) -> np.ndarray:
         """(N,) bool: behind whom ``behind_threshold`` counts."""
@@ -348,3 +366,15 @@ class Run:
 def _masks_or_none(found: People) -> np.ndarray | None:
     """The detector's masks (N, H, W), or None where it has none."""
     return found.raw_masks if found.has_mask.any() else None
+
+
+def _matched(places: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(M,) bool: which of the places (M, 4) one of the boxes (N, 4) is in, another box for each;
+    the closest pairs first."""
+    overlap = box_iou(places, boxes)
+    matched = np.zeros(len(places), np.bool_)
+    while overlap.size and overlap.max() >= ROUGHLY:
+        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
+        matched[row] = True
+        overlap[row], overlap[:, column] = -1.0, -1.0
+    return matched

@@ -27,7 +27,8 @@ class LoopSettings:
     behind_threshold: float | None = number_field(
         None, low=0.0, high=1.0, optional=True, text="minimum detector score, from the second "
         "iteration on, of a box that overlaps a sure person's by more than box_nms_iou, so that "
-        "NMS kept it from being found earlier; null: as for others",
+        "NMS kept it from being found earlier, and while people are tracked also the place of "
+        "one who is missing; null: as for others",
     )  # fmt: skip
     behind_score: float = number_field(
         0.6, low=0.0, high=1.0, text="detector score from which a person is sure, for "

@@ -131,7 +131,10 @@ class Finder:
                 trace = self.loop.trace(item.image, item.known)
                 return Found(trace.people, trace.report.stage_ms, trace)
             if tracker is None or keyframes is None or self.boxes is not None:
-                people, report = self.loop.run(item.image, item.known)
+                # Several images are looked at at a time, before it is known who was in the last
+                # one: nobody is expected to be hidden.
+                nobody = None if tracker is None else np.zeros((0, 4))
+                people, report = self.loop.run(item.image, item.known, tracked=nobody)
             else:
                 people, report = keyframes.find(self.loop, tracker, item.image, item.seconds)
         except AssertionError:  # a fault of this program, not of the image

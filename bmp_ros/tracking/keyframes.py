@@ -3,7 +3,7 @@
 
 Between keyframes the tracker says where everybody should be. Pose network and segmenter look
 there, and boxes move with what they find. On keyframes the loop looks for more people only if
-somebody is missing whom the tracker expects.
+somebody is missing whom the tracker expects, and it looks more closely where that one should be.
 """
 
 from __future__ import annotations
@@ -103,13 +103,14 @@ class Keyframes:
         self.rests = 0
         """Images on which the detector did not run."""
         self._last: _Keyframe | None = None
+        self._fresh = True
         self._detected = True
         self._arrival_s: float | None = None
         self._full_s, self._cut = -np.inf, 0
 
     def reset(self) -> None:
         """Detect on the next image: what is known is of other images."""
-        self._last = None
+        self._last, self._fresh = None, True
 
     def find(
         self,
@@ -128,10 +129,12 @@ class Keyframes:
         ``report.iterations`` is 0 where people are taken from the image before.
         """
         self._detected, self._arrival_s = False, arrival_s
-        tracks = expected = None
-        if known is None and self.settings.detection_interval > 1 and self._last is not None:
+        between = self.settings.detection_interval > 1 and self._last is not None
+        behind = loop.settings.behind_threshold is not None and not self._fresh
+        tracks = expected = there = None
+        if known is None and (between or behind):
             tracks = tracker.expect(stamp_s, arrival_s)
-        if tracks is not None:
+        if between and tracks is not None:
             expected = self._expected(tracks, tracker, image, stamp_s, arrival_s)
         spent: dict[str, float] = {}
         if expected is not None:
@@ -142,10 +145,13 @@ class Keyframes:
                 return people, report
             spent = report.stage_ms
         self._detected = True
-        there = None if tracks is None else self._there(tracks, tracker, image, stamp_s)
+        if between and tracks is not None:
+            there = self._there(tracks, tracker, image, stamp_s)
         if there is None:
             self._full_s, self._cut = stamp_s, 0
-        people, report = loop.run(image, known, expected=there)
+        people, report = loop.run(
+            image, known, expected=there, tracked=None if tracks is None else tracks.boxes
+        )
         for stage, milliseconds in spent.items():  # of the look that was not believed
             report.stage_ms[stage] = report.stage_ms.get(stage, 0.0) + milliseconds
         return people, report
@@ -155,7 +161,7 @@ class Keyframes:
 
         After a `reset` since `find`, people whom the detector has not seen are not taken over.
         """
-        last = self._last
+        last, self._fresh = self._last, False
         if self.settings.detection_interval <= 1:
             self._last = None
         elif self._detected:

@@ -188,6 +188,28 @@ def test_less_is_asked_of_who_is_seen_behind_a_sure_person(
     assert play.detector.thresholds == [0.4, 0.2 if sure else 0.4]
 
 
+@pytest.mark.parametrize(
+    ("tracked", "found"),
+    [
+        (None, True),  # nobody tracks
+        ([], False),  # nobody is known
+        ([LEFT.box], False),  # the one in front, who was found
+        ([LEFT.box, (140, 10, 190, 110)], False),  # somebody is missing, but elsewhere
+        ([BEHIND.box], False),  # it may be the one in front, who moved
+        ([LEFT.box, BEHIND.box], True),
+        ([(35, 10, 85, 110), LEFT.box], True),  # about there, in any order
+        ([LEFT.box, (50, 10, 100, 110)], False),  # beside: IoU 0.33
+    ],
+)
+def test_while_people_are_tracked_less_is_asked_where_one_is_missing(
+    tracked: list[tuple[int, int, int, int]] | None, found: bool
+) -> None:
+    play = stage([LEFT], [BEHIND], behind_threshold=0.2, box_nms_iou=0.5)
+    places = None if tracked is None else np.array(tracked, np.float64).reshape(-1, 4)
+    people, _ = play.loop.run(IMAGE, tracked=places)
+    assert boxes_of(people)[1:] == [list(BEHIND.box)] * found
+
+
 def test_a_higher_threshold_behind_people_changes_nothing() -> None:
     play = stage([LEFT], [Actor(BEHIND.box, score=0.45)], behind_threshold=0.5, box_nms_iou=0.5)
     assert len(play.loop(IMAGE)) == 2

@@ -472,6 +472,24 @@ def test_tracks_of_a_video(tmp_path: Path) -> None:
     assert all(len(row.split(",")) == 10 for row in rows) and len(rows) == 8 + 5
 
 
+@pytest.mark.parametrize("tracker", [None, PersonTracker()])
+def test_with_ids_nobody_is_expected_to_be_hidden(
+    tmp_path: Path, tracker: PersonTracker | None
+) -> None:
+    """Images go through the networks side by side, before it is known who was in the last one."""
+    loop, told = walk_loop(), []
+    ask = loop.run
+
+    def told_run(*given: object, **more: object) -> object:
+        told.append(more["tracked"])
+        return ask(*given, **more)  # type: ignore[arg-type]
+
+    loop.run = told_run  # type: ignore[assignment, method-assign]
+    source = write_walk(tmp_path / "in" / "walk.mp4")
+    run(source, tmp_path / "out", TRACKS if tracker else Wanted(json=True), loop, tracker=tracker)
+    assert [None if each is None else each.shape for each in told] == [tracker and (0, 4)] * 8
+
+
 def test_every_video_begins_anew(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_walk(tmp_path / "in" / name)

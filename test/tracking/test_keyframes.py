@@ -141,6 +141,37 @@ def test_interval_one_detects_always_and_remembers_nothing() -> None:
     assert film.keyframes._last is None
 
 
+def test_a_later_iteration_is_told_where_everybody_should_be() -> None:
+    """Also who is hidden; not after a reset, and only where ``behind_threshold`` needs it."""
+    film, told = Film(KeyframeSettings()), []
+    run = film.loop.run
+
+    def told_run(*given: object, **more: object) -> object:
+        told.append(more["tracked"])
+        return run(*given, **more)  # type: ignore[arg-type]
+
+    film.loop.run = told_run  # type: ignore[assignment, method-assign]
+    film.show(STILL, 0.0)
+    film.show(STILL, 0.1)
+    assert told == [None, None], "nothing needs it"
+    film.loop.settings = replace(film.loop.settings, behind_threshold=0.2)
+    film.show(STILL[:1], 0.2)
+    film.show(STILL[:1], 0.3)
+    for boxes in told[2:]:
+        assert np.allclose(boxes, walkers(STILL).boxes, atol=1)
+    film.keyframes.reset()
+    film.show(STILL, 0.4)
+    assert told[4] is None
+    film.show(STILL, 0.5)
+    assert len(told[5]) == 2
+    nobody = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    image = picture(walkers([]), [])
+    film.keyframes.find(film.loop, film.tracker, image, 0.6, known=nobody)
+    assert told[6] is None, "the boxes of another program are all there is"
+    film.show(STILL, 3.0)
+    assert told[7] is None, "nobody knows after a gap"
+
+
 def test_detection_as_long_as_nobody_is_known() -> None:
     film = Film()
     assert all(film.detected([], number / 30) for number in range(5))

@@ -96,7 +96,7 @@ def test_who_steps_out_of_anothers_box_gets_an_id_at_once() -> None:
 
 
 def test_another_pose_makes_somebody_else_within_a_third_of_a_second() -> None:
-    """Beside a person who is known, the box of the other inside of theirs, with joints of its own."""
+    """Their box lies in that of a person who is known, with joints of its own."""
     tracker = PersonTracker()
     ids(tracker, found_twice(0)[[0]], 0.0)
     found = []
