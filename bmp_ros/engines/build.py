@@ -175,10 +175,15 @@ def _refuse_what_it_cannot(role: str, choice: EngineChoice, precision: str, comp
 
 
 def _torch_device(device: str, precision: str) -> str:
-    from bmp_ros.engines.torch_graph import torch_device, torch_dtype
+    from bmp_ros.engines.torch_graph import is_emulated, torch_device, torch_dtype
 
     found = torch_device(device)
     torch_dtype(precision, found)
+    if is_emulated(precision, found):
+        log.warning(
+            "this processor has no instructions for bf16 (AVX-512 has): networks take some ten "
+            "times as long as in fp32; use precision fp32"
+        )
     return str(found)
 
 

@@ -402,6 +402,17 @@ def torch_dtype(precision: str, device: str | torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
+def is_emulated(precision: str, device: str | torch.device) -> bool:
+    """Whether that is bf16 on a processor without instructions for it (x86: AVX-512).
+
+    PyTorch then computes convolutions in loops of its own, some ten times slower than in fp32.
+    """
+    if precision != "bf16" or torch.device(device).type != "cpu":
+        return False
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and not supported()
+
+
 def state_dict_of(weights: Path | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the tensors of a checkpoint file (see `load_state_dict`), or of a state dict."""
     return weights if isinstance(weights, Mapping) else load_state_dict(weights)

@@ -16,6 +16,8 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("sam2", reason="the sam2 package is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed, which reads the tiny networks")
 
+from bmp_ros.engines.torch_graph import is_emulated  # noqa: E402  (it imports torch)
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
@@ -26,6 +28,9 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.skipif(
+    is_emulated("bf16", "cpu"), reason="this processor has no AVX-512, bf16 takes minutes on it"
+)
 def test_every_variant_runs_and_is_written_down(tmp_path: Path) -> None:
     small = ("--device", "cpu", "--small", "--frames", "1", "--warm-up", "1")
     done = run(*small, "--limit-seconds", "500", "--output", tmp_path)

@@ -45,10 +45,10 @@ def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
     run_demo(settings(tmp_path, rate=24.0), lines.append)
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert summary["frames_sent"] == 240
-    # On a machine that is busy with other things, DDS may lose results.
-    assert 100 < summary["results_received"] <= summary["frames_processed"] <= 240
+    # On a machine that is slow or busy, the node takes fewer images, and DDS may lose results.
+    assert 40 < summary["results_received"] <= summary["frames_processed"] <= 240
     # So it may lose the ground truth of some.
-    assert 100 < summary["frames_scored"] <= summary["results_received"]
+    assert 40 < summary["frames_scored"] <= summary["results_received"]
     assert summary["box_ap50"] == summary["mask_ap50"] == 1
     # COCO counts the pose of an arm that reaches into the picture as false, right as it is.
     assert summary["keypoint_ap"] > 0.99

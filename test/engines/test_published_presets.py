@@ -31,7 +31,7 @@ from bmp_ros.engines import build_loop  # noqa: E402
 from bmp_ros.engines.presets import EngineChoice, load_preset  # noqa: E402
 from bmp_ros.loop import BMPLoop  # noqa: E402
 from bmp_ros.resources import preset_names  # noqa: E402
-from bmp_ros.weights.errors import WeightsMissing  # noqa: E402
+from bmp_ros.weights.errors import BadCheckpoint, WeightsMissing  # noqa: E402
 from bmp_ros.weights.zoo import load_zoo  # noqa: E402
 
 OTHER = {
@@ -186,6 +186,28 @@ def test_half_precision_on_the_cpu_is_refused(models: Path) -> None:
         build_loop(
             "bmp_d3", "cpu", precision="fp16", detector=own, pose_estimator=own, segmenter=own
         )
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bf16_without_instructions_for_it_is_said(
+    models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, emulated: bool
+) -> None:
+    asked = []
+
+    def supported() -> bool:
+        asked.append(True)
+        return not emulated
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", supported)
+    file = models / "any.pth"
+    torch.save({}, file)
+    own = {"weights": str(file)}
+    for precision in ("fp32", "bf16"):
+        with pytest.raises(BadCheckpoint):  # such weights are none
+            build_loop("bmp_d3", "cpu", precision=precision, detector=own, pose_estimator=own,
+                       segmenter=own)  # fmt: skip
+        assert ("use precision fp32" in caplog.text) == (emulated and precision == "bf16")
+    assert asked == [True]
 
 
 def test_adapters_refuse_precisions_they_do_not_have(models: Path) -> None:
