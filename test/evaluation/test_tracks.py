@@ -342,7 +342,8 @@ def test_command(
     mot_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def build_loop(preset: str, device: str, **options: object) -> object:
-        def run(image: np.ndarray) -> tuple[People, SimpleNamespace]:
+        def run(image: np.ndarray, *, tracked: np.ndarray) -> tuple[People, SimpleNamespace]:
+            assert tracked.shape == (0, 4), "no tracker says who is hidden"
             return walkers(places(int(image[0, 0, 0]))), SimpleNamespace(stage_ms={"total": 1.0})
 
         return SimpleNamespace(run=run)

@@ -50,7 +50,7 @@ def test_maskpose_scores_are_the_peaks_of_the_heatmaps():
 def test_pmpose_towers_equal_the_published_ones(output, published):
     golden = Golden("pmpose_tiny")
     values = merged(golden, getattr(run_flipped(golden), output))
-    np.testing.assert_allclose(values, golden[published], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(values, golden[published], rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -183,7 +183,8 @@ def test_a_preset_in_fp16_finds_the_same_people(
     assert len(one) == len(other) >= 2
     assert not np.array_equal(one.scores, other.scores), "fp16 was not used"
     np.testing.assert_allclose(one.boxes, other.boxes, atol=0.5)
-    assert (one.masks == other.masks).mean() > 0.98
+    # Untrained poses have no clear peaks: some prompts lie elsewhere, and so do the masks.
+    assert np.median((one.masks == other.masks).mean(axis=(1, 2))) > 0.98
     # A file in fp16 is what precision fp16 asks for, and nothing to quantise.
     assert build_loop(tmp_path / "random.yaml", "cpu", precision="fp16")
     (tmp_path / "images").mkdir()
