@@ -52,7 +52,7 @@ class Lab:
     def __init__(self, domain: int, log: Callable[[], str]) -> None:
         self._domain = domain
         self.log = log
-        self._running: list[tuple[Node, SingleThreadedExecutor, threading.Thread]] = []
+        self._running: list[tuple[Node, Callable[[], None]]] = []
         self.networks = ScriptedNetworks()
         self.node: BmpNode | None = None
         self.peer: Any = self._spin(lambda context: Node("peer", context=context))
@@ -212,9 +212,8 @@ class Lab:
         self.networks.gate.set()
         has_ended = True
         while self._running:
-            node, executor, thread = self._running.pop()
-            executor.shutdown()
-            thread.join(LIMIT_S)
+            node, end = self._running.pop()
+            end()
             # As in the node's process: a configuration that is under way would start a worker.
             if node is self.node:
                 has_ended = node.close(LIMIT_S)
@@ -235,15 +234,27 @@ class Lab:
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
 
+        ended = threading.Event()
+
         def run() -> None:
             try:
-                executor.spin()
+                while not ended.is_set():
+                    executor.spin_once(timeout_sec=1.0)
             except ExternalShutdownException:
                 pass
 
         thread = threading.Thread(target=run, daemon=True)
+
+        def end() -> None:
+            # rclpy's shutdown must not run beside its own spin: it takes away what that waits for,
+            # and the traceback of the thread that dies of it keeps the node alive.
+            ended.set()
+            executor.wake()
+            thread.join(LIMIT_S)
+            executor.shutdown()
+
         thread.start()
-        self._running.append((node, executor, thread))
+        self._running.append((node, end))
         return node
 
 
