@@ -175,7 +175,7 @@ def _refuse_what_it_cannot(role: str, choice: EngineChoice, precision: str, comp
 
 
 def _torch_device(device: str, precision: str) -> str:
-    from bmp_ros.engines.torch_graph import is_emulated, torch_device, torch_dtype
+    from bmp_ros.engines.torch_networks import is_emulated, torch_device, torch_dtype
 
     found = torch_device(device)
     torch_dtype(precision, found)

@@ -58,7 +58,7 @@ def _vit_pose(state_dict: Mapping[str, Any], settings: VitPoseOptions) -> Any:
 
 
 def _random_vit_pose(settings: VitPoseOptions) -> Mapping[str, Any]:
-    from bmp_ros.engines.torch_graph import size_by_name
+    from bmp_ros.engines.torch_networks import size_by_name
     from bmp_ros.networks.vit_pose import (
         VIT_SIZES,
         HeatmapHead,

@@ -74,7 +74,7 @@ def _omnipose(state_dict: Mapping[str, Any], settings: OmniPoseOptions) -> Any:
 
 
 def _random_pose_hrnet(settings: PoseHRNetOptions) -> Mapping[str, Any]:
-    from bmp_ros.engines.torch_graph import size_by_name
+    from bmp_ros.engines.torch_networks import size_by_name
     from bmp_ros.networks.hrnet import W32, W48, PoseHRNet, RLEHRNet, SimDRHRNet
 
     pattern = r"(?:pose)?(?:hrnet|simdr)-w(32|48)\b"
@@ -89,7 +89,7 @@ def _random_pose_hrnet(settings: PoseHRNetOptions) -> Mapping[str, Any]:
 
 
 def _random_omnipose(settings: OmniPoseOptions) -> Mapping[str, Any]:
-    from bmp_ros.engines.torch_graph import size_by_name
+    from bmp_ros.engines.torch_networks import size_by_name
     from bmp_ros.networks.omnipose import OmniPose
 
     variant = size_by_name(settings.weights, r"omnipose-(lite-coco|w48-coco|w48-mpii)\b")

@@ -107,7 +107,8 @@ def torch_graphs(
     functions_of: network -> part -> (function of named tensors, names of its outputs); that of the
     encoder takes pixels (h, w, 3) uint8 BGR, too. most: people that pass the decoder at once.
     """
-    from bmp_ros.engines.torch_graph import TorchGraph, holding_weights, torch_dtype
+    from bmp_ros.engines.torch_graph import TorchGraph
+    from bmp_ros.engines.torch_networks import holding_weights, torch_dtype
 
     dtype = torch_dtype(precision, device)
     network = holding_weights(network.eval(), dtype).to(device)

@@ -202,7 +202,7 @@ def _of_pixels(encoder: Any, device: str) -> Any:
 
 
 def _build(settings: PointSegmenterOptions, weights: Any, runtime: Runtime) -> Any:
-    from bmp_ros.engines.torch_graph import state_dict_of
+    from bmp_ros.engines.torch_networks import state_dict_of
     from bmp_ros.networks.point_segmenter import PointSegmenter
 
     return PointPromptSegmenter.from_network(

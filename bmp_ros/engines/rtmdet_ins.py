@@ -98,7 +98,8 @@ class RTMDetInsDetector:
         """
         import torch
 
-        from bmp_ros.engines.torch_graph import TorchGraph, torch_dtype
+        from bmp_ros.engines.torch_graph import TorchGraph
+        from bmp_ros.engines.torch_networks import torch_dtype
         from bmp_ros.networks.rtmdet_ins import prepare_for_inference
 
         prepared = prepare_for_inference(network, torch_dtype(precision, device)).to(device)
@@ -249,7 +250,7 @@ def _whole_masks(answer: Any, canvas: tuple[int, int], device: str) -> Any:
 
 
 def _build(settings: RTMDetInsOptions, weights: Any, runtime: Runtime) -> RTMDetInsDetector:
-    from bmp_ros.engines.torch_graph import state_dict_of
+    from bmp_ros.engines.torch_networks import state_dict_of
     from bmp_ros.networks.rtmdet_ins import RTMDetIns
 
     return RTMDetInsDetector.from_network(
@@ -271,7 +272,7 @@ def _random_weights(settings: RTMDetInsOptions) -> Mapping[str, Any]:
     """
     from torch import Tensor, nn
 
-    from bmp_ros.engines.torch_graph import calibrate_norms, size_by_name, spread_convolutions
+    from bmp_ros.engines.torch_networks import calibrate_norms, size_by_name, spread_convolutions
     from bmp_ros.networks.rtmdet_ins import PUBLISHED_SIZES, RTMDetIns, RTMDetInsSize
 
     size = size_by_name(settings.weights, r"rtmdet-ins-(tiny|s|m|l|x)\b")

@@ -27,7 +27,7 @@ def _rtmpose(state_dict: Mapping[str, Any], _: RTMPoseOptions) -> Any:
 
 
 def _random_weights(settings: RTMPoseOptions) -> Mapping[str, Any]:
-    from bmp_ros.engines.torch_graph import size_by_name
+    from bmp_ros.engines.torch_networks import size_by_name
     from bmp_ros.networks.rtmpose import RTMPose
 
     return RTMPose.published(size_by_name(settings.weights, r"rtmpose-(t|s|m|l)\b")).state_dict()

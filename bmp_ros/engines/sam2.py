@@ -203,7 +203,7 @@ def _of_pixels(encoder: Any, side: int, device: str) -> Any:
 
 
 def _build(settings: Sam2Options, weights: Any, runtime: Runtime) -> Sam2Segmenter:
-    from bmp_ros.engines.torch_graph import state_dict_of
+    from bmp_ros.engines.torch_networks import state_dict_of
     from bmp_ros.networks.sam2 import Sam2Network
 
     return Sam2Segmenter.from_network(
@@ -218,7 +218,7 @@ def _build(settings: Sam2Options, weights: Any, runtime: Runtime) -> Sam2Segment
 
 
 def _random_weights(settings: Sam2Options) -> Mapping[str, Any]:
-    from bmp_ros.engines.torch_graph import size_by_name
+    from bmp_ros.engines.torch_networks import size_by_name
     from bmp_ros.networks.sam2 import SAM2_SIZES, Sam2Network
 
     pattern = r"(?:sam2\.1-hiera-|sam-pose2seg-)(tiny|small|base-plus|large|b\+)"

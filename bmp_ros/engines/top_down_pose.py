@@ -118,7 +118,8 @@ class TopDownPoseEstimator:
         """
         import torch
 
-        from bmp_ros.engines.torch_graph import TorchGraph, holding_weights, torch_dtype
+        from bmp_ros.engines.torch_graph import TorchGraph
+        from bmp_ros.engines.torch_networks import holding_weights, torch_dtype
 
         dtype = torch_dtype(precision, device)
         skeleton = skeleton_of(network, settings.get("decoding", "udp"), skeleton)
@@ -292,7 +293,7 @@ def top_down_engine(
         }
 
     def build(settings: Any, weights: Any, runtime: Runtime) -> Any:
-        from bmp_ros.engines.torch_graph import state_dict_of
+        from bmp_ros.engines.torch_networks import state_dict_of
 
         return TopDownPoseEstimator.from_network(
             load(state_dict_of(weights), settings),

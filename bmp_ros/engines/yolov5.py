@@ -100,7 +100,8 @@ class YOLOv5Detector:
         """
         import torch
 
-        from bmp_ros.engines.torch_graph import TorchGraph, torch_dtype
+        from bmp_ros.engines.torch_graph import TorchGraph
+        from bmp_ros.engines.torch_networks import torch_dtype
         from bmp_ros.networks.yolov5 import prepare_for_inference
 
         prepared = prepare_for_inference(network, torch_dtype(precision, device)).to(device)
@@ -171,7 +172,7 @@ def class_index(wanted: str, names: Sequence[str] | None, classes: int) -> int:
 
 
 def _network(weights: Any) -> YOLOv5:
-    from bmp_ros.engines.torch_graph import state_dict_of
+    from bmp_ros.engines.torch_networks import state_dict_of
     from bmp_ros.networks.yolov5 import YOLOv5
 
     state_dict = state_dict_of(weights)
@@ -202,7 +203,7 @@ def _random_weights(settings: YOLOv5Options) -> Mapping[str, Any]:
     import torch
     from torch import Tensor, nn
 
-    from bmp_ros.engines.torch_graph import calibrate_norms, size_by_name, spread_convolutions
+    from bmp_ros.engines.torch_networks import calibrate_norms, size_by_name, spread_convolutions
     from bmp_ros.networks.yolov5 import PUBLISHED_SIZES, YOLOv5, YOLOv5Size
 
     size = size_by_name(settings.weights, r"yolov5(n|s|m|l|x)\b")

@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("sam2", reason="the sam2 package is not installed")
 pytest.importorskip("onnx", reason="onnx is not installed, which reads the tiny networks")
 
-from bmp_ros.engines.torch_graph import is_emulated  # noqa: E402  (it imports torch)
+from bmp_ros.engines.torch_networks import is_emulated  # noqa: E402  (it imports torch)
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 

@@ -27,7 +27,7 @@ from random_weights import SMALL, drawn_image, random_rtmdet_ins  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
-from bmp_ros.engines import torch_graph  # noqa: E402
+from bmp_ros.engines import torch_graph, torch_networks  # noqa: E402
 from bmp_ros.engines.letterbox import Letterbox, mask_resampling  # noqa: E402
 from bmp_ros.engines.point_segmenter import PointPromptSegmenter  # noqa: E402
 from bmp_ros.engines.rtmdet_ins import FEATURES, RTMDetInsDetector  # noqa: E402
@@ -193,7 +193,7 @@ def test_a_tensor_in_the_wrong_place_is_noticed() -> None:
 def half_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines refuse fp16 on a CPU, because it is slow there."""
     monkeypatch.setattr(
-        torch_graph, "torch_dtype", lambda precision, _: torch_graph.PRECISIONS[precision]
+        torch_networks, "torch_dtype", lambda precision, _: torch_networks.PRECISIONS[precision]
     )
 
 
