@@ -92,7 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give people ids that last over the frames of a video, or the images of a folder",
     )
     parser.add_argument(
-        "--rate", type=float, metavar="HZ", help="of --track: images per second of a folder"
+        "--rate",
+        type=float,
+        metavar="HZ",
+        help="of --track: images per second of a folder; below 0.5 no id lasts",
     )
     parser.add_argument(
         "--format",
@@ -185,6 +188,8 @@ def run(args: argparse.Namespace) -> int:
                 f"--{option.replace('_', '-')} is for archives: give --workers or --ray as well"
             )
     sources = open_source(args.source, _say)
+    if args.rate is not None:
+        _check_rate(args.rate, sources, args.count)
     boxes = None if args.boxes is None else BoxFile(args.boxes)
     at_once = 1
     if keyframes is None:
@@ -247,6 +252,25 @@ def _refuse_wrong(args: argparse.Namespace, wanted: Wanted) -> None:
         raise ValueError(
             "--at-once does not go with --detection-interval, where each image needs what was "
             "found in the one before"
+        )
+
+
+def _check_rate(rate: float, sources: Sequence[Source], count: int | None) -> None:
+    """Raise ValueError for a rate without images; tell of one at which no id can last."""
+    from bmp_ros.offline.sources import ImageSource
+    from bmp_ros.tracking.continuity import LONG_GAP
+
+    images = sum(isinstance(source, ImageSource) for source in sources)
+    if not images:
+        raise ValueError(
+            f"--rate is {rate:g}, and is for images; the source has none, and videos have times "
+            "of their own: leave it out"
+        )
+    if 1 / rate > LONG_GAP and min(images, images if count is None else count) > 1:
+        _say(
+            f"--rate is {rate:g}: the images are {1 / rate:g} s apart, and ids last over at most "
+            f"{LONG_GAP:g} s without an image: everybody gets a new id in every image; ids need "
+            f"at least {1 / LONG_GAP:g} images per second (docs/tracking.md)"
         )
 
 

@@ -178,6 +178,7 @@ def test_names_that_are_no_text_can_be_printed(image: Path, tmp_path: Path) -> N
             ["--at-once", "2", "--track", "--detection-interval", "3"],
             "--at-once does not go with --detection-interval",
         ),
+        (["--source", "demo", "--track", "--rate", "5"], "--rate is 5, and is for images; the"),
         (["--source", "gone.png"], "source 'gone.png' is not there"),
         (["--source", ""], "the source is empty; give an image, a folder"),
         (["--output", "IN"], "is the input"),
@@ -198,6 +199,27 @@ def test_failures_are_one_line(
     assert printed.out == "" and printed.err.count("\n") == 1
     assert printed.err.startswith("bmp infer: ") and message in printed.err
     assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "told"), [("0.4", 2, True), ("0.4", 1, False), ("0.5", 2, False)]
+)
+def test_a_rate_at_which_no_id_lasts_is_told(
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rate: str,
+    count: int,
+    told: bool,
+) -> None:
+    write_image(image.with_name("b.png"), numbered_image(120))
+    given = ["--source", str(image.parent), "--output", str(tmp_path / "out"), "--json", "--track"]
+    assert main(["infer", *given, "--rate", rate, "--count", str(count)]) == 0
+    printed = capsys.readouterr().err
+    expected = (
+        "bmp infer: --rate is 0.4: the images are 2.5 s apart, and ids last over at most 2 s"
+    )
+    assert printed.startswith(expected) if told else printed == ""
 
 
 def test_source_is_required(capsys: pytest.CaptureFixture[str]) -> None:
