@@ -124,7 +124,7 @@ def main() -> None:
                     if frames[frame.number] and not busy:
                         way.go_on(loop, frame)
             for way in everything:
-                way.end(sequence.name)
+                way.end(str(folder / sequence.name))
                 way.shown_s += float(stamps[-1] - stamps[0])
             print(f"{sequence.name} done", flush=True)
     print(

@@ -91,7 +91,14 @@ class TrackScorer:
         self._results: dict[str, dict[str, Any]] = {name: {} for name in self._metrics}
 
     def add(self, name: str, frames: Sequence[Comparison]) -> TrackScores:
-        """Score one sequence, image by image; returns its own scores."""
+        """Score one sequence, image by image; returns its own scores.
+
+        Raises ValueError for a name that was there before: its scores would be lost.
+        """
+        if name in self._results["hota"]:
+            raise ValueError(
+                f"a sequence called {name!r} was scored before; give each a name of its own"
+            )
         data = _sequence_data(frames)
         results = {}
         for kind, metric in self._metrics.items():

@@ -255,6 +255,14 @@ def test_one_sequence_by_its_own_folder(mot_folder: Path) -> None:
     assert sequence.truth(0).ignored.tolist() == [False, False, True]
 
 
+def test_a_name_is_scored_once() -> None:
+    scorer, nobody = TrackScorer(), walkers([])
+    frames = [compare(truth_of(nobody, []), tracks_of(nobody, []))]
+    scorer.add("a", frames)
+    with pytest.raises(ValueError, match="called 'a' was scored before; give each a name"):
+        scorer.add("a", frames)
+
+
 def test_timings() -> None:
     stamps = np.arange(60) / 30
     assert Timing().choose(stamps).all()
