@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -79,13 +81,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rates",
         metavar="HZ",
-        help="of --tracks: images per second to use, for instance 30,15,7.5,5; default: all",
+        help="of --tracks: images per second to use, for instance 30,15,7.5,5, at most as many as "
+        "each sequence has; default: all",
     )
     parser.add_argument(
         "--drop",
         type=float,
         metavar="SHARE",
-        help="of --tracks: each rate once more with this share of images dropped at random",
+        help="of --tracks: each rate once more with this share of images dropped at random, at "
+        "most 0.9",
     )
     parser.add_argument(
         "--from-truth",
@@ -180,7 +184,9 @@ def _run_tracks(args: argparse.Namespace) -> int:
     timings = [Timing(rate) for rate in rates]
     if args.drop is not None:
         timings += [Timing(rate, args.drop) for rate in rates]
-    sequences = open_sequences(args.tracks.expanduser())
+    sequences = open_sequences(args.tracks.expanduser(), _say)
+    for timing, sequence in itertools.product(timings, sequences):  # found out before the work
+        timing.choose_of(sequence)
     ego_motion = not args.no_ego_motion
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -285,3 +291,7 @@ def _numbers(text: str | None, option: str, kind: Callable[[str], Number]) -> li
     except ValueError as error:
         what = "whole numbers" if kind is int else "numbers"
         raise ValueError(f"{option} is {text!r}, needs {what} with commas between") from error
+
+
+def _say(line: str) -> None:
+    print(f"bmp evaluate: {line}", file=sys.stderr)

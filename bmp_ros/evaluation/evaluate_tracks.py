@@ -26,6 +26,11 @@ from bmp_ros.tracking import PersonTracker, TrackerSettings
 
 LONG_ABSENCE = 1.0
 MOST_HZ = 1000.0
+MOST_DROPPED = 0.9
+RATE_TOLERANCE = 0.05
+"""Share by which a rate may be above a sequence's own: 30 Hz of 29.97."""
+LEAST_IMAGES = 2
+"""Images of a sequence below which no id could be kept or lost."""
 VISIBILITY_SCORES = np.array([0.0, 0.4, 0.9], np.float32)
 """Scores of joints in the ground truth that are outside the image, hidden, visible."""
 
@@ -46,18 +51,22 @@ class Timing:
 
     def __str__(self) -> str:
         rate = "all" if self.rate is None else f"{self.rate:g} Hz"
-        return rate + (f", {self.drop:.0%} dropped" if self.drop else "")
+        return rate + (f", {100 * self.drop:g}% dropped" if self.drop else "")
 
     def choose(self, stamps: np.ndarray) -> np.ndarray:
         """(F,) bool, which of the images at ``stamps`` (F,) are used.
 
         Raises SettingsError for a rate or share that makes no sense.
         """
-        if not 0 <= self.drop < 1 or (self.rate is not None and not 0 < self.rate <= MOST_HZ):
+        if self.rate is not None and not 0 < self.rate <= MOST_HZ:
             raise SettingsError(
-                f"rate {self.rate}, drop {self.drop}: the rate must be above 0 and at most "
-                f"{MOST_HZ:g} images per second, the share of dropped images at least 0 and below "
-                "1"
+                f"the rate is {self.rate:g}, must be above 0 and at most {MOST_HZ:g} images per "
+                "second"
+            )
+        if not 0 <= self.drop <= MOST_DROPPED:
+            raise SettingsError(
+                f"the share of dropped images is {self.drop:g}, must be at least 0 and at most "
+                f"{MOST_DROPPED:g}"
             )
         chosen = np.ones(len(stamps), np.bool_)
         if self.rate is not None and len(stamps):
@@ -66,6 +75,31 @@ class Timing:
             chosen[:] = False
             chosen[nearest] = True
         return chosen & (np.random.default_rng(0).random(len(stamps)) >= self.drop)
+
+    def choose_of(self, sequence: TrackSequence) -> np.ndarray:
+        """(F,) bool, which images of ``sequence`` are used.
+
+        Raises SettingsError naming it, where the scores would not be of this timing: it has fewer
+        images per second, or fewer than two are left.
+        """
+        stamps = sequence.stamps
+        chosen = self.choose(stamps)
+        if self.rate is not None and len(stamps) > 1:
+            own = 1 / float(np.median(np.diff(stamps)))
+            if self.rate > own * (1 + RATE_TOLERANCE):
+                raise SettingsError(
+                    f"the rate is {self.rate:g} images per second, {sequence.name} has {own:g}: "
+                    "give at most as many, leave the rate out to use all images, or put faster "
+                    "and slower sequences into folders of their own"
+                )
+        if self != Timing() and np.count_nonzero(chosen) < LEAST_IMAGES:
+            raise SettingsError(
+                f"{self}: of the {len(stamps)} images of {sequence.name} "
+                f"{np.count_nonzero(chosen)} would be used, and ids are scored over at least "
+                f"{LEAST_IMAGES}: give a higher rate, drop fewer, or take the sequence out of the "
+                "folder"
+            )
+        return chosen
 
 
 @dataclass
@@ -112,7 +146,8 @@ def evaluate_tracks(
     timing; `PersonTracker` with its default settings if None. ego_motion: tell it how the camera
     turned, where the sequence knows.
 
-    Raises ModuleNotFoundError without TrackEval, ValueError without a sequence.
+    Raises ModuleNotFoundError without TrackEval, ValueError without a sequence, for two of one
+    name and for one that a timing does not fit (see `Timing.choose_of`).
     """
     import_trackeval()
     make_tracker = make_tracker or person_tracker
@@ -152,7 +187,7 @@ def _run_sequence(
     ego_motion: bool,
 ) -> float:
     """Run one sequence at every timing; returns the longest absence of somebody, in seconds."""
-    chosen = [run.timing.choose(sequence.stamps) for run in runs]
+    chosen = [run.timing.choose_of(sequence) for run in runs]
     trackers = [make_tracker() for _ in runs]
     last: list[int | None] = [None] * len(runs)
     boxes: list[list[Comparison]] = [[] for _ in runs]
@@ -231,12 +266,14 @@ def true_people(frame: SequenceFrame) -> People:
 
 def report_lines(results: Sequence[TimingScores]) -> list[str]:
     """A table for the terminal: one row per timing, for boxes and for masks."""
-    columns = f"{'HOTA':>7}{'DetA':>7}{'AssA':>7}{'IDF1':>7}{'MOTA':>7}{'switches':>10}"
-    lines = [f"{'images':<22}{'':<7}{columns}"]
+    names = ("HOTA", "DetA", "AssA", "IDF1", "MOTA")
+    columns = "".join(f" {name:>7}" for name in names) + f" {'switches':>9}"
+    width = max([20, *(len(str(result.timing)) for result in results)]) + 2
+    lines = [f"{'images':<{width}}{'':<6}{columns}"]
     for result in results:
         for label, scores in (("boxes", result.boxes), ("masks", result.masks)):
             if scores is not None:
-                lines.append(f"{result.timing!s:<22}{label:<7}{_numbers(scores)}")
+                lines.append(f"{result.timing!s:<{width}}{label:<6}{_numbers(scores)}")
     lines += [
         "",
         "HOTA, DetA, AssA: means over IoU 0.05 to 0.95; IDF1, MOTA, switches: at IoU 0.5.",
@@ -258,4 +295,4 @@ def report_lines(results: Sequence[TimingScores]) -> list[str]:
 
 def _numbers(scores: TrackScores) -> str:
     values = (scores.hota, scores.deta, scores.assa, scores.idf1, scores.mota)
-    return "".join(f"{value:>7.3f}" for value in values) + f"{scores.switches:>10}"
+    return "".join(f" {value:>7.3f}" for value in values) + f" {scores.switches:>9}"

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +19,9 @@ from bmp_ros.image_files import natural_key, read_image
 from bmp_ros.synthetic.clip_file import Clip, open_clip
 from bmp_ros.synthetic.ground_truth import PeopleTruth
 from bmp_ros.tracking.motion import rotation_homography
+
+_log = logging.getLogger(__name__)
+Warn = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -136,30 +142,41 @@ class MotSequence:
 Sequence = ClipSequence | MotSequence
 
 
-def open_sequences(folder: Path) -> list[Sequence]:
+def open_sequences(folder: Path, warn: Warn = _log.warning) -> list[Sequence]:
     """The sequences in ``folder``, by name: itself one, or one per subfolder or clip.
 
-    Raises FileNotFoundError, or ValueError naming the file, where there is none or it is broken.
+    Those that would have the same name have that of their folder or file. warn: is told what of
+    the ground truth is left out. Raises FileNotFoundError, or ValueError naming the file, where
+    there is none or it is broken.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder with sequences")
     if (folder / "seqinfo.ini").is_file():
-        return [open_mot_folder(folder)]
-    found: list[Sequence] = []
+        return [open_mot_folder(folder, warn)]
+    found: dict[Path, Sequence] = {}
     for path in sorted(folder.iterdir()):
         if (path / "seqinfo.ini").is_file():
-            found.append(open_mot_folder(path))
+            found[path] = open_mot_folder(path, warn)
         elif path.suffix == ".mp4" and path.with_suffix(".npz").is_file():
-            found.append(ClipSequence(path.stem, open_clip(path)))
+            found[path] = ClipSequence(path.stem, open_clip(path))
     if not found:
         raise FileNotFoundError(
             f"{folder} has neither MOTChallenge sequences (folders with seqinfo.ini, gt/gt.txt "
             "and images) nor rendered clips (NAME.mp4 with NAME.npz)"
         )
-    return found
+    return _with_names_of_their_own(found)
 
 
-def open_mot_folder(folder: Path) -> MotSequence:
+def _with_names_of_their_own(found: dict[Path, Sequence]) -> list[Sequence]:
+    """``found`` by path; those of one name are called as their path, which no two share."""
+    names = {path: sequence.name for path, sequence in found.items()}
+    # Again and again: another one may be called like one of those paths.
+    while shared := {name for name, times in Counter(names.values()).items() if times > 1}:
+        names = {path: path.name if name in shared else name for path, name in names.items()}
+    return [replace(sequence, name=names[path]) for path, sequence in found.items()]
+
+
+def open_mot_folder(folder: Path, warn: Warn = _log.warning) -> MotSequence:
     """Open one sequence in MOTChallenge's layout. Raises as `open_sequences`."""
     info = configparser.ConfigParser(interpolation=None)
     file = folder / "seqinfo.ini"
@@ -186,17 +203,33 @@ def open_mot_folder(folder: Path) -> MotSequence:
     if not truth.is_file():
         raise FileNotFoundError(f"{truth} is missing: without it nothing says who is who")
     try:
-        rows = np.loadtxt(truth, delimiter=",", ndmin=2, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a file without rows, see below
+            rows = np.loadtxt(truth, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except ValueError as error:
         raise ValueError(f"{truth} is not in MOTChallenge's format: {error}") from error
-    if rows.size and rows.shape[1] < 7:
-        raise ValueError(f"{truth} has {rows.shape[1]} columns, MOTChallenge's format at least 7")
     if rows.size == 0:
-        rows = np.zeros((0, 7))
+        raise ValueError(
+            f"{truth} has no rows: nothing says who is who, and all scores would be 0; put the "
+            "ground truth there, or take the sequence out of the folder"
+        )
+    if rows.shape[1] < 7:
+        raise ValueError(f"{truth} has {rows.shape[1]} columns, MOTChallenge's format at least 7")
     if rows.shape[1] == 9:  # MOT16 and later: the class; 1 are pedestrians. MOT15 has 10 columns
         rows = rows.copy()
         rows[rows[:, 7] != 1, 6] = 0
     _check_rows(truth, rows)
+    late = rows[rows[:, 0] > count]
+    if len(late) == len(rows):
+        raise ValueError(
+            f"{truth} has rows of frame {rows[:, 0].min():g} and later only, seqLength of {file} "
+            f"is {count}: number the frames from 1, or correct seqLength"
+        )
+    if len(late):
+        warn(
+            f"{truth}: {len(late)} of {len(rows)} rows are ignored: their frames, up to "
+            f"{late[:, 0].max():g}, come after seqLength of {file}, {count}"
+        )
     return MotSequence(name, images, rate, rows)
 
 
@@ -233,6 +266,14 @@ def _check_rows(file: Path, rows: np.ndarray) -> None:
         raise ValueError(
             f"{file} has the frame {rows[:, 0].min():g}; frames are counted from 1: all boxes "
             "would belong to the image before"
+        )
+    flat = np.flatnonzero((rows[:, 6] != 0) & (rows[:, 4:6] <= 0).any(axis=1))
+    if len(flat):
+        frame, identity, _, _, width, height = rows[flat[0], :6]
+        raise ValueError(
+            f"{file}, row {flat[0] + 1} (frame {frame:g}, id {identity:g}): the box is {width:g} "
+            f"wide and {height:g} high, both must be above 0; correct it, or set its confidence "
+            "(column 7) to 0"
         )
     counted = rows[rows[:, 6] != 0]
     if len(counted) and counted[:, 1].min() < 0:

@@ -22,8 +22,10 @@ import bmp_ros.engines  # noqa: E402
 from bmp_ros.cli.main import main  # noqa: E402
 from bmp_ros.evaluation.evaluate_tracks import (  # noqa: E402
     Timing,
+    TimingScores,
     evaluate_tracks,
     longest_absence,
+    report_lines,
     true_people,
 )
 from bmp_ros.evaluation.people_file import load_people, save_people  # noqa: E402
@@ -31,6 +33,7 @@ from bmp_ros.evaluation.sequences import FrameTruth, SequenceFrame, open_sequenc
 from bmp_ros.evaluation.tracking_scores import (  # noqa: E402
     FrameTracks,
     TrackScorer,
+    TrackScores,
     block_bootstrap,
     compare,
     interval,
@@ -255,12 +258,38 @@ def test_one_sequence_by_its_own_folder(mot_folder: Path) -> None:
     assert sequence.truth(0).ignored.tolist() == [False, False, True]
 
 
+def test_sequences_of_one_name_have_that_of_their_folder(mot_folder: Path) -> None:
+    """Else one took the place of the other: copies of a sequence keep their seqinfo.ini."""
+    from bmp_ros.synthetic.clip_file import demo_clip_path
+
+    info = mot_folder / "B-02" / "seqinfo.ini"
+    info.write_text(info.read_text().replace("name=B-02", "name=A-01"), encoding="utf-8")
+    sequences = open_sequences(mot_folder)
+    assert [each.name for each in sequences] == ["A-01", "B-02"]
+    (result,) = evaluate_tracks(find, sequences, [Timing()])
+    assert sorted(result.sequences) == ["A-01", "B-02"]
+    for suffix in (".mp4", ".npz"):
+        (mot_folder / f"A-01{suffix}").symlink_to(demo_clip_path().with_suffix(suffix))
+    names = [each.name for each in open_sequences(mot_folder)]
+    assert names == ["A-01", "A-01.mp4", "B-02"], "a clip beside a folder"
+
+
 def test_a_name_is_scored_once() -> None:
     scorer, nobody = TrackScorer(), walkers([])
     frames = [compare(truth_of(nobody, []), tracks_of(nobody, []))]
     scorer.add("a", frames)
     with pytest.raises(ValueError, match="called 'a' was scored before; give each a name"):
         scorer.add("a", frames)
+
+
+def test_rows_after_the_end_of_a_sequence_are_told(mot_folder: Path) -> None:
+    truth_row("21,1,1,1,9,9,1")(mot_folder / "A-01")
+    truth_row("35,1,1,1,9,9,1")(mot_folder / "A-01")
+    told: list[object] = []
+    open_sequences(mot_folder, told.append)
+    (line,) = told
+    assert "gt.txt: 2 of 62 rows are ignored: their frames, up to 35, come after" in str(line)
+    assert str(line).endswith("seqinfo.ini, 20")
 
 
 def test_timings() -> None:
@@ -271,9 +300,39 @@ def test_timings() -> None:
     assert np.array_equal(dropped, Timing(15, 0.2).choose(stamps))
     assert 15 <= dropped.sum() < 30
     # The fast ones would take all memory for times that no image has.
-    for bad in (Timing(0), Timing(30, 1.0), Timing(-5), Timing(1e9), Timing(float("inf"))):
-        with pytest.raises(SettingsError, match="must be above 0"):
+    for bad in (Timing(0), Timing(-5), Timing(1e9), Timing(float("inf"))):
+        with pytest.raises(SettingsError, match="must be above 0 and at most 1000 images"):
             bad.choose(stamps)
+    for drop in (-0.1, 0.999, 1.0, float("nan")):
+        with pytest.raises(
+            SettingsError, match=f"is {drop:g}, must be at least 0 and at most 0.9"
+        ):
+            Timing(30, drop).choose(stamps)
+    assert str(Timing(30, 0.899)) == "30 Hz, 89.9% dropped"
+
+
+def test_timings_that_do_not_fit_a_sequence_are_refused(mot_folder: Path) -> None:
+    """Their rows would be of other images than they say, or of one image, in which no id errs."""
+    sequences = open_sequences(mot_folder)
+    for timing, message in (
+        (Timing(11), "the rate is 11 images per second, A-01 has 10: give at most as many"),
+        (Timing(0.1), "0.1 Hz: of the 20 images of A-01 1 would be used, .* at least 2: give a"),
+        (Timing(1, 0.9), "1 Hz, 90% dropped: of the 20 images of A-01 [01] would be used"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            evaluate_tracks(find, sequences, [timing])
+    assert Timing(10.4).choose_of(sequences[0]).sum() >= 19, "as 30 Hz of 29.97"
+    assert Timing(1).choose_of(sequences[0]).sum() == 2
+
+
+def test_columns_do_not_run_together() -> None:
+    scores = TrackScores(0.0, 0.0, 0.0, 0.0, -32.0, 123456)
+    timing = Timing(29.97, 0.125)
+    result = TimingScores(timing, scores, None, {}, None, 0, 0)
+    head, row = report_lines([result])[:2]
+    numbers = ["0.000", "0.000", "0.000", "0.000", "-32.000", "123456"]
+    assert row.split() == ["29.97", "Hz,", "12.5%", "dropped", "boxes", *numbers]
+    assert len(head) == len(row)
 
 
 def test_a_clip_from_its_truth(tmp_path: Path) -> None:
@@ -336,6 +395,18 @@ def truth_row(row: str) -> Callable[[Path], object]:
         (truth_row("1.5,1,1,1,9,9,1"), ValueError, "has the frame 1.5, needs whole numbers"),
         (truth_row("3,-1,1,1,9,9,1"), ValueError, "has the id -1, as files of detections have"),
         (truth_row("3,1,1,1,9,9,1"), ValueError, "has the id 1 twice in frame 3"),
+        (lambda folder: (folder / "gt/gt.txt").write_text(""), ValueError, "gt.txt has no rows"),
+        (
+            lambda folder: (folder / "gt/gt.txt").write_text("21,1,1,1,9,9,1,-1,-1,-1"),
+            ValueError,
+            "rows of frame 21 and later only, seqLength of .* is 20",
+        ),
+        (
+            truth_row("3,7,1,1,-9,9,1"),
+            ValueError,
+            r"row 61 \(frame 3, id 7\): the box is -9 wide and 9 high, both must be above 0",
+        ),
+        (truth_row("3,7,1,1,9,0,1"), ValueError, "the box is 9 wide and 0 high"),
         (truth_row("3,7,1,1,nan,9,1"), ValueError, "values that are no finite numbers"),
         (truth_row("3;7;1;1;9;9;1"), ValueError, "gt.txt is not in MOTChallenge's format"),
     ],
@@ -365,6 +436,14 @@ def test_command(
     assert "5 Hz, 20% dropped" in printed and "HOTA" in printed
     assert "nobody is away for more than 1 s" in printed
     assert json_file.read_text(encoding="utf-8").count('"hota"') == 4 * 4
+    monkeypatch.setattr(bmp_ros.engines, "build_loop", None)  # refused before networks are loaded
+    for wrong, message in (
+        (["--rates", "10,60"], "bmp evaluate: the rate is 60 images per second, A-01 has 10"),
+        (["--rates", "0.1"], "0.1 Hz: of the 20 images of A-01 1 would be used"),
+        (["--drop", "0.999"], "the share of dropped images is 0.999, must be at least 0"),
+    ):
+        assert main(["evaluate", "--tracks", str(mot_folder), *wrong]) == 1
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
