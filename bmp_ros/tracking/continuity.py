@@ -16,6 +16,10 @@ FROZEN_AFTER = 3
 """Images in a row with one stamp after which the times of arrival are used."""
 THUMBNAIL = (32, 24)
 CUT_CORRELATION = 0.5
+LEAST_BACKGROUND = 0.25
+"""Share of the thumbnail without people in both images that a place can be known by."""
+PLAIN = 3.0
+"""Standard deviation of grey levels below which a background is a plain wall, and noise."""
 
 
 class Step(Enum):
@@ -72,18 +76,34 @@ class StampClock:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Grey (24, 32) float32 of a BGR image (H, W, 3), for `shows_another_place`."""
+    """Grey (24, 32) float32 of a BGR image (H, W, 3)."""
     width, height = THUMBNAIL
     small = cv2.resize(image, (4 * width, 4 * height), interpolation=cv2.INTER_NEAREST)
     small = cv2.resize(small, THUMBNAIL, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
 
 
+def background(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`thumbnail` with NaN where people are. labels: (h, w) int32 of any size, 0 = nobody."""
+    grey = thumbnail(image)
+    somebody = (labels > 0).astype(np.float32)
+    grey[cv2.resize(somebody, THUMBNAIL, interpolation=cv2.INTER_AREA) > 0] = np.nan
+    return grey
+
+
 def shows_another_place(before: np.ndarray | None, after: np.ndarray | None) -> bool:
-    """Whether two thumbnails are of other places: their correlation is below 0.5. False where one
-    is missing or plain."""
+    """Whether two images are of other places: their `background` correlates by less than 0.5.
+
+    False where one is missing or plain, or people fill the image.
+    """
     if before is None or after is None:
         return False
-    first, second = before - before.mean(), after - after.mean()
-    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return size > 0 and float((first * second).sum()) / size < CUT_CORRELATION
+    both = np.isfinite(before) & np.isfinite(after)
+    if both.mean() < LEAST_BACKGROUND:
+        return False
+    first, second = before[both], after[both]
+    deviations = float(first.std()), float(second.std())
+    if min(deviations) < PLAIN:
+        return False
+    covariance = float(((first - first.mean()) * (second - second.mean())).mean())
+    return covariance / (deviations[0] * deviations[1]) < CUT_CORRELATION

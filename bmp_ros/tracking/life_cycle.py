@@ -203,11 +203,12 @@ def alive(tracks: Tracks, settings: TrackerSettings, now: float) -> np.ndarray:
     """(T,) bool, who is not forgotten yet."""
     unseen = now - tracks.seen_s
     known = tracks.colours.max(axis=1, initial=0) > 0
-    patience = np.where(known, settings.memory_s, settings.lost_s)
+    patience = np.where(known, max(settings.memory_s, settings.lost_s), settings.lost_s)
     patience = np.where(
         tracks.state == State.OCCLUDED, np.maximum(patience, settings.occluded_s), patience
     )
     # Who waits only because of another person may be missed in an image, as those with ids are.
     waiting = (tracks.hits >= settings.confirm_hits) & (unseen <= settings.confirm_s)
     young = (unseen == 0) | (now - tracks.first_s <= settings.confirm_s) | waiting
-    return np.where(tracks.state == State.TENTATIVE, young, unseen <= patience)
+    # Who was seen in this image is known in the next one, however short the patience.
+    return np.where(tracks.state == State.TENTATIVE, young, (unseen <= patience) | (unseen == 0))

@@ -31,6 +31,10 @@ LIKE, LIKE_AFTER = 0.5, 0.25
 of sight."""
 SHORT = 0.15
 UNSEEN_FACTOR = 0.67
+DOUBTFUL, CERTAIN = 0.5, 0.9
+"""Detector scores up to which ``low_match_threshold`` is asked for, and from which only
+``match_threshold``. What looks like little of somebody, and is no sure person, mostly is another
+one, on whom the id would stay."""
 REACH = 1.5
 """Body heights per second that somebody out of sight may have moved."""
 BUFFER_RATE, SLACK_RATE = 2.0, 3.5
@@ -131,11 +135,12 @@ def match(
     sure = tracks.state != State.TENTATIVE
     hidden = tracks.state == State.OCCLUDED
     recent = unseen <= np.where(hidden, settings.occluded_s, settings.lost_s)
+    recent |= tracks.state == State.CONFIRMED  # in the last image, however long ago that was
     high = seen.scores >= settings.high_score
-    least = np.where(unseen > SHORT, UNSEEN_FACTOR, 1.0)[:, None] * settings.match_threshold
+    least = least_similarity(seen.scores, settings, unseen)
     if not gap:
         take(sure & recent, high, similarity, least)
-        take(sure & recent & free, left & ~high, similarity, settings.low_match_threshold)
+        take(sure & recent & free, left & ~high, similarity, least)
     if (sure & free).any() and left.any():
         again = recognition(tracks, seen, settings, unseen, looks, gap, in_sight=sure & ~free)
         take(sure & free, left, again, 1e-6)
@@ -144,6 +149,16 @@ def match(
     rows = np.concatenate([none, *(pair[0] for pair in matched)])
     columns = np.concatenate([none, *(pair[1] for pair in matched)])
     return Matches(rows, columns, overlap)
+
+
+def least_similarity(
+    scores: np.ndarray, settings: TrackerSettings, unseen: np.ndarray
+) -> np.ndarray:
+    """(T, N) minimum similarity of a match, for detector scores (N,) and seconds out of sight."""
+    doubt = np.clip((CERTAIN - scores) / (CERTAIN - DOUBTFUL), 0, 1)[None]
+    certain = np.where(unseen > SHORT, UNSEEN_FACTOR, 1.0)[:, None] * settings.match_threshold
+    least: np.ndarray = certain + doubt * (settings.low_match_threshold - certain)
+    return least
 
 
 def similarities(

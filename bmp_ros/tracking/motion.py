@@ -87,10 +87,10 @@ def displacement(
     """(T, 2) pixels that T bodies moved between two images: [before, after] in every argument.
 
     joints (2, T, K, 2), scores (2, T, K), boxes (2, T, 4). It is the median over the joints that
-    are confident in both: what hides a part of a body moves the centre of its box, but not its
-    joints. With fewer than ``least`` such joints it is that of the boxes' centres.
+    are confident and finite in both: what hides a part of a body moves the centre of its box, but
+    not its joints. With fewer than ``least`` such joints it is that of the boxes' centres.
     """
-    both = (scores > threshold).all(axis=0)
+    both = (scores > threshold).all(axis=0) & np.isfinite(joints).all(axis=(0, 3))
     count = both.sum(axis=1)
     enough = count >= least
     centres = (boxes[:, :, :2] + boxes[:, :, 2:]) / 2

@@ -22,11 +22,13 @@ class TrackerSettings:
         0.25,
         low=0,
         high=1,
-        text="minimum similarity of a match with a score of at least high_score",
+        text="minimum similarity of a match with a detector score of at least 0.9",
     )
     low_match_threshold: float = number_field(
-        0.3, low=0, high=1, text="minimum similarity of a match with a score below high_score"
-    )
+        0.5, low=0, high=1,
+        text="minimum similarity of a match with a detector score of at most 0.5; between 0.5 and "
+        "0.9 it falls to match_threshold",
+    )  # fmt: skip
     mask_weight: float = number_field(
         0.45, low=0, high=1, text="weight of the overlap of masks in the similarity"
     )

@@ -12,9 +12,9 @@ import numpy as np
 from bmp_ros.loop.frame import check_image
 from bmp_ros.loop.people import People
 from bmp_ros.tracking import life_cycle, motion
-from bmp_ros.tracking.appearance import BINS
-from bmp_ros.tracking.continuity import StampClock, Step, shows_another_place, thumbnail
-from bmp_ros.tracking.matching import Matches, look_at, match
+from bmp_ros.tracking.appearance import BINS, appearance_similarity
+from bmp_ros.tracking.continuity import StampClock, Step, background, shows_another_place
+from bmp_ros.tracking.matching import LIKE, Matches, Sighting, look_at, match
 from bmp_ros.tracking.settings import TrackerSettings
 from bmp_ros.tracking.swap_guard import Encounter, exchange
 from bmp_ros.tracking.tracks import IdCounter, State, Tracks
@@ -31,7 +31,7 @@ class TrackerState:
     clock: StampClock
     tracks: Tracks
     image_size: tuple[int, int] = (0, 0)
-    thumbnail: np.ndarray | None = None
+    background: np.ndarray | None = None
     encounters: list[Encounter] = field(default_factory=list)
     fresh: bool = True
     resets: int = 0
@@ -42,12 +42,18 @@ class TrackerState:
         joints = self.tracks.joints.shape[1]
         return (people.image_size, len(people.skeleton)) != (self.image_size, joints)
 
-    def is_cut(self, matches: Matches, people: People, before: np.ndarray | None) -> bool:
-        """Whether two people or more were known, none matches, and the thumbnail is of another
-        place than that ``before``."""
-        if len(matches.rows) or not len(people) or len(self.tracks) < 2:
+    def is_cut(self, matches: Matches, seen: Sighting, before: np.ndarray | None) -> bool:
+        """Whether two people or more were known, fewer than half of those who could be the same
+        match somebody of like colours, and the background is of another place than ``before``.
+        After a cut somebody often is by chance where another one was."""
+        known = int((self.tracks.state != State.TENTATIVE).sum())
+        if known < 2 or not len(seen.people):
             return False
-        return shows_another_place(before, self.thumbnail)
+        if not shows_another_place(before, self.background):
+            return False
+        looks = appearance_similarity(self.tracks.colours, seen.colours)
+        same = ~(looks[matches.rows, matches.columns] < LIKE)  # unknown colours may be alike
+        return 2 * int(same.sum()) < min(known, len(seen.people))
 
 
 @dataclass(frozen=True)
@@ -111,15 +117,17 @@ class PersonTracker:
         now, gap = state.clock.now, dt if step is Step.GAP else 0.0
         if step in (Step.START, Step.RESTART) or state.is_of_other_images(people):
             self._restart(people)
-            state.thumbnail = None
+            state.background = None
         seen = look_at(people, image)
         self._colours = seen.colours
         if homography is not None and len(state.tracks):
             state.tracks.move_with_camera(homography)
         life_cycle.predict(state.tracks, dt, settings)
         matches = match(state.tracks, seen, settings, now, gap)
-        before, state.thumbnail = state.thumbnail, None if image is None else thumbnail(image)
-        if state.is_cut(matches, people, before):
+        before, state.background = state.background, None
+        if image is not None:
+            state.background = background(image, seen.pixels.labels)
+        if state.is_cut(matches, seen, before):
             self._restart(people)
             matches = Matches.none()
         life_cycle.go_on(state.tracks, seen, matches, settings, now, dt)

@@ -341,6 +341,61 @@ def test_a_cut_begins_anew() -> None:
     assert tracker.report().ids.tolist() == [3]
 
 
+def test_a_cut_begins_anew_although_somebody_is_where_another_one_was() -> None:
+    random = np.random.default_rng(1)
+    scenes = [random.integers(0, 255, (6, 8, 3), np.uint8) for _ in range(2)]
+    first, second = (np.kron(s, np.ones((40, 40, 1), np.uint8)) for s in scenes)
+    people = walkers([(40, 120), (100, 120), (200, 120)])
+    for image, colours in ((first, [RED, GREEN, BLUE]), (second, [GREEN, BLUE, RED])):
+        for mask, colour in zip(people.masks, colours, strict=True):
+            image[mask] = colour
+    tracker = PersonTracker()
+    for step in range(3):
+        assert ids(tracker, people, step / 10, image=first) == [1, 2, 3]
+    assert ids(tracker, people, 0.3, image=second) == [4, 5, 6]
+    assert tracker.counts["resets"] == 1
+
+
+def test_an_unsure_find_is_not_followed_to_somebody_else() -> None:
+    """Half a body aside and in other clothes: an id stays on a sure find only."""
+    for score, expected in ((0.5, -1), (0.95, 1)):
+        tracker = PersonTracker()
+        people = walkers([(60, 120)])
+        ids(tracker, people, 0.0, image=picture(people, [RED]))
+        aside = walkers([(74, 120)], scores=[score])
+        aside = replace(aside, keypoint_scores=np.zeros_like(aside.keypoint_scores))
+        assert ids(tracker, aside, 0.04, image=picture(aside, [GREEN])) == [expected], score
+
+
+def test_people_in_full_sight_keep_their_ids_whatever_the_patience() -> None:
+    settings = TrackerSettings(lost_s=0.0, memory_s=0.0, occluded_s=0.0)
+    tracker = PersonTracker(settings)
+    for step in range(10):
+        people = walkers([(60 + 4 * step, 120), (220, 120)])
+        found = ids(tracker, people, step / 5, image=picture(people, [RED, GREEN]))
+        assert found == [1, 2]
+
+
+def test_a_short_memory_of_colours_does_not_shorten_the_patience() -> None:
+    tracker = PersonTracker(TrackerSettings(memory_s=0.0))
+    for step in range(7):
+        people = walkers([] if step in (3, 4) else [(60 + 4 * step, 120)])
+        found = ids(tracker, people, step / 10, image=picture(people, [RED] * len(people)))
+        assert found == [1] * len(people)
+
+
+def test_joints_that_are_no_numbers_do_not_stay() -> None:
+    tracker = PersonTracker()
+    for step in range(10):
+        people = walkers([(60 + 4 * step, 120)])
+        if step == 4:
+            joints = people.keypoints.copy()
+            joints[:, :10] = np.nan
+            people = replace(people, keypoints=joints)
+        assert ids(tracker, people, step / 10) == [1]
+    assert tracker.report().velocities[0, 0] == pytest.approx(40, rel=0.1)
+
+
 def test_reset_goes_on_counting() -> None:
     tracker = PersonTracker()
     ids(tracker, walkers([(60, 120)]), 0.0)
