@@ -248,7 +248,7 @@ class FrameProcessor:
         back = 0 if camera.last_stamp is None else camera.last_stamp - stamp
         if back > 0:
             self._remarks.stamps_went_back(camera, back)
-        if back > JUMP_NS:
+        if back >= JUMP_NS:
             camera.go_back(stamp, self._parameters.run().depth_max_age)
         camera.last_stamp = stamp
 
