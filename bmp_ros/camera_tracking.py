@@ -78,17 +78,19 @@ class CameraTracking:
         arrival_s: float,
         settings: KeyframeSettings,
         known: Detections | None = None,
+        ego_motion: np.ndarray | None = None,
     ) -> tuple[People, RunReport]:
         """The people in a BGR uint8 image (H, W, 3); `track` or `untracked` comes next.
 
-        known: boxes of another program, see `Keyframes.find`.
+        known: boxes of another program, see `Keyframes.find`. ego_motion: as for `track`.
         """
         if self._stale:
             self._keyframes.reset()
         self._keyframes.settings = settings
         return self._keyframes.find(
-            loop, self._tracker, image, self._seconds(stamp_ns), arrival_s=arrival_s, known=known
-        )
+            loop, self._tracker, image, self._seconds(stamp_ns), arrival_s=arrival_s, known=known,
+            ego_motion=ego_motion,
+        )  # fmt: skip
 
     def untracked(self, people: People, stamp_ns: int) -> Tracked:
         """The people as they are, without ids, while nobody is tracked."""

@@ -72,7 +72,7 @@ class Results:
         self._last_log_ns = log_ns
         image = read_image(data, kind, self._store, self._bits)
         if image.stamp_ns != 0:
-            if self._last_stamp - image.stamp_ns > _JUMP_NS:
+            if self._last_stamp - image.stamp_ns >= _JUMP_NS:
                 image = read_image(data, kind, self._store)
                 if depth is not None:
                     depth.go_back(image.stamp_ns)

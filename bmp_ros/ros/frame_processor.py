@@ -20,6 +20,7 @@ from std_msgs.msg import Header
 
 from bmp_ros.camera_tracking import Tracked
 from bmp_ros.depth.calibration import CalibrationError
+from bmp_ros.depth.camera_model import CameraModel
 from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.people import People
 from bmp_ros.loop.protocols import Detections
@@ -167,7 +168,11 @@ class FrameProcessor:
     def _find(
         self, camera: Camera, received: ReceivedMessage, header: Header, image: np.ndarray
     ) -> tuple[People, RunReport]:
-        """The people in an image of a camera, by the detector or whoever else knows them."""
+        """The people in an image of a camera, by the detector or whoever else knows them.
+
+        While people are tracked, it is asked here already how the camera turned, and once more in
+        `_track` where tf does not know yet: it may while the networks work.
+        """
         known = self._known(camera, received.boxes, image)
         if not self._parameters.run().tracking:
             return self._run(image, known)
@@ -175,6 +180,7 @@ class FrameProcessor:
         return camera.tracking.find(
             self._loop, image, stamp_ns(header.stamp), arrival_s=received.arrival_s,
             settings=self._parameters.keyframes(), known=known,
+            ego_motion=self._foreseen_turn(camera, received.generation, header, image),
         )  # fmt: skip
 
     def _run(self, image: np.ndarray, known: Detections | None = None) -> tuple[People, RunReport]:
@@ -200,7 +206,7 @@ class FrameProcessor:
         if not self._parameters.run().tracking:
             camera.statistics.remark("ids", "")
             return camera.tracking.untracked(people, stamp)
-        ego_motion = self._ego_motion(camera, inputs, header, people)
+        ego_motion = self._ego_motion(camera, inputs, header, people.image_size)
         problem = ""
         try:
             tracked = camera.tracking.track(
@@ -220,18 +226,28 @@ class FrameProcessor:
         )
         return tracked
 
+    def _foreseen_turn(
+        self, camera: Camera, generation: int, header: Header, image: np.ndarray
+    ) -> np.ndarray | None:
+        """`_ego_motion` of an image that may yet be skipped or fail; says nothing."""
+        height, width = image.shape[:2]
+        with camera.publishing:  # nothing is taken down meanwhile
+            inputs = camera.inputs
+            if camera.generation != generation or inputs is None or inputs.ego_motion is None:
+                return None
+            with suppress(NoTransformError):
+                return inputs.ego_motion.foresee(header, _model(inputs, (height, width)))
+        return None
+
     def _ego_motion(
-        self, camera: Camera, inputs: CameraInputs, header: Header, people: People
+        self, camera: Camera, inputs: CameraInputs, header: Header, size: tuple[int, int]
     ) -> np.ndarray | None:
         """How the camera turned since the last image, where tf and a calibration tell."""
-        ego, model = inputs.ego_motion, None
+        ego = inputs.ego_motion
         if ego is None:
             return None
-        if inputs.calibration.has_come:
-            with suppress(CalibrationError):
-                model = inputs.calibration.fitting(people.image_size, "the image")
         try:
-            found = ego.homography(header, model)
+            found = ego.homography(header, _model(inputs, size))
         except NoTransformError as error:
             self._remarks.no_turns(camera, error)
             return None
@@ -248,7 +264,7 @@ class FrameProcessor:
         back = 0 if camera.last_stamp is None else camera.last_stamp - stamp
         if back > 0:
             self._remarks.stamps_went_back(camera, back)
-        if back > JUMP_NS:
+        if back >= JUMP_NS:
             camera.go_back(stamp, self._parameters.run().depth_max_age)
         camera.last_stamp = stamp
 
@@ -256,6 +272,14 @@ class FrameProcessor:
 def _read(serialised: bytes, kind: type) -> Any:
     """An image as it was received, without a copy, or a message of another ``kind``."""
     return read_image(serialised) if kind is Image else read_message(serialised, kind)
+
+
+def _model(inputs: CameraInputs, size: tuple[int, int]) -> CameraModel | None:
+    """The calibration for images of a ``size`` (height, width), None where none fits."""
+    if inputs.calibration.has_come:
+        with suppress(CalibrationError):
+            return inputs.calibration.fitting(size, "the image")
+    return None
 
 
 def _release_after(error: Exception) -> None:

@@ -16,7 +16,8 @@ from bmp_ros.ros.throttle import Throttle
 from bmp_ros.ros.transforms import NoTransformError
 
 JUMP_NS = 10**9
-"""Stamps of drivers step back by milliseconds, a bag that begins anew by more than this."""
+"""Stamps of drivers step back by milliseconds, a bag that begins anew by this or more: as much as
+lets a `PersonTracker` begin anew, too."""
 _REPEAT_S = 5.0
 _AGAIN_S = 60.0  # what comes and goes is said again after so long
 
@@ -54,8 +55,8 @@ class FrameRemarks:
         )
 
     def stamps_went_back(self, camera: Camera, back_ns: int) -> None:
-        """back_ns: since the image before; more than `JUMP_NS` is a jump in time."""
-        if back_ns > JUMP_NS:
+        """back_ns: since the image before; `JUMP_NS` or more is a jump in time."""
+        if back_ns >= JUMP_NS:
             # Of two cameras on one topic, every other image goes back.
             if self._throttle.due(f"{camera.name} back", _REPEAT_S):
                 self._log.info(
@@ -64,8 +65,8 @@ class FrameRemarks:
                 )
         elif self._throttle.due(f"{camera.name} step", math.inf):
             self._log.info(
-                f"{camera.name}: stamps step back by {back_ns / 1e6:.1f} ms; steps of up to "
-                f"{JUMP_NS / 1e9:.0f} s change nothing"
+                f"{camera.name}: stamps step back by {back_ns / 1e6:.1f} ms; steps of less "
+                f"than {JUMP_NS / 1e9:.0f} s change nothing"
             )
 
     def odd_pixels(self, camera: Camera, pixels: Pixels, bits_before: int) -> None:

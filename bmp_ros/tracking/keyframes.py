@@ -24,7 +24,7 @@ from bmp_ros.loop.trace import RunReport
 from bmp_ros.tracking.association import JOINT_SCORE
 from bmp_ros.tracking.continuity import thumbnail
 from bmp_ros.tracking.matching import is_cut_off
-from bmp_ros.tracking.motion import displacement
+from bmp_ros.tracking.motion import displacement, move_boxes
 from bmp_ros.tracking.tracker import PersonTracker, TrackReport
 from bmp_ros.tracking.tracks import State
 
@@ -121,11 +121,12 @@ class Keyframes:
         *,
         arrival_s: float | None = None,
         known: Detections | None = None,
+        ego_motion: np.ndarray | None = None,
     ) -> tuple[People, RunReport]:
         """The people in a BGR uint8 image (H, W, 3), and the report of the loop.
 
-        stamp_s, arrival_s: as for `PersonTracker.update`, which comes next. known: boxes of
-        another program, which take the detector's place, and count as its work.
+        stamp_s, arrival_s, ego_motion: as for `PersonTracker.update`, which comes next. known:
+        boxes of another program, which take the detector's place, and count as its work.
         ``report.iterations`` is 0 where people are taken from the image before.
         """
         self._detected, self._arrival_s = False, arrival_s
@@ -133,9 +134,9 @@ class Keyframes:
         behind = loop.settings.behind_threshold is not None and not self._fresh
         tracks = expected = there = None
         if known is None and (between or behind):
-            tracks = tracker.expect(stamp_s, arrival_s)
+            tracks = tracker.expect(stamp_s, arrival_s, ego_motion)
         if between and tracks is not None:
-            expected = self._expected(tracks, tracker, image, stamp_s, arrival_s)
+            expected = self._expected(tracks, tracker, image, stamp_s, arrival_s, ego_motion)
         spent: dict[str, float] = {}
         if expected is not None:
             people, report = self._look(loop, image, expected)
@@ -192,6 +193,7 @@ class Keyframes:
         image: np.ndarray,
         stamp_s: float,
         arrival_s: float | None,
+        ego_motion: np.ndarray | None,
     ) -> People | None:
         """Everybody where they should be in this image, best detector score first.
 
@@ -208,7 +210,7 @@ class Keyframes:
         lost = (tracks.state == State.LOST) & (tracks.unseen < LOST_S)
         if (lost & ~_has_left(tracks, image.shape[1])).any():
             return None
-        people = _moved(last.people, tracks.ids, tracks.boxes)
+        people = _moved(last.people, tracks.ids, tracks.boxes, ego_motion)
         if not len(people) or _meet(people.boxes) or _somebody_enters(last, image, people.boxes):
             return None
         return people
@@ -234,13 +236,18 @@ class Keyframes:
         return replace(people, boxes=boxes, iterations=expected.iterations), report
 
 
-def _moved(people: People, ids: np.ndarray, boxes: np.ndarray) -> People:
-    """People where ``boxes`` (T, 4) of the tracks ``ids`` (T,) say; others stay in their place.
+def _moved(
+    people: People, ids: np.ndarray, boxes: np.ndarray, ego_motion: np.ndarray | None
+) -> People:
+    """People where ``boxes`` (T, 4) of the tracks ``ids`` (T,) say; others stay in their place, or
+    move with the camera.
 
     Best detector score first; nobody who is outside of the image.
     """
     rows = {track: row for row, track in enumerate(ids.tolist())}
     places = people.boxes.astype(np.float64)
+    if ego_motion is not None:
+        places = move_boxes(np.asarray(ego_motion, np.float64), places)
     for person, track in enumerate(people.track_ids.tolist()):
         if track in rows:
             places[person] = boxes[rows[track]]

@@ -140,6 +140,19 @@ def move_points(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.where(ahead, moved[..., :2] / np.where(ahead, depth, 1.0), points)
 
 
+def local_motion(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N, 2, 2) Jacobians of `move_points` at ``points`` (N, 2): what becomes of short ways there.
+
+    The identity for what comes to lie behind the camera.
+    """
+    moved = move_points(homography, points)
+    depth = points @ homography[2, :2] + homography[2, 2]
+    ahead = depth > 1e-6
+    slopes = homography[:2, :2] - moved[:, :, None] * homography[2, :2]
+    slopes = slopes / np.where(ahead, depth, 1.0)[:, None, None]
+    return np.where(ahead[:, None, None], slopes, np.eye(2))
+
+
 def move_boxes(homography: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Boxes xyxy (N, 4) around the moved middles of their sides."""
     x0, y0, x1, y1 = np.asarray(boxes, np.float64).T

@@ -108,11 +108,14 @@ class SmoothingSettings:
         1.0, low=0.01, high=50, text="cut-off frequency of the speed itself, hertz"
     )
     forget_s: float = number_field(
-        0.5, low=0.01, high=10, text="seconds without the person after which smoothing begins anew"
-    )
+        0.5, low=0.01, high=10,
+        text="seconds without the person after which smoothing begins anew; who was in the image "
+        "before, too, goes on for 2 s at least",
+    )  # fmt: skip
     jump: float = number_field(
         0.5,
         low=0.01,
         high=100,
-        text="body scales that a sure joint must jump to be taken as it is",
+        text="body scales (metres in space) that a sure joint must jump within 0.05 s to be taken "
+        "as it is; in proportion more where images come more slowly",
     )

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from bmp_ros.tracking.continuity import LONG_GAP
 from bmp_ros.tracking.settings import SmoothingSettings
 
 SURE = 0.6
 LEAST_CONFIDENCE = 0.3
+JUMP_S = 0.05
+"""Seconds between two images up to which ``jump`` holds as it is. After longer ones people are
+further on without a jump: with 0.5, by up to ten body scales (or metres) per second."""
 
 
 class JointSmoother:
@@ -30,6 +34,7 @@ class JointSmoother:
         """Forget everybody."""
         self._ids = np.zeros(0, np.int64)
         self._seen_s = np.zeros(0)
+        self._last_s = -np.inf
         self._raw = self._joints = self._speeds = np.zeros((0, 0, 0))
 
     def update(
@@ -47,6 +52,9 @@ class JointSmoother:
         body scale, such as the square root of the box's area in pixels, or 1 for metres.
         stamp_s: seconds; at the same or an earlier stamp than the last smoothing begins anew.
 
+        Who was in the image before, too, goes on however slowly the images come, up to the two
+        seconds after which the tracker begins anew; so tell of images without people as well.
+
         Velocities are NaN where they are not known yet.
         """
         ids = np.asarray(ids)
@@ -58,7 +66,9 @@ class JointSmoother:
             self._raw = self._joints = self._speeds = np.zeros((0, *joints.shape[1:]))
         rows = _rows_of(self._ids, ids[tracked])
         dt = np.where(rows >= 0, stamp_s - np.append(self._seen_s, np.nan)[rows], np.nan)
-        known = (dt > 0) & (dt <= self.settings.forget_s)
+        in_last = dt == stamp_s - self._last_s
+        longest = np.where(in_last, max(LONG_GAP, self.settings.forget_s), self.settings.forget_s)
+        known = (dt > 0) & (dt <= longest)
         old, columns = rows[known], tracked[known]
         if len(columns):
             result[columns], speeds[columns] = self._filtered(
@@ -88,7 +98,8 @@ class JointSmoother:
         cutoff = (settings.min_cutoff + settings.beta * pace) * confidence
         smooth = before + _share(cutoff, dt) * (joints - before)
         # A joint seen for the first time, or one that surely is elsewhere, is taken as it is.
-        far = np.linalg.norm(joints - before, axis=2, keepdims=True) > settings.jump * scale
+        allowed = settings.jump * scale * np.maximum(dt / JUMP_S, 1.0)
+        far = np.linalg.norm(joints - before, axis=2, keepdims=True) > allowed
         fresh = ~np.isfinite(smooth) | (far & (scores[:, :, None] > SURE))
         return np.where(fresh, joints, smooth), np.where(fresh, np.nan, speed)
 
@@ -104,6 +115,7 @@ class JointSmoother:
         stay = ~np.isin(self._ids, ids) & (age >= 0) & (age <= self.settings.forget_s)
         self._ids = np.concatenate([self._ids[stay], ids])
         self._seen_s = np.concatenate([self._seen_s[stay], np.full(len(ids), stamp_s)])
+        self._last_s = stamp_s
         self._raw = np.concatenate([self._raw[stay], raw])
         self._joints = np.concatenate([self._joints[stay], joints])
         self._speeds = np.concatenate([self._speeds[stay], speeds])

@@ -190,18 +190,26 @@ class PersonTracker:
         young = self._state.clock.now - tracks.first_s <= within_s
         return bool((young & (tracks.state == State.TENTATIVE)).any())
 
-    def expect(self, stamp_s: float, arrival_s: float | None = None) -> TrackReport | None:
+    def expect(
+        self,
+        stamp_s: float,
+        arrival_s: float | None = None,
+        ego_motion: np.ndarray | None = None,
+    ) -> TrackReport | None:
         """Where everybody with an id should be in an image of the time ``stamp_s``.
 
-        Nothing is changed; `update` with that image comes next. None where the tracker would begin
-        anew, or nobody knows how people moved: after a gap, or a step back. ``state`` and
-        ``velocities`` are those of the last image.
+        Nothing is changed; `update` with that image, and the same ``ego_motion``, comes next. None
+        where the tracker would begin anew, or nobody knows how people moved: after a gap, or a
+        step back. ``state`` is that of the last image. Raises ValueError as `update` does.
         """
+        homography = None if ego_motion is None else motion.check_homography(ego_motion)
         step, dt = copy.copy(self._state.clock).step(stamp_s, arrival_s)
         if step not in (Step.NORMAL, Step.SAME):
             return None
         known = self._state.tracks
-        tracks = replace(known.keep(known.ids >= 0))  # `predict` puts other arrays into it
+        tracks = replace(known.keep(known.ids >= 0))  # other arrays are put into it
+        if homography is not None and len(tracks):
+            tracks.move_with_camera(homography)
         life_cycle.predict(tracks, dt, self.settings)
         return self._report(tracks, self._state.clock.now + dt)
 

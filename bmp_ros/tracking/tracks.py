@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from bmp_ros.tracking.appearance import BINS
-from bmp_ros.tracking.motion import move_boxes, move_points, to_centre
+from bmp_ros.tracking.motion import local_motion, move_boxes, move_points, to_centre
 
 
 class State(IntEnum):
@@ -122,7 +122,10 @@ class Tracks:
         return Tracks(**arrays, pixels=self.pixels + others.pixels)
 
     def move_with_camera(self, homography: np.ndarray) -> None:
-        """Put everything that is in pixels where the camera's motion has moved it."""
+        """Put everything that is in pixels where the camera's motion has moved it.
+
+        All arrays are replaced, none is changed: a shallow copy can be moved alone.
+        """
         last = to_centre(self.boxes)
         self.boxes = move_boxes(homography, self.boxes)
         moved = to_centre(self.boxes)
@@ -132,9 +135,15 @@ class Tracks:
             for row, part in enumerate(self.pixels)
         ]
         self.joints = move_points(homography, self.joints)
-        by = moved[:, :2] - last[:, :2]
-        self.anchor = self.anchor + by
-        self.mean[:, :, 0] += by
+        # Where the image turns or grows, motions turn and grow with it: measured ones, those
+        # expected since the person was seen, and what is not known of them.
+        local = local_motion(homography, self.anchor)
+        ahead = self.mean[:, :, 0] - self.anchor
+        self.anchor = self.anchor + moved[:, :2] - last[:, :2]
+        steps = np.stack([ahead, self.mean[:, :, 1], self.shift], axis=2)
+        ahead, speed, self.shift = np.moveaxis(local @ steps, 2, 0)
+        self.mean = np.stack([self.anchor + ahead, speed], axis=2)
+        self.covariance = self.covariance * np.abs(np.linalg.det(local))[:, None]
 
 
 _ARRAYS = tuple(item.name for item in fields(Tracks) if item.name != "pixels")

@@ -33,6 +33,7 @@ from bmp_ros.bags.files import copied_connection
 from bmp_ros.bags.messages import PERSON_ARRAY, type_store
 from bmp_ros.bags.process import POSES, BagError, Selection, process_bag
 from bmp_ros.bags.recover import in_order, whole_part
+from bmp_ros.bags.results import Results
 from bmp_ros.cli.main import main
 from bmp_ros.resources import message_files
 
@@ -430,6 +431,16 @@ def test_a_dark_image_of_a_camera_of_12_bits_stays_dark(tmp_path) -> None:
     engine.detector.detect = seeing
     process_bag(engine, tmp_path / "in", tmp_path / "out", Selection())
     assert levels == [255, 12]
+
+
+@pytest.mark.parametrize(("back_s", "anew"), [(0.75, False), (1.0, True), (60.0, True)])
+def test_a_second_back_begins_anew_as_the_tracker_does(back_s: float, anew: bool) -> None:
+    results = Results(None, STORE, "/people", in_space=False, smooth=False)
+    went_back: list[int] = []
+    depth: Any = SimpleNamespace(go_back=went_back.append)
+    for log_ns, seconds in enumerate((100.0, 100.0 - back_s)):
+        results.read(image(seconds, pixels(0)), "sensor_msgs/msg/Image", log_ns, depth)
+    assert went_back == ([round((100.0 - back_s) * 1e9)] if anew else [])
 
 
 def test_a_bag_of_humble_has_no_definitions(tmp_path) -> None:

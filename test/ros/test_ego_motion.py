@@ -27,9 +27,11 @@ class KnownTurns:
 
     def __init__(self, turns: Mapping[int, np.ndarray]) -> None:
         self.turns = dict(turns)
+        self.asked: list[int] = []
 
     def rigid_motion(self, target: str, source: str, stamp: Time) -> tuple[np.ndarray, np.ndarray]:
         assert (target, source) == ("odom", "cam")
+        self.asked.append(stamp.sec)
         if stamp.sec not in self.turns:
             raise NoTransformError("extrapolation into the future", "no transform")
         return self.turns[stamp.sec], np.ones(3)
@@ -80,6 +82,25 @@ def test_what_tf_did_not_know_in_time_is_looked_up_again() -> None:
         ego.homography(at(4), CAMERA)
 
 
+def test_an_image_may_be_foreseen_and_come_to_nothing() -> None:
+    known = KnownTurns(TURNS)
+    ego = EgoMotion(known, "odom")  # type: ignore[arg-type]
+    expected = EgoMotion(KnownTurns(TURNS), "odom")  # type: ignore[arg-type]
+    for second in (1, 3):
+        expected.homography(at(second), CAMERA)
+    ego.homography(at(1), CAMERA)
+    assert ego.foresee(at(2), CAMERA) is not None  # nobody tracks in that image
+    third, fourth = at(3), at(4)
+    foreseen = ego.foresee(third, CAMERA)
+    np.testing.assert_array_equal(foreseen, ego.homography(third, CAMERA))
+    assert known.asked == [1, 2, 3], "each image once"
+    known.turns = {3: TURNS[3]}
+    with pytest.raises(NoTransformError):
+        ego.foresee(fourth, CAMERA)
+    known.turns = TURNS  # while the networks work
+    np.testing.assert_allclose(ego.homography(fourth, CAMERA), expected.homography(at(4), CAMERA))
+
+
 @pytest.mark.parametrize(
     ("header", "camera"),
     [
@@ -113,6 +134,66 @@ def test_without_tf2_people_are_tracked_and_nothing_is_said(
         wait_for(lambda count=count: len(poses) == count, "people")
     assert [person.track_id for person in poses[1].people] == [1, 2]
     assert "turns" not in lab.log() and "tf2" not in lab.log()
+
+
+class CountedTurns:
+    """A camera that stands still, and knows so only from the second time on that it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def rigid_motion(self, target: str, source: str, stamp: Time) -> tuple[np.ndarray, np.ndarray]:
+        self.asked.append(stamp.sec)
+        if self.asked.count(stamp.sec) == 1 and stamp.sec == 102:
+            raise NoTransformError("extrapolation into the future", "no transform")
+        return np.eye(3), np.ones(3)
+
+
+def test_the_node_asks_once_and_looks_for_people_with_the_turn_it_tracks_with(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.start_active(detection_interval=3)
+    poses = lab.listen("/bmp/poses")
+    sender, turns = lab.camera(), CountedTurns()
+    sender.wait_for_subscriber()
+    info = lab.peer.create_publisher(CameraInfo, "/camera/camera_info", 1)
+    camera = lab.node._cameras["camera"]
+    ego = EgoMotion(turns, "odom")  # type: ignore[arg-type]
+    camera.inputs = camera.inputs._replace(ego_motion=ego)
+    told: list[tuple[str, bool]] = []
+    for name in ("find", "track"):
+        method = getattr(camera.tracking, name)
+
+        def spy(
+            *args: object, name: str = name, method: object = method, **more: object
+        ) -> object:
+            told.append((name, more["ego_motion"] is not None))
+            return method(*args, **more)  # type: ignore[operator]
+
+        monkeypatch.setattr(camera.tracking, name, spy)
+
+    def calibrated() -> bool:
+        info.publish(CameraInfo(height=48, width=64, k=[60.0, 0, 32, 0, 60, 24, 0, 0, 1]))
+        return camera.inputs.calibration.has_come
+
+    wait_for(calibrated, "the calibration")
+
+    def shoot(second: int) -> None:
+        count = len(poses)
+        sender.send(image(), stamp_ns=second * 10**9)
+        wait_for(lambda: len(poses) > count, "people")
+
+    for second in (100, 101, 102):
+        shoot(second)
+    assert turns.asked == [100, 101, 102, 102], "what is known once"
+    assert told == [
+        ("find", False), ("track", False), ("find", True), ("track", True),
+        ("find", False), ("track", True),
+    ]  # fmt: skip
+    assert "without the camera's turns" not in lab.log()
+    assert lab.set(tracking=False)[0].successful
+    shoot(103)
+    assert len(turns.asked) == 4 and len(told) == 6, "nobody is tracked"
 
 
 def test_turns_come_from_tf(lab: Lab) -> None:

@@ -74,14 +74,17 @@ class Film:
     def show(
         self, places: Sequence[tuple[float, float]], stamp_s: float, *,
         image: np.ndarray | None = None, scores: list[float] | None = None,
+        ego_motion: np.ndarray | None = None,
     ) -> People:  # fmt: skip
         """The tracked people of an image with walkers at ``places``."""
         self.stage.here = walkers(list(places), scores=scores)
         if image is None:
             image = picture(self.stage.here, COLOURS[: len(places)])
-        people, report = self.keyframes.find(self.loop, self.tracker, image, stamp_s)
+        people, report = self.keyframes.find(
+            self.loop, self.tracker, image, stamp_s, ego_motion=ego_motion
+        )
         self.iterations, self.now = report.iterations, stamp_s
-        tracked = self.tracker.update(people, stamp_s, image=image)
+        tracked = self.tracker.update(people, stamp_s, ego_motion, image=image)
         self.keyframes.remember(tracked, image, stamp_s)
         return tracked
 
@@ -117,6 +120,18 @@ def test_boxes_follow_joints_between_detections() -> None:
     assert film.iterations == 0
     assert np.allclose(tracked.boxes, film.stage.here.boxes, atol=1.6)
     assert np.array_equal(tracked.masks, film.stage.here.masks)
+
+
+def test_people_are_looked_for_where_the_camera_s_turn_has_moved_them() -> None:
+    """One comes to where the other was: both stand as far apart as the image moves."""
+    film = Film(KeyframeSettings(detection_interval=4))
+    pan = np.array([[1.0, 0, 60], [0, 1, 0], [0, 0, 1]])
+    for number in range(9):
+        film.show([(70.0, 120.0), (130.0, 120.0)], number / 30)
+    tracked = film.show([(130.0, 120.0), (190.0, 120.0)], 9 / 30, ego_motion=pan)
+    assert film.iterations == 0
+    assert tracked.track_ids.tolist() == [1, 2]
+    assert np.allclose(tracked.boxes, film.stage.here.boxes, atol=1.6)
 
 
 def test_without_refinement_masks_move_and_the_segmenter_rests() -> None:
@@ -403,20 +418,21 @@ class Eye:
         self.number = 0
 
     def look(
-        self, interval: int = 4, known: Detections | None = None, *, reset: bool = False
-    ) -> list[int]:
+        self, interval: int = 4, known: Detections | None = None, *, reset: bool = False,
+        ego_motion: np.ndarray | None = None,
+    ) -> list[int]:  # fmt: skip
         """The ids of the next image. reset: all is forgotten while it is looked at."""
         self.number += 1
         stamp, arrival = 10**9 + self.number * 10**8 // 3, self.number / 30
         people, _ = self.tracking.find(
             self.loop, self.image, stamp, arrival_s=arrival, known=known,
-            settings=KeyframeSettings(detection_interval=interval),
+            settings=KeyframeSettings(detection_interval=interval), ego_motion=ego_motion,
         )  # fmt: skip
         if reset:
             self.tracking.forget()
         self.tracked = self.tracking.track(
             people, stamp, self.image, arrival_s=arrival, settings=TrackerSettings(),
-            ego_motion=None,
+            ego_motion=ego_motion,
         )  # fmt: skip
         ids: list[int] = self.tracked.people.track_ids.tolist()
         return ids
@@ -437,6 +453,25 @@ def test_a_reset_while_an_image_is_looked_at_lets_the_detector_see_the_next() ->
     assert eye.look(reset=True) == [3, 4]
     assert eye.stage.detections == before, "this image needed no detection"
     assert eye.detects(), "the next one is like the first"
+
+
+def test_a_camera_s_people_are_looked_for_with_its_turn() -> None:
+    eye = Eye()
+
+    def stand(*places: float) -> None:
+        eye.stage.here = walkers([(x, 120.0) for x in places])
+        eye.image = picture(eye.stage.here, COLOURS[:2])
+
+    stand(70, 130)
+    while eye.detects() or eye.number < 6:
+        assert eye.number < 30
+    while not eye.detects():
+        pass
+    before = eye.stage.detections
+    stand(130, 190)
+    assert eye.look(ego_motion=np.array([[1.0, 0, 60], [0, 1, 0], [0, 0, 1]])) == [1, 2]
+    assert eye.stage.detections == before
+    np.testing.assert_allclose(eye.tracked.people.boxes, eye.stage.here.boxes, atol=1.6)
 
 
 def test_who_is_out_of_sight_is_expected_for_a_second() -> None:

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from bmp_ros.camera_tracking import CameraTracking, Tracked
+from bmp_ros.depth.people_3d import People3D
+from bmp_ros.loop.people import People
+from bmp_ros.tracking import IdCounter, SmoothingSettings
 from bmp_ros.tracking.smoothing import JointSmoother
 
 RATE = 30.0
@@ -60,13 +66,19 @@ def test_everybody_has_a_filter_of_their_own() -> None:
         assert np.array_equal(together[order.index(1)], single[0])
 
 
-@pytest.mark.parametrize(("after_s", "anew"), [(0.9, False), (1.1, True)])
-def test_who_was_away_for_long_begins_anew(after_s: float, anew: bool) -> None:
-    """Where no image came in between, too; in shares of ``forget_s``."""
+@pytest.mark.parametrize(
+    ("between", "after_s", "anew"),
+    [(True, 0.45, False), (True, 0.55, True), (False, 1.9, False), (False, 2.1, True)],
+)
+def test_who_was_away_for_long_begins_anew(between: bool, after_s: float, anew: bool) -> None:
+    """between: whether an image came without the person; else images are slow."""
     smoother = JointSmoother()
     joints, scores = np.full((1, 17, 2), 50.0), np.full((1, 17), 0.9)
     smoother.update(np.array([7]), joints, scores, np.array([100.0]), 0.0)
-    stamp_s = after_s * smoother.settings.forget_s
+    stamp_s = after_s
+    if between:
+        nobody = np.zeros(0, np.int64)
+        smoother.update(nobody, joints[:0], scores[:0], np.zeros(0), 0.3)
     smooth, _ = smoother.update(np.array([7]), joints + 5, scores, np.array([100.0]), stamp_s)
     assert np.array_equal(smooth, joints + 5) == anew
 
@@ -84,7 +96,7 @@ def test_untracked_people_are_passed_through() -> None:
 def test_a_gap_and_a_step_back_begin_anew() -> None:
     smoother = JointSmoother()
     joints = np.random.default_rng(0).normal(0, 1, (4, 1, 17, 3))
-    for frame, stamp in zip(joints, (10.0, 10.6, 3.0, 3.0), strict=True):
+    for frame, stamp in zip(joints, (10.0, 12.1, 3.0, 3.0), strict=True):
         smooth, _ = smoother.update(np.array([1]), frame, np.ones((1, 17)), np.ones(1), stamp)
         assert np.array_equal(smooth, frame)
 
@@ -118,3 +130,51 @@ def test_velocity_of_a_steady_motion() -> None:
         )
         assert np.isnan(speed).all() == (step == 0)
     assert speed == pytest.approx(np.full((1, 17, 2), 60.0), rel=0.02)
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0])
+@pytest.mark.parametrize("pace", [1.4, 3.0, 5.0])
+def test_whoever_walks_has_a_velocity_at_every_rate(rate: float, pace: float) -> None:
+    """In metres, with noise; the body scale is one metre."""
+    smoother, random = JointSmoother(), np.random.default_rng(0)
+    for step in range(int(4 * rate) + 2):
+        places = np.array([[[pace * step / rate, 0.0, 4.0]]]) + random.normal(0, 0.01, (1, 1, 3))
+        smooth, speed = smoother.update(
+            np.array([1]), places, np.ones((1, 1)), np.ones(1), step / rate
+        )
+        assert np.isfinite(speed).all() == (step > 0), step
+    assert np.linalg.norm(speed - [pace, 0, 0]) < 0.2
+    assert np.linalg.norm(smooth - places) < pace / rate + 0.1
+
+
+@pytest.mark.parametrize("rate", [5.0, 15.0, 30.0])
+def test_who_surely_is_elsewhere_has_no_velocity_at_any_rate(rate: float) -> None:
+    smoother = JointSmoother()
+    for step, place in enumerate((0.0, 0.0, 3.0)):
+        joints = np.full((1, 17, 2), place)
+        smooth, speed = smoother.update(
+            np.array([1]), joints, np.ones((1, 17)), np.ones(1), step / rate
+        )
+    assert np.array_equal(smooth, joints) and np.isnan(speed).all()
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.5, 5.0, 7.5, 30.0])
+@pytest.mark.parametrize("pace", [1.4, 3.0])
+def test_people_in_space_have_velocities_at_every_rate(rate: float, pace: float) -> None:
+    """One walks across, one comes nearer, one is new in every image."""
+    tracking, settings = CameraTracking(IdCounter()), SmoothingSettings()
+    people = People.from_boxes(np.array([[0, 0, 20, 40]] * 3), np.ones(3), 48, 64)
+    for step in range(int(3 * rate) + 2):
+        way = pace * step / rate
+        centroids = np.array([[way, 0, 6], [0, 0, 12 - way], [0, 0, 5]], np.float32)
+        found = People3D(
+            np.zeros((3, 17, 3), np.float32), np.ones((3, 17), np.bool_), centroids,
+            np.linalg.norm(centroids, axis=1),
+        )  # fmt: skip
+        ids = np.array([1, 2, 3 + step], np.int32)
+        tracked = Tracked(replace(people, track_ids=ids), np.zeros(3), step / rate)
+        placed, speeds = tracking.locate(tracked, found, settings)
+        assert np.isfinite(speeds[:2]).all() == (step > 0), step
+        assert np.isnan(speeds[2]).all()
+    np.testing.assert_allclose(speeds[:2], [[pace, 0, 0], [0, 0, -pace]], atol=0.1)
+    assert np.abs(placed.centroids - centroids).max() < 0.3

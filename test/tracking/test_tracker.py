@@ -13,7 +13,7 @@ from walkers import HEIGHT, WIDTH, picture, walkers
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import MPII_16, Skeleton
 from bmp_ros.tracking import IdCounter, PersonTracker, TrackerSettings
-from bmp_ros.tracking.motion import rotation_homography
+from bmp_ros.tracking.motion import local_motion, move_points, rotation_homography
 from bmp_ros.tracking.tracks import State
 
 RED, GREEN, BLUE = (30, 30, 220), (30, 220, 30), (220, 30, 30)
@@ -430,6 +430,64 @@ def test_a_camera_that_turns() -> None:
     alone = PersonTracker()
     ids(alone, before, 0.0)
     assert ids(alone, after, 0.1) != [1, 2], "without it they are mistaken"
+
+
+def about_the_middle(matrix: np.ndarray) -> np.ndarray:
+    """(3, 3) homography that turns or scales the image about its middle."""
+    to_middle = np.array([[1.0, 0, -WIDTH / 2], [0, 1, -HEIGHT / 2], [0, 0, 1]])
+    whole = np.eye(3)
+    whole[:2, :2] = matrix
+    return np.linalg.inv(to_middle) @ whole @ to_middle
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.array([[0.0, -1], [1, 0]]), 2 * np.eye(2)], ids=["rolls", "zooms"]
+)
+def test_motions_turn_and_grow_with_the_image(matrix: np.ndarray) -> None:
+    """Of people in sight, and of who is out of sight and expected elsewhere."""
+    tracker = PersonTracker()
+    for step in range(10):
+        shown = [(100 + 2 * step, 120), (180.0, 100 + step)][: 1 + (step < 8)]
+        tracker.update(walkers(shown), step / 10)
+    tracks = tracker.save()["state"].tracks
+    before = tracker.save()["state"].tracks
+    assert tracks.shift[1, 1] > 1 and tracks.mean[0, 0, 1] > 10
+    homography = about_the_middle(matrix)
+    tracks.move_with_camera(homography)
+    scale = abs(np.linalg.det(matrix))
+    np.testing.assert_allclose(tracks.mean[:, :, 1], before.mean[:, :, 1] @ matrix.T)
+    np.testing.assert_allclose(tracks.shift, before.shift @ matrix.T)
+    np.testing.assert_allclose(tracks.covariance, before.covariance * scale)
+    expected = move_points(homography, before.centres[:, :2])
+    np.testing.assert_allclose(tracks.centres[:, :2], expected)
+
+
+def test_local_motion_is_that_of_short_ways() -> None:
+    homography = np.array([[1.1, 0.2, -30], [-0.1, 0.9, 12], [4e-4, -2e-4, 1]])
+    points = np.array([[50.0, 60], [300, 20], [-5000, 0]])
+    slopes = local_motion(homography, points)
+    for axis, way in enumerate(1e-3 * np.eye(2)):
+        step = move_points(homography, points + way) - move_points(homography, points - way)
+        np.testing.assert_allclose(slopes[:, :, axis], step / 2e-3, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(slopes[2], np.eye(2)), "behind the camera"
+
+
+def test_expected_places_turn_with_the_camera_and_nothing_is_changed() -> None:
+    tracker, people = PersonTracker(), walkers([(120, 120), (200, 120)])
+    for step in range(4):
+        tracker.update(people, step / 10)
+    before = tracker.save()["state"]
+    pan = np.array([[1.0, 0, 40], [0, 1, -5], [0, 0, 1]])
+    still, panned = tracker.expect(0.4), tracker.expect(0.4, ego_motion=pan)
+    assert still is not None and panned is not None
+    np.testing.assert_allclose(panned.boxes, still.boxes + [40, -5, 40, -5])
+    after = tracker.save()["state"]
+    for each in ("boxes", "joints", "anchor", "mean", "covariance", "shift"):
+        assert np.array_equal(getattr(after.tracks, each), getattr(before.tracks, each)), each
+    for old, new in zip(before.tracks.pixels, after.tracks.pixels, strict=True):
+        assert np.array_equal(old, new)
+    with pytest.raises(ValueError, match="invertible 3x3 homography"):
+        tracker.expect(0.4, ego_motion=np.zeros((3, 3)))
 
 
 def test_what_was_saved_goes_on_the_same() -> None:
