@@ -81,8 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rates",
         metavar="HZ",
-        help="of --tracks: images per second to use, for instance 30,15,7.5,5, at most as many as "
-        "each sequence has; default: all",
+        help="of --tracks: images per second to use, for instance 30,15,7.5,5; default: all",
     )
     parser.add_argument(
         "--drop",
@@ -187,6 +186,8 @@ def _run_tracks(args: argparse.Namespace) -> int:
     sequences = open_sequences(args.tracks.expanduser(), _say)
     for timing, sequence in itertools.product(timings, sequences):  # found out before the work
         timing.choose_of(sequence)
+        if too_fast := timing.too_fast_for(sequence):
+            _say(too_fast)
     ego_motion = not args.no_ego_motion
     if args.json:  # found out now rather than after the work
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -79,19 +79,10 @@ class Timing:
     def choose_of(self, sequence: TrackSequence) -> np.ndarray:
         """(F,) bool, which images of ``sequence`` are used.
 
-        Raises SettingsError naming it, where the scores would not be of this timing: it has fewer
-        images per second, or fewer than two are left.
+        Raises SettingsError naming it, where fewer than two are left.
         """
         stamps = sequence.stamps
         chosen = self.choose(stamps)
-        if self.rate is not None and len(stamps) > 1:
-            own = 1 / float(np.median(np.diff(stamps)))
-            if self.rate > own * (1 + RATE_TOLERANCE):
-                raise SettingsError(
-                    f"the rate is {self.rate:g} images per second, {sequence.name} has {own:g}: "
-                    "give at most as many, leave the rate out to use all images, or put faster "
-                    "and slower sequences into folders of their own"
-                )
         if self != Timing() and np.count_nonzero(chosen) < LEAST_IMAGES:
             raise SettingsError(
                 f"{self}: of the {len(stamps)} images of {sequence.name} "
@@ -100,6 +91,15 @@ class Timing:
                 "folder"
             )
         return chosen
+
+    def too_fast_for(self, sequence: TrackSequence) -> str:
+        """In words, if ``sequence`` has fewer images per second than this; else empty."""
+        if self.rate is None or len(sequence) < 2:
+            return ""
+        own = 1 / float(np.median(np.diff(sequence.stamps)))
+        if self.rate <= own * (1 + RATE_TOLERANCE):
+            return ""
+        return f"{self}: {sequence.name} has {own:g} images per second only"
 
 
 @dataclass

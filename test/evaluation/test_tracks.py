@@ -315,13 +315,14 @@ def test_timings_that_do_not_fit_a_sequence_are_refused(mot_folder: Path) -> Non
     """Their rows would be of other images than they say, or of one image, in which no id errs."""
     sequences = open_sequences(mot_folder)
     for timing, message in (
-        (Timing(11), "the rate is 11 images per second, A-01 has 10: give at most as many"),
         (Timing(0.1), "0.1 Hz: of the 20 images of A-01 1 would be used, .* at least 2: give a"),
         (Timing(1, 0.9), "1 Hz, 90% dropped: of the 20 images of A-01 [01] would be used"),
     ):
         with pytest.raises(SettingsError, match=message):
             evaluate_tracks(find, sequences, [timing])
-    assert Timing(10.4).choose_of(sequences[0]).sum() >= 19, "as 30 Hz of 29.97"
+    assert Timing(11).choose_of(sequences[0]).sum() >= 19
+    assert Timing(11).too_fast_for(sequences[0]).startswith("11 Hz: A-01 has 10 images per second")
+    assert not Timing(10.4).too_fast_for(sequences[0]), "as 30 Hz of 29.97"
     assert Timing(1).choose_of(sequences[0]).sum() == 2
 
 
@@ -429,16 +430,16 @@ def test_command(
 
     monkeypatch.setattr(bmp_ros.engines, "build_loop", build_loop)
     json_file = mot_folder / "scores.json"
-    assert main(["evaluate", "--tracks", str(mot_folder), "--rates", "10,5", "--drop", "0.2",
+    assert main(["evaluate", "--tracks", str(mot_folder), "--rates", "60,5", "--drop", "0.2",
                  "--json", str(json_file)]) == 0  # fmt: skip
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "60 Hz: A-01 has 10 images per second only" in told
     assert "40 images of 2 sequences: A-01, B-02" in printed
     assert "5 Hz, 20% dropped" in printed and "HOTA" in printed
     assert "nobody is away for more than 1 s" in printed
     assert json_file.read_text(encoding="utf-8").count('"hota"') == 4 * 4
     monkeypatch.setattr(bmp_ros.engines, "build_loop", None)  # refused before networks are loaded
     for wrong, message in (
-        (["--rates", "10,60"], "bmp evaluate: the rate is 60 images per second, A-01 has 10"),
         (["--rates", "0.1"], "0.1 Hz: of the 20 images of A-01 1 would be used"),
         (["--drop", "0.999"], "the share of dropped images is 0.999, must be at least 0"),
     ):
