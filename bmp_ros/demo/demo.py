@@ -94,7 +94,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None] = print) -> Summ
     summary = summarize(recorder, settings.preset, shown_name(settings.source))
     results = recorder.results()
     files = [write_summary(settings.output, summary)]
-    files += write_pictures(settings.output, results)
+    files += write_pictures(settings.output, results, recorder.first_stamp)
     gif = write_gif(settings.output / "demo.gif", results)
     files += [gif] if gif else []
     files += [settings.output / "node.log", settings.output / "camera.log"]
@@ -315,8 +315,11 @@ def _known(score: float | None) -> str:
     return "no ground truth" if score is None else f"{score:.3f}"
 
 
-def write_pictures(folder: Path, results: Sequence[Result]) -> list[Path]:
-    """Draw results as PNGs: some spread over the time, and the one of the closest two people."""
+def write_pictures(folder: Path, results: Sequence[Result], start_ns: int) -> list[Path]:
+    """Draw results as PNGs: some spread over the time, and the one of the closest two people.
+
+    start_ns: stamp of the first image, from which the seconds in their names count.
+    """
     shown = [result for result in results if result.jpeg is not None]
     if not shown:
         return []
@@ -328,7 +331,7 @@ def write_pictures(folder: Path, results: Sequence[Result]) -> list[Path]:
     names[closest] = "closest"
     paths = []
     for row, name in sorted(names.items()):
-        seconds = (shown[row].stamp_ns - shown[0].stamp_ns) / 1e9
+        seconds = (shown[row].stamp_ns - start_ns) / 1e9
         paths.append(folder / f"debug_{seconds:04.1f}s_{name}.png")
         cv2.imwrite(str(paths[-1]), drawn(shown[row]))
     return paths

@@ -128,7 +128,8 @@ class Result:
 class Recorder(Node):
     """Keeps what was said about every image, and the image; of images without a result nothing.
 
-    images: how many were received. last_stamp: of the newest of them, nanoseconds.
+    images: how many were received. first_stamp, last_stamp: of the first and the newest of them,
+    nanoseconds.
     diagnostics: of the node and of the camera.
     """
 
@@ -137,7 +138,7 @@ class Recorder(Node):
     ) -> None:
         super().__init__("recorder", **options)
         self.images = 0
-        self.last_stamp = 0
+        self.first_stamp = self.last_stamp = 0
         self._people: dict[int, tuple[float, PersonArray]] = {}
         self._truth: dict[int, PersonArray] = {}
         self._waiting: dict[int, Image] = {}
@@ -178,6 +179,7 @@ class Recorder(Node):
     def _keep_image(self, message: Image) -> None:
         self.images += 1
         self.last_stamp = _stamp(message)
+        self.first_stamp = self.first_stamp or self.last_stamp
         self._waiting[self.last_stamp] = message
         self._compress()
 
