@@ -56,7 +56,7 @@ from bmp_ros.machine import machine_line
 
 GRIDS: dict[str, dict[str, list[Any]]] = {
     "ByteTrack": {
-        "minimum_iou_threshold": [0.05, 0.1, 0.2], "track_activation_threshold": [0.4, 0.6],
+        "minimum_iou_threshold": [0.02, 0.05, 0.1, 0.2], "track_activation_threshold": [0.4, 0.6],
         "high_conf_det_threshold": [0.4, 0.6], "lost_track_buffer": [30, 60],
     },
     "OC-SORT": {
@@ -65,16 +65,18 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "minimum_consecutive_frames": [2],
     },
     "BoT-SORT": {
-        "minimum_iou_threshold_first_assoc": [0.1, 0.2], "track_activation_threshold": [0.4, 0.6],
+        "minimum_iou_threshold_first_assoc": [0.05, 0.1, 0.2],
+        "track_activation_threshold": [0.4, 0.6],
         "high_conf_det_threshold": [0.4, 0.6], "lost_track_buffer": [30, 60],
     },
     "C-BIoU": {
-        "minimum_iou_threshold_first_assoc": [0.1, 0.2], "track_activation_threshold": [0.4, 0.6],
+        "minimum_iou_threshold_first_assoc": [0.05, 0.1, 0.2],
+        "track_activation_threshold": [0.4, 0.6],
         "high_conf_det_threshold": [0.4], "lost_track_buffer": [30, 60],
         "buffer_ratio_first": [0.3, 0.5], "buffer_ratio_second": [0.5, 0.8],
     },
     "norfair": {
-        "distance_threshold": [0.3, 0.6, 1.0], "hit_counter_max": [10, 30],
+        "distance_threshold": [0.3, 0.6, 1.0, 1.5], "hit_counter_max": [10, 30, 60],
         "initialization_delay": [1, 2],
     },
 }  # fmt: skip

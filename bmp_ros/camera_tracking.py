@@ -30,7 +30,8 @@ EXPECTED_S = 1.0
 @dataclass(frozen=True)
 class Tracked:
     """People of one image with their ids. ages: (N,) float64 seconds since each track began, NaN
-    without one. stamp_s: of the image, as the tracker was told. milliseconds: that it took.
+    without one. stamp_s: of the image; gone on by times of arrival where stamps stand still, see
+    `PersonTracker.time_s`. milliseconds: that it took.
     known: ids of everyone whom the tracker remembers, seen in this image or not. hidden: (M, 4)
     boxes expected of those who were not seen in it, for a short time only. colours: (N, BINS) of
     clothes, see `tracking.appearance`; None where nobody is tracked."""
@@ -133,7 +134,13 @@ class CameraTracking:
         expected = (report.unseen > 0) & (report.unseen <= EXPECTED_S)
         hidden = report.boxes[expected & ~np.isin(report.ids, tracked.track_ids)]
         return Tracked(
-            tracked, known, stamp_s, milliseconds, frozenset(ages), hidden, self._tracker.colours
+            tracked,
+            known,
+            self._tracker.time_s,
+            milliseconds,
+            frozenset(ages),
+            hidden,
+            self._tracker.colours,
         )
 
     def smooth(self, tracked: Tracked, settings: SmoothingSettings) -> People:

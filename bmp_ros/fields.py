@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from reprlib import Repr
 from typing import Any, TypeVar
 
+import numpy as np
+
 
 class SettingsError(ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names all three."""
@@ -119,6 +121,21 @@ def settings_from_mapping(cls: type[Settings], mapping: Mapping[str, Any], where
         key: check_value(declared[key], value, f"{where}: {key}") for key, value in mapping.items()
     }
     return cls(**checked)
+
+
+class CheckedSettings:
+    """Base of settings that are also made in Python: their values are checked there as well.
+
+    Numbers of NumPy count as Python's. Raises SettingsError naming the class, the field, the value
+    found and the values allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            value = value.item() if isinstance(value, np.generic) else value
+            checked = check_value(item, value, f"{type(self).__name__}.{item.name}")
+            object.__setattr__(self, item.name, checked)  # also where they are frozen
 
 
 def check_value(item: Field[Any], value: Any, where: str) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bmp_ros.fields import bool_field, choice_field, number_field
+from bmp_ros.fields import CheckedSettings, bool_field, choice_field, number_field
 from bmp_ros.loop.prompts import PROMPT_METHODS
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class LoopSettings(CheckedSettings):
     """Everything that steers the loop itself; the defaults are those of the preset ``bmp_d3``."""
 
     iterations: int = number_field(

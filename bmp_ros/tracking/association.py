@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -43,7 +44,7 @@ class Pixels:
 
 
 def coarse_pixels(people: People) -> Pixels:
-    """The masks of ``people`` on the coarse grid."""
+    """The masks of ``people`` on the coarse grid; of who has none, a silhouette."""
     height, width = people.image_size
     stride = max(1, -(-max(height, width) // GRID))
     count = len(people)
@@ -53,7 +54,7 @@ def coarse_pixels(people: People) -> Pixels:
     high = people.boxes[:, 2:] + 0.15 * (people.boxes[:, 2:] - people.boxes[:, :2])
     windows = np.concatenate([np.floor(low / stride), np.ceil(high / stride) + 1], axis=1)
     windows = np.clip(windows, 0, [labels.shape[1], labels.shape[0]] * 2).astype(np.int64)
-    coarse = people.masks[:, ::stride, ::stride]
+    coarse = _with_silhouettes(people, people.masks[:, ::stride, ::stride], stride)
     found = [np.zeros(0, np.int64)]
     for mask, (x0, y0, x1, y1) in zip(coarse, windows.tolist(), strict=True):
         found.append(mask[y0:y1, x0:x1].ravel().nonzero()[0])
@@ -65,6 +66,38 @@ def coarse_pixels(people: People) -> Pixels:
     labels[y, x] = owners + 1
     points = np.stack([x, y], axis=1).astype(np.float32) * stride
     return Pixels(stride, owners, points, areas, np.append(0, np.cumsum(areas)), labels)
+
+
+def _with_silhouettes(people: People, masks: np.ndarray, stride: int) -> np.ndarray:
+    """``masks`` (N, h, w) with a silhouette of everybody who has none: the convex hull of the sure
+    joints, where fewer than four are sure an ellipse in the box.
+
+    Enough to know somebody's colours, and who hides whom. Silhouettes take nothing of masks, and
+    nothing of those who stand nearer: whose boxes end lower.
+    """
+    missing = np.flatnonzero(~people.has_mask)
+    if not len(missing):
+        return masks
+    masks = masks.copy()
+    taken = masks.any(axis=0)
+    sure = (people.keypoint_scores > JOINT_SCORE) & np.isfinite(people.keypoints).all(axis=2)
+    fractions = 4  # bits of OpenCV's fixed-point numbers
+    scale = (1 << fractions) / stride
+    side = max(people.image_size)  # far outside these numbers would overflow
+    joints = np.rint(np.nan_to_num(people.keypoints).clip(-side, 2 * side) * scale)
+    boxes = np.rint(people.boxes.clip(-side, 2 * side) * scale).astype(np.int32)
+    for row in missing[np.argsort(-people.boxes[missing, 3], kind="stable")].tolist():
+        canvas = np.zeros(taken.shape, np.uint8)
+        if int(sure[row].sum()) >= LEAST_JOINTS:
+            hull = cv2.convexHull(joints[row, sure[row]].astype(np.int32))
+            cv2.fillConvexPoly(canvas, hull, 1, cv2.LINE_8, fractions)
+        else:
+            x0, y0, x1, y1 = boxes[row].tolist()
+            centre, axes = ((x0 + x1) // 2, (y0 + y1) // 2), (2 * (x1 - x0) // 5, (y1 - y0) // 2)
+            cv2.ellipse(canvas, centre, axes, 0, 0, 360, 1, -1, cv2.LINE_8, fractions)
+        masks[row] = (canvas > 0) & ~taken
+        taken |= masks[row]
+    return masks
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class StampClock:
     """Turns stamps into a clock that never goes back.
 
     now: seconds on that clock, the sum of all steps ahead. frozen: whether stamps stand still and
-    times of arrival are used.
+    times of arrival are used. Stamps that then go on (those of whole seconds do, once a second)
+    count only for what the times of arrival have not counted.
     """
 
     short_gap: float
@@ -47,6 +48,12 @@ class StampClock:
     _stamp: float | None = None
     _arrival: float | None = None
     _equal: int = 1
+    _ahead: float = 0.0
+
+    @property
+    def time_s(self) -> float:
+        """The last stamp, or what it would be by the times of arrival while stamps stand still."""
+        return (self._stamp or 0.0) + self._ahead
 
     def step(self, stamp_s: float, arrival_s: float | None) -> tuple[Step, float]:
         """Kind of the step to this image, and its length in seconds (>= 0), which `now` gained.
@@ -64,8 +71,14 @@ class StampClock:
         dt = stamp_s - last
         self._equal = self._equal + 1 if dt == 0 else 1
         self.frozen = False
-        if self._equal >= FROZEN_AFTER and arrival_s is not None and last_arrival is not None:
-            self.frozen, dt = True, arrival_s - last_arrival
+        arrived = None if arrival_s is None or last_arrival is None else arrival_s - last_arrival
+        if self._equal >= FROZEN_AFTER and arrived is not None:
+            self.frozen, dt = True, arrived
+            self._ahead += arrived
+        elif dt > 0 and self._ahead and arrived is not None:
+            dt = max(dt - self._ahead, min(dt, arrived))
+        if not self.frozen:
+            self._ahead = 0.0
         if dt <= STEP_BACK or dt > LONG_GAP:
             self.now += max(dt, 0.0)
             return Step.RESTART, max(dt, 0.0)

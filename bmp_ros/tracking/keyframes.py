@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from bmp_ros.fields import bool_field, number_field
+from bmp_ros.fields import CheckedSettings, bool_field, number_field
 from bmp_ros.loop.bmp_loop import BMPLoop
 from bmp_ros.loop.box_nms import box_iou
 from bmp_ros.loop.masks import exclusive_masks
@@ -57,7 +57,7 @@ the margin (of its height) on every side. Chosen, as all limits here, on the tun
 
 
 @dataclass(frozen=True)
-class KeyframeSettings:
+class KeyframeSettings(CheckedSettings):
     """On which images the detector runs while people are tracked."""
 
     detection_interval: int = number_field(

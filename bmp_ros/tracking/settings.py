@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bmp_ros.fields import bool_field, number_field
+from bmp_ros.fields import CheckedSettings, bool_field, number_field
 
 
 @dataclass(frozen=True)
-class TrackerSettings:
+class TrackerSettings(CheckedSettings):
     """Settings of `PersonTracker`; the values were chosen on rendered clips (docs/tracking.md)."""
 
     high_score: float = number_field(
@@ -95,7 +95,7 @@ class TrackerSettings:
 
 
 @dataclass(frozen=True)
-class SmoothingSettings:
+class SmoothingSettings(CheckedSettings):
     """Settings of `JointSmoother`, chosen on rendered clips (docs/tracking.md)."""
 
     min_cutoff: float = number_field(

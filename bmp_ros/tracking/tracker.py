@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bmp_ros import __version__
 from bmp_ros.loop.frame import check_image
 from bmp_ros.loop.people import People
 from bmp_ros.tracking import life_cycle, motion
@@ -180,6 +181,12 @@ class PersonTracker:
         return self._colours
 
     @property
+    def time_s(self) -> float:
+        """Time of the last image: its stamp; while stamps stand still, as far after it as the
+        image came later (``arrival_s``)."""
+        return self._state.clock.time_s
+
+    @property
     def counts(self) -> dict[str, int]:
         """Since the tracker was made: ``resets`` for gaps, steps back and cuts, and ``swaps``."""
         return {"resets": self._state.resets, "swaps": self._state.swaps}
@@ -215,10 +222,24 @@ class PersonTracker:
 
     def save(self) -> dict[str, Any]:
         """A copy of all that the tracker knows, for `restore`; can be pickled."""
-        return {"state": copy.deepcopy(self._state), "next_id": self.counter.next}
+        return {
+            "version": __version__,
+            "state": copy.deepcopy(self._state),
+            "next_id": self.counter.next,
+        }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from what `save` gave. Ids given out since then are not given out again."""
+        """Go on from what `save` gave. Ids given out since then are not given out again.
+
+        Raises ValueError for anything else, also for what another version of bmp_ros saved.
+        """
+        if not isinstance(saved, dict) or {"version", "state", "next_id"} - saved.keys():
+            raise ValueError("this is nothing that PersonTracker.save() gave")
+        if saved["version"] != __version__:
+            raise ValueError(
+                f"the tracker's state was saved by bmp_ros {saved['version']}, this is "
+                f"{__version__}: begin with a new tracker, whose counter skips to next_id"
+            )
         self._state = copy.deepcopy(saved["state"])
         self.counter.skip_to(saved["next_id"])
 

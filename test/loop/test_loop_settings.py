@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from bmp_ros.fields import (
     strings_field,
 )
 from bmp_ros.loop.settings import LoopSettings
+from bmp_ros.tracking import KeyframeSettings, SmoothingSettings, TrackerSettings
 
 
 @dataclass(frozen=True)
@@ -170,3 +173,31 @@ def test_anything_else_is_a_settings_error_and_nothing_worse(values: dict[str, A
 def test_every_setting_says_what_it_is() -> None:
     for item in fields(LoopSettings):
         assert len(item.metadata["text"]) > 10 and allowed_values(item)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: LoopSettings(iterations=0), "LoopSettings.iterations is 0, allowed: "),
+        (lambda: replace(LoopSettings(), detection_threshold=float("nan")), "threshold is nan"),
+        (
+            lambda: TrackerSettings(birth_score=1.5),
+            "TrackerSettings.birth_score is 1.5, allowed: ",
+        ),
+        (lambda: TrackerSettings(confirm_hits=np.int64(0)), "confirm_hits is 0"),
+        (lambda: SmoothingSettings(beta=-1), "SmoothingSettings.beta is -1"),
+        (lambda: KeyframeSettings(detection_interval=2.5), "detection_interval is 2.5"),
+    ],
+)
+def test_settings_made_in_python_are_checked_as_well(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    settings = TrackerSettings(birth_score=np.float32(0.25), confirm_hits=np.int64(3))  # type: ignore[arg-type]
+    assert (settings.birth_score, settings.confirm_hits) == (0.25, 3)
+    assert type(settings.birth_score) is float and type(settings.confirm_hits) is int
+    assert type(TrackerSettings(lost_s=2).lost_s) is float

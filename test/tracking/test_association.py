@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks that move: what leaves the image overlaps nothing."""
+"""Masks on the coarse grid: those that move, silhouettes of people who have none."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bmp_ros.tracking.association import Pixels, mask_overlap
+from bmp_ros.loop.people import People
+from bmp_ros.tracking.association import Pixels, coarse_pixels, mask_overlap
 
 WIDTH, HEIGHT = 60, 40
 
@@ -36,3 +39,46 @@ def test_a_mask_outside_of_the_image_has_no_overlap() -> None:
     first = pixels_of(40, 0, 60, 30)
     found = mask_overlap([first.points], np.array([(WIDTH, 0)], np.float32), first)
     assert np.isnan(found.iou).all() and not found.covered.any() and not found.of_new.any()
+
+
+def standing(x: float, *, masked: bool = False, joints: int = 17, low: float = 110) -> People:
+    """One person of 30 x 100 pixels, in an image of 240 x 160: joints in its inner half."""
+    boxes = np.array([[x - 15, low - 100, x + 15, low]], np.float32)
+    mask = np.zeros((1, 160, 240), np.bool_)
+    mask[0, int(low) - 100 : int(low), int(x) - 15 : int(x) + 15] = True
+    people = People.from_boxes(boxes, np.array([0.9]), 160, 240, masks=mask if masked else None)
+    places = np.random.default_rng(1).uniform([x - 7, low - 90], [x + 7, low - 10], (1, 17, 2))
+    scores = np.zeros((1, 17), np.float32)
+    scores[:, :joints] = 0.9
+    return replace(people, keypoints=places.astype(np.float32), keypoint_scores=scores)
+
+
+def test_who_has_no_mask_is_the_hull_of_the_joints() -> None:
+    people = standing(50)
+    pixels = coarse_pixels(people)
+    joints = people.keypoints[0]
+    assert (pixels.of(0) >= joints.min(axis=0) - 3).all()
+    assert (pixels.of(0) <= joints.max(axis=0) + 3).all()
+    assert pixels.areas[0] * pixels.stride**2 > 0.7 * np.ptp(joints, axis=0).prod() * 0.7
+
+
+def test_an_ellipse_in_the_box_where_joints_are_unsure_or_no_numbers() -> None:
+    people = standing(50, joints=3)
+    area = coarse_pixels(people).areas[0] * coarse_pixels(people).stride ** 2
+    assert area == pytest.approx(np.pi / 4 * 24 * 100, rel=0.2)
+    known = standing(50)
+    no_numbers = replace(known, keypoints=np.full_like(known.keypoints, np.nan))
+    assert (coarse_pixels(no_numbers).points == coarse_pixels(people).points).all()
+    far = replace(known, keypoints=known.keypoints * np.float32(1e30))
+    assert coarse_pixels(far).points.shape[1] == 2, "nothing overflows"
+
+
+def test_silhouettes_take_nothing_of_masks_and_of_those_who_stand_nearer() -> None:
+    alone = coarse_pixels(standing(50))
+    masked = coarse_pixels(People.concatenate([standing(52, masked=True), standing(50)]))
+    assert masked.areas[0] == coarse_pixels(standing(52, masked=True)).areas[0]
+    assert masked.areas[1] < alone.areas[0]
+    near = coarse_pixels(People.concatenate([standing(50), standing(50, low=150)]))
+    assert near.areas[1] == coarse_pixels(standing(50, low=150)).areas[0]
+    assert near.areas[0] < alone.areas[0]
+    assert (np.bincount(near.labels.ravel(), minlength=3)[1:] == near.areas).all()

@@ -323,6 +323,54 @@ def test_frozen_stamps_use_the_times_of_arrival() -> None:
     assert ids(tracker, people, 0.0, arrival_s=200.0) == [2], "a gap by the times of arrival"
 
 
+def test_stamps_of_whole_seconds_are_no_faster_than_the_images() -> None:
+    tracker, told = PersonTracker(), []
+    for step in range(90):
+        people = walkers([(60 + 2 * step, 120)])
+        assert ids(tracker, people, float(step // 30), arrival_s=100 + step / 30) == [1]
+        told.append(tracker.time_s)
+    assert np.diff(told).min() >= 0 and np.diff(told).max() < 0.1
+    assert told[-1] == pytest.approx(89 / 30, abs=0.1)
+    assert tracker.report().ages[0] == pytest.approx(89 / 30, abs=0.1)
+    assert tracker.report().velocities[0, 0] == pytest.approx(60, rel=0.1)
+
+
+def test_stamps_that_stood_still_and_go_on_with_the_clock_are_no_gap() -> None:
+    tracker, people = PersonTracker(), walkers([(60, 120)])
+    for step in range(50):
+        assert ids(tracker, people, 7.0, arrival_s=100 + step / 10) == [1]
+    assert tracker.time_s == pytest.approx(11.8)
+    assert ids(tracker, people, 12.0, arrival_s=105.0) == [1]
+    assert tracker.time_s == 12.0 and tracker.counts["resets"] == 0
+    assert ids(tracker, people, 12.1, arrival_s=105.1) == [1]
+    assert tracker.report().unseen.tolist() == [0.0]
+
+
+def without_masks(people: People) -> People:
+    nobody = np.broadcast_to(np.False_, people.masks.shape)
+    return replace(
+        people, masks=nobody, raw_masks=nobody, has_mask=np.zeros(len(people), np.bool_),
+        mask_scores=np.zeros(len(people), np.float32),
+    )  # fmt: skip
+
+
+def test_people_without_masks_have_colours_and_hide_each_other() -> None:
+    """As a detector of boxes and a pose network find them; one stops in front of the other, who
+    goes on after a while."""
+    tracker = PersonTracker()
+    for step in range(4):
+        people = walkers([(60 + 10 * step, 124), (110, 120)])
+        image = picture(people, [RED, BLUE])
+        assert ids(tracker, without_masks(people), step / 10, image=image) == [1, 2]
+    for step in range(4, 20):
+        front = walkers([(min(60 + 10 * step, 110), 124)])
+        assert ids(tracker, without_masks(front), step / 10, image=picture(front, [RED])) == [1]
+    assert tracker.report().state.tolist() == [State.CONFIRMED, State.OCCLUDED]
+    apart = walkers([(110, 124), (170, 120)])
+    image = picture(apart, [RED, BLUE])
+    assert ids(tracker, without_masks(apart), 2.0, image=image) == [1, 2]
+
+
 def test_another_image_size_begins_anew() -> None:
     tracker = PersonTracker()
     assert ids(tracker, walkers([(60, 120)]), 0.0) == [1]
@@ -501,6 +549,16 @@ def test_what_was_saved_goes_on_the_same() -> None:
     for stamp in (0.5, 0.6):
         assert ids(other, people, stamp) == ids(tracker, people, stamp)
     assert other.report().velocities.tolist() == tracker.report().velocities.tolist()
+
+
+def test_what_save_did_not_give_is_refused() -> None:
+    tracker = PersonTracker()
+    saved = tracker.save()
+    with pytest.raises(ValueError, match=r"saved by bmp_ros 0\.0\.1.*skips to next_id"):
+        tracker.restore(saved | {"version": "0.0.1"})
+    for nothing in ({}, None, {"state": saved["state"]}):
+        with pytest.raises(ValueError, match=r"nothing that PersonTracker.save\(\) gave"):
+            tracker.restore(nothing)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
