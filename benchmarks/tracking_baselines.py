@@ -2,14 +2,15 @@
 """Other trackers beside ours, on the same detections: the tables of docs/tracking.md.
 
     python benchmarks/tracking_detections.py DIR/tuning DIR/test SEQUENCES --output DET   # once
-    python benchmarks/tracking_baselines.py search DIR/tuning --detections DET --settings FILE \\
-        --trackers-python VENV1/bin/python --norfair-python VENV2/bin/python
+    python benchmarks/tracking_baselines.py search DIR/tuning --detections DET --rates 30 5 \\
+        --drop 0.2 --trackers-python VENV1/bin/python --norfair-python VENV2/bin/python
     python benchmarks/tracking_baselines.py compare DIR/test SEQUENCES --bootstrap 1000 \\
-        --detections DET --settings FILE ...
+        --detections DET --trackers-python ...
 
 The others run in environments of their own (``pip install trackers==2.6.1``, ``norfair==2.3.0``),
 which need not hold bmp_ros. ``search`` chooses their settings on the tuning clips, by the mean
-HOTA over the timings, and writes them to FILE; ``compare`` reports on other clips or sequences.
+HOTA over the timings, and writes them to tracking_settings.json (another file: --settings);
+``compare`` reports on other clips or sequences.
 Ours has the defaults of `TrackerSettings`. MOTChallenge sequences are used at their own rate.
 With --bootstrap, intervals of the lead over the best other tracker: rendered clips are drawn with
 replacement, of MOTChallenge sequences blocks of a second.
@@ -112,7 +113,10 @@ def main() -> None:
     parser.add_argument("verb", choices=("search", "compare"))
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--detections", type=Path, required=True)
-    parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--settings", type=Path, metavar="FILE",
+        default=Path(__file__).with_name("tracking_settings.json"),
+    )  # fmt: skip
     parser.add_argument("--trackers-python", required=True)
     parser.add_argument("--norfair-python", required=True)
     parser.add_argument("--rates", type=float, nargs="+", default=[30.0, 15.0, 7.5, 5.0])

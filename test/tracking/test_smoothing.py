@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from walkers import HEIGHT, WIDTH, walkers
 
 from bmp_ros.camera_tracking import CameraTracking, Tracked
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
-from bmp_ros.tracking import IdCounter, SmoothingSettings
+from bmp_ros.tracking import IdCounter, SmoothingSettings, TrackerSettings
 from bmp_ros.tracking.smoothing import JointSmoother
 
 RATE = 30.0
@@ -178,3 +179,24 @@ def test_people_in_space_have_velocities_at_every_rate(rate: float, pace: float)
         assert np.isnan(speeds[2]).all()
     np.testing.assert_allclose(speeds[:2], [[pace, 0, 0], [0, 0, -pace]], atol=0.1)
     assert np.abs(placed.centroids - centroids).max() < 0.3
+
+
+@pytest.mark.parametrize("stamp", ["none", "whole seconds"])
+def test_joints_are_smoothed_where_stamps_stand_still(stamp: str) -> None:
+    """By the times of arrival: cameras without a clock, or with one of whole seconds."""
+    tracking, dice = CameraTracking(IdCounter()), np.random.default_rng(0)
+    still, image = walkers([(100, 120)]), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    raw, smooth = [], []
+    for number in range(90):
+        jitter = dice.normal(0, 1, still.keypoints.shape).astype(np.float32)
+        people = replace(still, keypoints=still.keypoints + jitter)
+        stamp_ns = 0 if stamp == "none" else 10**9 * (1 + number // 30)
+        tracked = tracking.track(
+            people, stamp_ns, image, arrival_s=number / 30, settings=TrackerSettings(),
+            ego_motion=None,
+        )  # fmt: skip
+        assert tracked.people.track_ids.tolist() == [1]
+        raw.append(people.keypoints)
+        smooth.append(tracking.smooth(tracked, SmoothingSettings()).keypoints)
+    steps = [np.diff(each[10:], axis=0).std() for each in (np.array(raw), np.array(smooth))]
+    assert steps[1] < 0.4 * steps[0]
