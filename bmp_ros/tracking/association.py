@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """How alike a track and a detection are: masks, poses, boxes; and the best assignment.
 
-Masks are compared on a grid of every s-th pixel, at most 160 wide and high, as lists of the pixels
-that belong to somebody: the cost depends on how much of the image people fill, not on how many
-pairs there are.
+Masks are compared on a grid of every s-th pixel, of about 160 x 120 points whatever the image's
+proportions, as lists of the pixels that belong to somebody: the cost depends on how much of the
+image people fill, not on how many pairs there are.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -16,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from bmp_ros.loop.people import People
 
-GRID = 160
+GRID_POINTS = 160 * 120
 JOINT_SCORE = 0.3
 LEAST_JOINTS = 4
 MANY_JOINTS = 8
@@ -46,7 +47,7 @@ class Pixels:
 def coarse_pixels(people: People) -> Pixels:
     """The masks of ``people`` on the coarse grid; of who has none, a silhouette."""
     height, width = people.image_size
-    stride = max(1, -(-max(height, width) // GRID))
+    stride = max(1, math.ceil(math.sqrt(height * width / GRID_POINTS)))
     count = len(people)
     labels = np.zeros((-(-height // stride), -(-width // stride)), np.int32)
     # The window holds the box and what a segmenter may add around it.

@@ -103,18 +103,23 @@ def displacement(
 
 
 def check_homography(ego_motion: np.ndarray) -> np.ndarray:
-    """``ego_motion`` as float64 (3, 3). Raises ValueError when it is none that can be inverted."""
+    """``ego_motion`` as float64 (3, 3) with determinant 1: any multiple means the same.
+
+    Raises ValueError when it is none that can be inverted.
+    """
     matrix = np.asarray(ego_motion, np.float64)
-    if (
-        matrix.shape != (3, 3)
-        or not np.isfinite(matrix).all()
-        or abs(np.linalg.det(matrix)) < 1e-9
-    ):
-        raise ValueError(
-            "ego_motion must be an invertible 3x3 homography from pixels of the previous image to "
-            f"pixels of this one, got {ego_motion!r}; leave it out where it is unknown"
-        )
-    return matrix
+    if matrix.shape == (3, 3) and np.isfinite(matrix).all():
+        largest = np.abs(matrix).max()
+        determinant = np.linalg.det(matrix / largest) if largest > 0 else 0.0
+        if abs(determinant) > 1e-14:
+            # Of the two signs the one that leaves what is seen before the camera: no camera
+            # mirrors what it turns to.
+            scaled: np.ndarray = matrix / largest / np.cbrt(determinant)
+            return scaled
+    raise ValueError(
+        "ego_motion must be an invertible 3x3 homography from pixels of the previous image to "
+        f"pixels of this one, got {ego_motion!r}; leave it out where it is unknown"
+    )
 
 
 def rotation_homography(

@@ -82,3 +82,14 @@ def test_silhouettes_take_nothing_of_masks_and_of_those_who_stand_nearer() -> No
     assert near.areas[1] == coarse_pixels(standing(50, low=150)).areas[0]
     assert near.areas[0] < alone.areas[0]
     assert (np.bincount(near.labels.ravel(), minlength=3)[1:] == near.areas).all()
+
+
+@pytest.mark.parametrize(
+    "size", [(480, 640), (640, 480), (1080, 1920), (2160, 3840), (1024, 8192), (48, 64)]
+)
+def test_the_grid_has_as_many_points_whatever_the_image_is_like(size: tuple[int, int]) -> None:
+    """In a panorama somebody small is more than a point, too."""
+    pixels = coarse_pixels(People.empty(*size))
+    points = pixels.labels.size
+    assert points <= 1.05 * 160 * 120
+    assert points > 0.7 * 160 * 120 or pixels.stride == 1

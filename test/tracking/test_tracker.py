@@ -475,6 +475,10 @@ def test_a_camera_that_turns() -> None:
     tracker = PersonTracker()
     assert ids(tracker, before, 0.0) == [1, 2]
     assert ids(tracker, after, 0.1, ego_motion=homography) == [1, 2]
+    for factor in (-1, 1e-7, -1e5):  # a homography is one up to a factor
+        again = PersonTracker()
+        ids(again, before, 0.0)
+        assert ids(again, after, 0.1, ego_motion=factor * homography) == [1, 2]
     alone = PersonTracker()
     ids(alone, before, 0.0)
     assert ids(alone, after, 0.1) != [1, 2], "without it they are mistaken"
