@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What smoothing does to joints that a network found: jitter of still ones, lag of moving ones.
 
-    python benchmarks/smoothing.py CLIPS --detections DET [--rate 30] [--settings 0.3,2 0.3,8]
+    python benchmarks/smoothing.py CLIPS --detections DET [--rate 30] [--settings 0.3,4,0 ...]
 
 CLIPS are rendered clips (`bmp_ros.synthetic.tracking_clips`), DET what a preset finds in them
 (`tracking_detections.py`). Ids come from the tracker; who somebody is, from the ground truth. Sure
@@ -9,7 +9,8 @@ joints (score from 0.5) of two images in a row count: those whose true position 
 0.1 body scales per second are still, those that move by more than 0.5 are moving; a body scale is
 the square root of the box's area. Jitter is the step of a joint less that of the true one, in
 pixels; lag is the way by which the smoothed joint is behind the found one, along the true motion
-and by its speed, in images. One row per setting (min_cutoff,beta), the default first.
+and by its speed, in images; error the mean distance to the true joint, by that of the found one.
+One row per setting (min_cutoff,beta,trend), the default first.
 """
 
 from __future__ import annotations
@@ -49,21 +50,22 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--detections", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=30.0, help="images per second")
-    parser.add_argument("--settings", nargs="*", default=[], metavar="CUTOFF,BETA")
+    parser.add_argument("--settings", nargs="*", default=[], metavar="CUTOFF,BETA,TREND")
     args = parser.parse_args()
-    films = [
-        tracked(sequence, args.detections / f"{sequence.name}.npz", Timing(args.rate))
-        for sequence in open_sequences(args.clips)
-        if isinstance(sequence, ClipSequence)
-    ]
+    films = []
+    for sequence in open_sequences(args.clips):
+        saved = args.detections / f"{sequence.name}.npz"
+        if isinstance(sequence, ClipSequence) and saved.is_file():
+            films.append(tracked(sequence, saved, Timing(args.rate)))
     default = SmoothingSettings()
     choices = [default]
     for text in args.settings:
-        cutoff, beta = map(float, text.split(","))
-        choices.append(replace(default, min_cutoff=cutoff, beta=beta))
+        cutoff, beta, trend = map(float, text.split(","))
+        choices.append(replace(default, min_cutoff=cutoff, beta=beta, trend=trend))
     print(f"{machine_line()}; {len(films)} clips at {args.rate:g} Hz")
-    print("| minimum cut-off, Hz | beta | jitter, RMS | jitter, median | lag, images |")
-    print("|---|---|---|---|---|")
+    print("| cut-off, Hz; beta; trend | jitter, RMS | median | lag, images "
+          "| error, still | moving |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
     for settings in choices:
         print(row(films, settings, args.rate), flush=True)
 
@@ -101,55 +103,70 @@ def who(people: People, truth: PeopleTruth) -> tuple[np.ndarray, np.ndarray]:
     return identities, joints
 
 
+@dataclass
+class Sums:
+    """Steps of still joints, found and smoothed; errors of both, of still and of moving joints."""
+
+    found: list[np.ndarray]
+    smooth: list[np.ndarray]
+    errors: np.ndarray
+    behind: float = 0.0
+    way: float = 0.0
+
+
 def row(films: list[list[Moment]], settings: SmoothingSettings, rate: float) -> str:
     """A row of the table."""
-    raw_jitter, jitter, behind, way = [], [], 0.0, 0.0
-    still = moving = 0
+    sums = Sums([], [], np.zeros((2, 2)))
     for film in films:
         smoother, last = JointSmoother(settings), None
         for moment in film:
             people = moment.people
-            scales = np.sqrt((people.boxes[:, 2:] - people.boxes[:, :2]).prod(axis=1))
             smooth, _ = smoother.update(
-                people.track_ids, people.keypoints, people.keypoint_scores, scales, moment.stamp
-            )
+                people.track_ids, people.keypoints, people.keypoint_scores, scales(people),
+                moment.stamp,
+            )  # fmt: skip
             if last is not None:
-                before, then = last
-                pairs = [
-                    (i, j)
-                    for i, (number, identity) in enumerate(
-                        zip(people.track_ids, moment.identities, strict=True)
-                    )
-                    for j in np.flatnonzero(
-                        (before.people.track_ids == number) & (before.identities == identity)
-                    )
-                    if number >= 0 and identity >= 0
-                ]
-                for i, j in pairs:
-                    sure = np.minimum(
-                        people.keypoint_scores[i], before.people.keypoint_scores[j]
-                    ) >= SURE  # fmt: skip
-                    step = (moment.truth[i] - before.truth[j])[sure]
-                    velocity = step / (moment.stamp - before.stamp)
-                    pace = np.linalg.norm(velocity, axis=1) / max(scales[i], 1.0)
-                    rests, goes = pace < STILL, pace > MOVING
-                    found = (people.keypoints[i] - before.people.keypoints[j])[sure] - step
-                    kept = (smooth[i] - then[j])[sure] - step
-                    raw_jitter.append(np.linalg.norm(found[rests], axis=1))
-                    jitter.append(np.linalg.norm(kept[rests], axis=1))
-                    lag = (people.keypoints[i] - smooth[i])[sure][goes]
-                    behind += float((lag * velocity[goes]).sum())
-                    way += float((velocity[goes] ** 2).sum())
-                    still, moving = still + int(rests.sum()), moving + int(goes.sum())
+                add(sums, *last, moment, smooth)
             last = moment, smooth
-    first, second = np.concatenate(raw_jitter), np.concatenate(jitter)
-    rms = np.sqrt((second**2).mean() / (first**2).mean()) - 1
-    median = np.median(second) / np.median(first) - 1
+    found, kept = np.concatenate(sums.found), np.concatenate(sums.smooth)
+    rms = np.sqrt((kept**2).mean() / (found**2).mean()) - 1
+    median = np.median(kept) / np.median(found) - 1
+    still, moving = sums.errors[:, 1] / sums.errors[:, 0]
     return (
-        f"| {settings.min_cutoff:g} | {settings.beta:g} | {100 * rms:.0f} % | "
-        f"{100 * median:.0f} % | {rate * behind / way:.2f} | ({still} steps of still joints, "
-        f"{moving} of moving ones)"
+        f"| {settings.min_cutoff:g}; {settings.beta:g}; {settings.trend:g} | {100 * rms:.0f} % | "
+        f"{100 * median:.0f} % | {rate * sums.behind / sums.way:.2f} | {still:.2f} | "
+        f"{moving:.2f} |"
     )
+
+
+def scales(people: People) -> np.ndarray:
+    """(N,) body scales, pixels."""
+    sizes = people.boxes[:, 2:] - people.boxes[:, :2]
+    return np.asarray(np.sqrt(sizes.prod(axis=1)).clip(1))
+
+
+def add(sums: Sums, before: Moment, then: np.ndarray, moment: Moment, smooth: np.ndarray) -> None:
+    """Count the joints of those who are in both images with one id; then: smoothed before."""
+    people, last = moment.people, before.people
+    same = people.track_ids[:, None] == last.track_ids
+    same &= moment.identities[:, None] == before.identities
+    same &= (people.track_ids >= 0)[:, None] & (moment.identities >= 0)[:, None]
+    i, j = np.nonzero(same)
+    true = moment.truth[i]
+    step = true - before.truth[j]
+    velocity = step / (moment.stamp - before.stamp)
+    pace = np.linalg.norm(velocity, axis=2) / scales(people)[i, None]
+    sure = np.minimum(people.keypoint_scores[i], last.keypoint_scores[j]) >= SURE
+    still, moving = sure & (pace < STILL), sure & (pace > MOVING)
+    steps = people.keypoints[i] - last.keypoints[j] - step
+    sums.found.append(np.linalg.norm(steps, axis=2)[still])
+    sums.smooth.append(np.linalg.norm(smooth[i] - then[j] - step, axis=2)[still])
+    sums.behind += float(((people.keypoints[i] - smooth[i]) * velocity)[moving].sum())
+    sums.way += float((velocity**2)[moving].sum())
+    for row_, chosen in enumerate((still, moving)):
+        for column, joints in enumerate((people.keypoints, smooth)):
+            distances = np.linalg.norm(joints[i] - true, axis=2)
+            sums.errors[row_, column] += float(distances[chosen].sum())
 
 
 if __name__ == "__main__":

@@ -170,6 +170,7 @@ def _play(
 class Summary:
     """The figures of ``summary.json``; None where nothing is known.
 
+    camera_rate: images per second that the camera sent; on a busy machine fewer than it should.
     people_mean: per result. age_ms: from the image's stamp to the result's arrival.
     stage_ms_median: of the last 100 frames, as the node's diagnostics say.
     box_ap50, mask_ap50, keypoint_ap: COCO's, over the frames that were processed; frames_scored
@@ -181,6 +182,7 @@ class Summary:
     device: str
     source: str
     frames_sent: int
+    camera_rate: float
     frames_received: int
     frames_processed: int
     results_received: int
@@ -210,6 +212,7 @@ def summarize(recorder: Recorder, preset: str, source: str) -> Summary:
         device=said.engines.get("device", ""),
         source=source,
         frames_sent=said.sent,
+        camera_rate=said.camera_rate,
         frames_received=said.received,
         frames_processed=said.processed,
         results_received=len(results),
@@ -291,8 +294,9 @@ def table(summary: Summary, files: Sequence[Path]) -> list[str]:
     """Lines for the terminal."""
     rows: list[tuple[str, str]] = [
         ("preset", f"{summary.preset} on {summary.device}"),
-        ("frames", f"{summary.frames_sent} sent, {summary.frames_received} arrived, "
-         f"{summary.frames_processed} processed (the newest each time)"),
+        ("frames", f"{summary.frames_sent} sent at {summary.camera_rate:.1f} Hz, "
+         f"{summary.frames_received} arrived, {summary.frames_processed} processed (the newest "
+         "each time)"),
         ("results received", f"{summary.results_received}, {summary.people_mean:.1f} people each"),
         ("age of results", f"{summary.age_ms_p50:.0f} ms median, {summary.age_ms_p95:.0f} ms p95"
          if summary.age_ms_p50 is not None and summary.age_ms_p95 is not None else "-"),

@@ -102,8 +102,12 @@ class SmoothingSettings(CheckedSettings):
         0.3, low=0.01, high=50, text="cut-off frequency of still joints, hertz"
     )
     beta: float = number_field(
-        4.0, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
+        0.7, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
     )
+    trend: float = number_field(
+        1.0, low=0, high=1,
+        text="share of its speed with which a moving joint is expected to go on: more lags less",
+    )  # fmt: skip
     speed_cutoff: float = number_field(
         1.0, low=0.01, high=50, text="cut-off frequency of the speed itself, hertz"
     )

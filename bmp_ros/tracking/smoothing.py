@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One-euro filter of everybody's joints (Casiez et al., CHI 2012), all people at once.
 
-Still joints are smoothed much, fast ones little: the cut-off frequency rises with the speed.
-Speeds are in body scales per second (of the square root of the box's area, or metres), so that one
-setting suits people near and far.
+Still joints are smoothed much, fast ones little: the cut-off frequency rises with the speed. What
+is smoothed is where a joint is beside the place to which its speed leads, as in Holt's double
+exponential smoothing: joints that move lag less, and so all can be smoothed more. Speeds are in
+body scales per second (of the square root of the box's area, or metres), so that one setting suits
+people near and far.
 """
 
 from __future__ import annotations
@@ -15,9 +17,15 @@ from bmp_ros.tracking.settings import SmoothingSettings
 
 SURE = 0.6
 LEAST_CONFIDENCE = 0.3
-JUMP_S = 0.05
-"""Seconds between two images up to which ``jump`` holds as it is. After longer ones people are
-further on without a jump: with 0.5, by up to ten body scales (or metres) per second."""
+SLOW_S = 0.05
+"""Seconds between two images up to which ``jump`` and ``beta`` hold as they are. In longer times,
+in proportion, people get further without a jump (with 0.5, by up to ten body scales or metres per
+second), and their speed of before says less."""
+STANDS, GOES = 0.1, 0.5
+"""Speeds below which a joint is expected to stay, and from which it goes on with all of ``trend``:
+below, they are noise."""
+AHEAD_S = 0.25
+"""Seconds for which a joint is expected to go on in a straight line."""
 
 
 class JointSmoother:
@@ -95,10 +103,16 @@ class JointSmoother:
         speed = last_speed + _share(settings.speed_cutoff, dt) * (raw_speed - last_speed)
         pace = np.linalg.norm(speed, axis=2, keepdims=True) / scale
         confidence = np.clip(scores / 0.5, LEAST_CONFIDENCE, 1.0)[:, :, None]
-        cutoff = (settings.min_cutoff + settings.beta * pace) * confidence
-        smooth = before + _share(cutoff, dt) * (joints - before)
+        slow = np.maximum(dt / SLOW_S, 1.0)
+        cutoff = (settings.min_cutoff + settings.beta * slow * pace) * confidence
+        # It goes on as before, if it surely moves and still does so in this image.
+        slower = np.minimum(pace, np.linalg.norm(last_speed, axis=2, keepdims=True) / scale)
+        goes = settings.trend * np.clip((slower - STANDS) / (GOES - STANDS), 0, 1)
+        goes = goes * ((last_speed * raw_speed).sum(axis=2, keepdims=True) > 0)
+        expected = before + goes * last_speed * np.minimum(dt, AHEAD_S)
+        smooth = expected + _share(cutoff, dt) * (joints - expected)
         # A joint seen for the first time, or one that surely is elsewhere, is taken as it is.
-        allowed = settings.jump * scale * np.maximum(dt / JUMP_S, 1.0)
+        allowed = settings.jump * scale * slow
         far = np.linalg.norm(joints - before, axis=2, keepdims=True) > allowed
         fresh = ~np.isfinite(smooth) | (far & (scores[:, :, None] > SURE))
         return np.where(fresh, joints, smooth), np.where(fresh, np.nan, speed)

@@ -63,12 +63,14 @@ def test_whole_clip_by_heart_scores_1(tmp_path: Path) -> None:
     assert all(cv2.imread(str(picture)).shape == (480, 640, 3) for picture in pictures)
     (closest,) = tmp_path.glob("debug_*_closest.png")
     seconds = float(closest.name.split("_")[1].removesuffix("s"))
-    assert 3.0 < seconds < 5.5, "the hug is from 6 to 10.5 s, at twice the speed"
+    # A camera on a busy machine is slower than it should be, not always by as much.
+    number = seconds * summary["camera_rate"]
+    assert 55 < number < 150, "the hug is in the images 72 to 126"
     film = cv2.VideoCapture(str(tmp_path / "demo.gif"))
     assert film.read()[0]
     assert (tmp_path / "demo.gif").stat().st_size <= 5_000_000
     text = "\n".join(lines)
-    assert "240 sent" in text and str(tmp_path / "demo.gif") in text and "machine" in text
+    assert "240 sent at " in text and str(tmp_path / "demo.gif") in text and "machine" in text
 
 
 def result_of(stamp: int, boxes: list[list[float]], ids: list[int], truth: list[int]) -> Result:

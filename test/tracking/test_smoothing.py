@@ -18,9 +18,14 @@ from bmp_ros.tracking.smoothing import JointSmoother
 RATE = 30.0
 
 
-def run(joints: np.ndarray, scale: float = 100.0, score: float = 0.9) -> np.ndarray:
+def run(
+    joints: np.ndarray,
+    scale: float = 100.0,
+    score: float = 0.9,
+    settings: SmoothingSettings | None = None,
+) -> np.ndarray:
     """Smoothed (F, K, D) of one person's joints (F, K, D) at 30 Hz."""
-    smoother = JointSmoother()
+    smoother = JointSmoother(settings)
     scores = np.full((1, joints.shape[1]), score)
     return np.concatenate(
         [
@@ -48,6 +53,30 @@ def test_moving_joints_lag_by_less_than_an_image(speed: float) -> None:
     places = np.arange(60)[:, None, None] * speed / RATE + np.zeros((1, 17, 2))
     lag = (places - run(places))[30:].mean() / (speed / RATE)
     assert 0 <= lag < 1
+
+
+def test_trend_lets_joints_lag_less_and_those_that_stop_come_to_rest() -> None:
+    """A body of scale 100 goes at 1.5 body scales per second and stops at once."""
+    way = np.minimum(np.arange(120) * 150 / RATE, 200)
+    places = way[:, None, None] + np.zeros((1, 17, 2))
+    with_trend, without = (
+        run(places, settings=SmoothingSettings(trend=trend))[:, 0, 0] for trend in (1.0, 0.0)
+    )
+    lags = [(way - each)[20:40].mean() * RATE / 150 for each in (with_trend, without)]
+    assert 0 <= lags[0] < 0.5 * lags[1]
+    assert with_trend.max() < 200 + 10, "a tenth of the body scale"
+    assert with_trend[-30:] == pytest.approx(200, abs=1)
+
+
+def test_expected_places_are_not_far_ahead() -> None:
+    """Who was not seen for two seconds has not gone on for that long."""
+    smoother, seen = JointSmoother(), []
+    for stamp in (*np.arange(30) / RATE, 2.9):
+        joints = np.full((1, 17, 2), 150 * min(stamp, 1.0))
+        seen.append(
+            smoother.update(np.array([1]), joints, np.ones((1, 17)), np.array([100.0]), stamp)[0]
+        )
+    assert np.abs(seen[-1] - 150).max() < 5
 
 
 def test_body_scale_makes_near_and_far_the_same() -> None:
