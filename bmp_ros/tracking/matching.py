@@ -61,16 +61,18 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Matches:
-    """rows, columns: (M,) tracks and people that are the same. overlap: of the masks of all tracks
-    and people, None where there was nobody to compare."""
+    """rows, columns: (M,) tracks and people that are the same. looks: (M,) likeness of their
+    colours, NaN where unknown. overlap: of the masks of all tracks and people, None where there
+    was nobody to compare."""
 
     rows: np.ndarray
     columns: np.ndarray
+    looks: np.ndarray
     overlap: MaskOverlap | None = None
 
     @classmethod
     def none(cls) -> Matches:
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 def _waists(people: People, middles: np.ndarray) -> np.ndarray:
@@ -148,7 +150,7 @@ def match(
         take(~sure, left, similarity, least)
     rows = np.concatenate([none, *(pair[0] for pair in matched)])
     columns = np.concatenate([none, *(pair[1] for pair in matched)])
-    return Matches(rows, columns, overlap)
+    return Matches(rows, columns, looks[rows, columns], overlap)
 
 
 def least_similarity(

@@ -13,7 +13,7 @@ from bmp_ros import __version__
 from bmp_ros.loop.frame import check_image
 from bmp_ros.loop.people import People
 from bmp_ros.tracking import life_cycle, motion
-from bmp_ros.tracking.appearance import BINS, appearance_similarity
+from bmp_ros.tracking.appearance import BINS
 from bmp_ros.tracking.continuity import StampClock, Step, background, shows_another_place
 from bmp_ros.tracking.matching import LIKE, Matches, Sighting, look_at, match
 from bmp_ros.tracking.settings import TrackerSettings
@@ -50,11 +50,9 @@ class TrackerState:
         known = int((self.tracks.state != State.TENTATIVE).sum())
         if known < 2 or not len(seen.people):
             return False
-        if not shows_another_place(before, self.background):
-            return False
-        looks = appearance_similarity(self.tracks.colours, seen.colours)
-        same = ~(looks[matches.rows, matches.columns] < LIKE)  # unknown colours may be alike
-        return 2 * int(same.sum()) < min(known, len(seen.people))
+        same = int((~(matches.looks < LIKE)).sum())  # unknown colours may be alike
+        few = 2 * same < min(known, len(seen.people))
+        return few and shows_another_place(before, self.background)
 
 
 @dataclass(frozen=True)
