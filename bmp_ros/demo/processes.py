@@ -21,11 +21,11 @@ from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from bmp_ros.demo.question import Question
 from bmp_ros.demo.recorder import DiagnosticsListener
 from bmp_ros.ros.compatibility import local_discovery
 
 _PATIENCE_S = 15.0
+_ANSWER_S = 3.0
 _DOMAINS = range(1, 101)  # what Linux's ephemeral ports leave free
 
 
@@ -242,25 +242,30 @@ def await_active(
 
     Raises ProcessError when it cannot configure, ends, or takes longer than ``limit_s``.
     """
+    client = peer.create_client(GetState, f"{NAMESPACE}/{NODE}/get_state")
     until = time.monotonic() + limit_s
-    question = Question(peer, GetState, f"{NAMESPACE}/{NODE}/get_state", GetState.Request())
-    try:
-        while True:
-            waiting()
-            spin_while_alive(peer, node)
-            if diagnostics.problem:
-                reason = diagnostics.problem.splitlines()[0]
-                raise ProcessError(with_last_words(f"bmp_node {reason}", node))
-            if time.monotonic() > until:
-                late = f"bmp_node was not active after {limit_s:.0f} s"
-                raise ProcessError(with_last_words(late, node))
-            answer = question.answer()
-            if answer is not None:
-                if answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
-                    return
-                question.close()  # and ask anew
-    finally:
-        question.close()
+    answer, asked = None, 0.0
+    while True:
+        waiting()
+        spin_while_alive(peer, node)
+        if diagnostics.problem:
+            reason = diagnostics.problem.splitlines()[0]
+            raise ProcessError(with_last_words(f"bmp_node {reason}", node))
+        if time.monotonic() > until:
+            late = f"bmp_node was not active after {limit_s:.0f} s"
+            raise ProcessError(with_last_words(late, node))
+        if answer is None:
+            answer = client.call_async(GetState.Request()) if client.service_is_ready() else None
+            asked = time.monotonic()
+        elif answer.done():
+            if answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+                peer.destroy_client(client)
+                return
+            answer = None
+        elif time.monotonic() > asked + _ANSWER_S:
+            # DDS drops an answer when the server has not discovered the client's reader yet.
+            client.remove_pending_request(answer)
+            answer = None
 
 
 def require_good_end(process: ChildProcess) -> None:

@@ -31,7 +31,6 @@ from bmp_ros.demo.processes import (
     ros_until_interrupted,
     spin_while_alive,
 )
-from bmp_ros.demo.question import Question
 from bmp_ros.demo.recorder import DiagnosticsListener
 from bmp_ros.depth.calibration import (
     COMPRESSED_SUFFIX,
@@ -110,13 +109,9 @@ class ViewNode(Node):
             )
         self.diagnostics = DiagnosticsListener(self, watched.name.rpartition("/")[2])
         self._diagnosed_ns = 0
-        prefix = f"{watched.camera}." if watched.camera else ""
-        names = [f"{prefix}image_topic", f"{prefix}image_transport"]
-        self._question = Question(
-            self, GetParameters, f"{watched.name}/get_parameters",
-            GetParameters.Request(names=names),
-        )  # fmt: skip
-        self._ask_at = 0.0
+        self._asked: Any = None
+        self._asked_at = 0.0
+        self._client = self.create_client(GetParameters, f"{watched.name}/get_parameters")
         if watched.image_topic:
             compressed = watched.image_topic.endswith(COMPRESSED_SUFFIX)
             self._subscribe(watched.image_topic, compressed)
@@ -258,16 +253,23 @@ class ViewNode(Node):
 
     def _ask_for_topic(self) -> None:
         """Which images the node looks at: its parameters say so."""
-        answer = self._question.answer() if time.monotonic() >= self._ask_at else None
-        if answer is None:
-            return
-        self._question.close()
-        self._ask_at = time.monotonic() + _ASK_AGAIN_S
-        texts = [value.string_value for value in answer.values]
-        if len(texts) == 2 and texts[0]:
-            compressed = texts[1] == "compressed"
-            base = texts[0].removesuffix(COMPRESSED_SUFFIX)
-            self._subscribe(base + COMPRESSED_SUFFIX if compressed else texts[0], compressed)
+        if self._asked is not None and self._asked.done():
+            answer = self._asked.result()
+            texts = [value.string_value for value in answer.values] if answer else []
+            self._asked = None
+            if len(texts) == 2 and texts[0]:
+                compressed = texts[1] == "compressed"
+                base = texts[0].removesuffix(COMPRESSED_SUFFIX)
+                self._subscribe(base + COMPRESSED_SUFFIX if compressed else texts[0], compressed)
+                return
+        now = time.monotonic()
+        if now - self._asked_at > _ASK_AGAIN_S and self._client.service_is_ready():
+            if self._asked is not None:
+                self._client.remove_pending_request(self._asked)
+            prefix = f"{self._watched.camera}." if self._watched.camera else ""
+            names = [f"{prefix}image_topic", f"{prefix}image_transport"]
+            self._asked = self._client.call_async(GetParameters.Request(names=names))
+            self._asked_at = now
 
     def _subscribe(self, topic: str, compressed: bool) -> None:
         if not topic.startswith("/"):
