@@ -50,7 +50,9 @@ def run_node(make: Callable[[], ClosableNode], arguments: list[str] | None = Non
             node = make()
             executor = SingleThreadedExecutor()
             executor.add_node(node)
-            # They wake the executor, and hand on to ours.
+            # From here on rclpy's handlers end the spinning, and hand on to ours, which must not
+            # raise any more: half-made objects of rclpy tell of it in their destructors.
+            interrupts.raising = False
             install_signal_handlers(SignalHandlerOptions.ALL)
             _spin(executor, interrupts)
         except (SettingsError, *PARAMETER_ERRORS) as error:
@@ -106,7 +108,7 @@ def _init(arguments: list[str] | None) -> str:
 
 
 class _Interrupts:
-    """The first SIGINT or SIGTERM raises KeyboardInterrupt; all are remembered.
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt while ``raising``; all are remembered.
 
     A second one must not turn an orderly end into an error. Where the first strikes while rclpy
     makes a message, its C++ turns it into a RuntimeError; in a destructor Python drops it.

@@ -55,7 +55,7 @@ def coarse_pixels(people: People) -> Pixels:
     high = people.boxes[:, 2:] + 0.15 * (people.boxes[:, 2:] - people.boxes[:, :2])
     windows = np.concatenate([np.floor(low / stride), np.ceil(high / stride) + 1], axis=1)
     windows = np.clip(windows, 0, [labels.shape[1], labels.shape[0]] * 2).astype(np.int64)
-    coarse = _with_silhouettes(people, people.masks[:, ::stride, ::stride], stride)
+    coarse = _with_silhouettes(people, people.masks[:, ::stride, ::stride], windows, stride)
     found = [np.zeros(0, np.int64)]
     for mask, (x0, y0, x1, y1) in zip(coarse, windows.tolist(), strict=True):
         found.append(mask[y0:y1, x0:x1].ravel().nonzero()[0])
@@ -69,12 +69,15 @@ def coarse_pixels(people: People) -> Pixels:
     return Pixels(stride, owners, points, areas, np.append(0, np.cumsum(areas)), labels)
 
 
-def _with_silhouettes(people: People, masks: np.ndarray, stride: int) -> np.ndarray:
+def _with_silhouettes(
+    people: People, masks: np.ndarray, windows: np.ndarray, stride: int
+) -> np.ndarray:
     """``masks`` (N, h, w) with a silhouette of everybody who has none: the convex hull of the sure
     joints, where fewer than four are sure an ellipse in the box.
 
-    Enough to know somebody's colours, and who hides whom. Silhouettes take nothing of masks, and
-    nothing of those who stand nearer: whose boxes end lower.
+    windows: (N, 4) outside of which nothing of somebody counts. Enough to know their colours, and
+    who hides whom. Silhouettes take nothing of masks, and nothing of those who stand nearer: whose
+    boxes end lower.
     """
     missing = np.flatnonzero(~people.has_mask)
     if not len(missing):
@@ -94,10 +97,13 @@ def _with_silhouettes(people: People, masks: np.ndarray, stride: int) -> np.ndar
             cv2.fillConvexPoly(canvas, hull, 1, cv2.LINE_8, fractions)
         else:
             x0, y0, x1, y1 = boxes[row].tolist()
-            centre, axes = ((x0 + x1) // 2, (y0 + y1) // 2), (2 * (x1 - x0) // 5, (y1 - y0) // 2)
+            centre = (x0 + x1) // 2, (y0 + y1) // 2
+            axes = max(0, 2 * (x1 - x0) // 5), max(0, (y1 - y0) // 2)
             cv2.ellipse(canvas, centre, axes, 0, 0, 360, 1, -1, cv2.LINE_8, fractions)
-        masks[row] = (canvas > 0) & ~taken
-        taken |= masks[row]
+        left, top, right, bottom = windows[row].tolist()
+        inside = slice(top, bottom), slice(left, right)
+        masks[row][inside] = (canvas[inside] > 0) & ~taken[inside]
+        taken[inside] |= masks[row][inside]
     return masks
 
 

@@ -49,11 +49,16 @@ class StampClock:
     _arrival: float | None = None
     _equal: int = 1
     _ahead: float = 0.0
+    _coarse: bool = False
+    _start: float = 0.0
 
     @property
     def time_s(self) -> float:
-        """The last stamp, or what it would be by the times of arrival while stamps stand still."""
-        return (self._stamp or 0.0) + self._ahead
+        """`now` as a stamp: the last one, gone on by times of arrival while stamps stand still.
+
+        It goes back only where everything begins anew.
+        """
+        return self._start + self.now
 
     def step(self, stamp_s: float, arrival_s: float | None) -> tuple[Step, float]:
         """Kind of the step to this image, and its length in seconds (>= 0), which `now` gained.
@@ -67,13 +72,17 @@ class StampClock:
         last, last_arrival = self._stamp, self._arrival
         self._stamp, self._arrival = stamp_s, arrival_s
         if last is None:
+            self._start = stamp_s - self.now
             return Step.START, 0.0
         dt = stamp_s - last
         self._equal = self._equal + 1 if dt == 0 else 1
         self.frozen = False
         arrived = None if arrival_s is None or last_arrival is None else arrival_s - last_arrival
-        if self._equal >= FROZEN_AFTER and arrived is not None:
-            self.frozen, dt = True, arrived
+        # Whose stamps stood still before has no better ones for the second image of a stamp.
+        enough = 2 if self._coarse else FROZEN_AFTER
+        if self._equal >= enough and arrived is not None:
+            self.frozen = self._coarse = True
+            dt = arrived
             self._ahead += arrived
         elif dt > 0 and self._ahead and arrived is not None:
             dt = max(dt - self._ahead, min(dt, arrived))
@@ -81,6 +90,7 @@ class StampClock:
             self._ahead = 0.0
         if dt <= STEP_BACK or dt > LONG_GAP:
             self.now += max(dt, 0.0)
+            self._start = stamp_s - self.now
             return Step.RESTART, max(dt, 0.0)
         if dt <= 0:
             return Step.SAME, 0.0

@@ -24,7 +24,7 @@ from bmp_ros.loop.trace import RunReport
 from bmp_ros.tracking.association import JOINT_SCORE
 from bmp_ros.tracking.continuity import thumbnail
 from bmp_ros.tracking.matching import is_cut_off
-from bmp_ros.tracking.motion import displacement, move_boxes
+from bmp_ros.tracking.motion import check_homography, displacement, move_boxes
 from bmp_ros.tracking.tracker import PersonTracker, TrackReport
 from bmp_ros.tracking.tracks import State
 
@@ -247,7 +247,7 @@ def _moved(
     rows = {track: row for row, track in enumerate(ids.tolist())}
     places = people.boxes.astype(np.float64)
     if ego_motion is not None:
-        places = move_boxes(np.asarray(ego_motion, np.float64), places)
+        places = move_boxes(check_homography(ego_motion), places)
     for person, track in enumerate(people.track_ids.tolist()):
         if track in rows:
             places[person] = boxes[rows[track]]

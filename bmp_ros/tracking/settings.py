@@ -102,7 +102,11 @@ class SmoothingSettings(CheckedSettings):
         0.3, low=0.01, high=50, text="cut-off frequency of still joints, hertz"
     )
     beta: float = number_field(
-        0.7, low=0, high=1000, text="hertz that the cut-off gains per body scale per second"
+        0.7,
+        low=0,
+        high=1000,
+        text="hertz that the cut-off gains per body scale per second, where images are at most "
+        "0.05 s apart; in proportion more where they come more slowly",
     )
     trend: float = number_field(
         1.0, low=0, high=1,

@@ -19,6 +19,7 @@ import rclpy
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -237,11 +238,15 @@ class Lab:
         ended = threading.Event()
 
         def run() -> None:
-            try:
-                while not ended.is_set():
+            while not ended.is_set():
+                try:
                     executor.spin_once(timeout_sec=1.0)
-            except ExternalShutdownException:
-                pass
+                except ExternalShutdownException:
+                    return
+                except InvalidHandle:
+                    # What the test's thread destroyed while the executor was about to wait for
+                    # it; rclpy looks out for that with all entities but their event handlers.
+                    continue
 
         thread = threading.Thread(target=run, daemon=True)
 

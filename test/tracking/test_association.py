@@ -70,7 +70,10 @@ def test_an_ellipse_in_the_box_where_joints_are_unsure_or_no_numbers() -> None:
     no_numbers = replace(known, keypoints=np.full_like(known.keypoints, np.nan))
     assert (coarse_pixels(no_numbers).points == coarse_pixels(people).points).all()
     far = replace(known, keypoints=known.keypoints * np.float32(1e30))
-    assert coarse_pixels(far).points.shape[1] == 2, "nothing overflows"
+    with np.errstate(invalid="raise"):
+        coarse_pixels(far)
+    turned = replace(people, boxes=people.boxes[:, [2, 3, 0, 1]])
+    assert coarse_pixels(turned).areas.tolist() == [0], "as masks outside of a box"
 
 
 def test_silhouettes_take_nothing_of_masks_and_of_those_who_stand_nearer() -> None:
@@ -78,6 +81,10 @@ def test_silhouettes_take_nothing_of_masks_and_of_those_who_stand_nearer() -> No
     masked = coarse_pixels(People.concatenate([standing(52, masked=True), standing(50)]))
     assert masked.areas[0] == coarse_pixels(standing(52, masked=True)).areas[0]
     assert masked.areas[1] < alone.areas[0]
+    astray = standing(150, low=120)
+    astray.keypoints[0, 0] = 40, 60  # on somebody else
+    both = coarse_pixels(People.concatenate([standing(50), astray]))
+    assert both.areas[0] == alone.areas[0], "nothing outside of the own box"
     near = coarse_pixels(People.concatenate([standing(50), standing(50, low=150)]))
     assert near.areas[1] == coarse_pixels(standing(50, low=150)).areas[0]
     assert near.areas[0] < alone.areas[0]

@@ -12,7 +12,7 @@ from walkers import HEIGHT, WIDTH, walkers
 from bmp_ros.camera_tracking import CameraTracking, Tracked
 from bmp_ros.depth.people_3d import People3D
 from bmp_ros.loop.people import People
-from bmp_ros.tracking import IdCounter, SmoothingSettings, TrackerSettings
+from bmp_ros.tracking import IdCounter, SmoothingSettings, TrackerSettings, smoothing
 from bmp_ros.tracking.smoothing import JointSmoother
 
 RATE = 30.0
@@ -68,15 +68,22 @@ def test_trend_lets_joints_lag_less_and_those_that_stop_come_to_rest() -> None:
     assert with_trend[-30:] == pytest.approx(200, abs=1)
 
 
-def test_expected_places_are_not_far_ahead() -> None:
-    """Who was not seen for two seconds has not gone on for that long."""
-    smoother, seen = JointSmoother(), []
-    for stamp in (*np.arange(30) / RATE, 2.9):
-        joints = np.full((1, 17, 2), 150 * min(stamp, 1.0))
-        seen.append(
-            smoother.update(np.array([1]), joints, np.ones((1, 17)), np.array([100.0]), stamp)[0]
-        )
-    assert np.abs(seen[-1] - 150).max() < 5
+def test_expected_places_are_not_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was not seen for two seconds has not gone on for that long: they stopped after a bit."""
+
+    def last() -> float:
+        smoother, seen = JointSmoother(SmoothingSettings(beta=0.0)), []
+        for stamp in (*np.arange(30) / RATE, 2.9):
+            joints = np.full((1, 17, 2), 150 * min(stamp, 1.2))
+            smooth, _ = smoother.update(
+                np.array([1]), joints, np.ones((1, 17)), np.array([100.0]), stamp
+            )
+            seen.append(smooth)
+        return float(np.abs(seen[-1] - 180).max())
+
+    assert last() < 10
+    monkeypatch.setattr(smoothing, "AHEAD_S", 2.0)
+    assert last() > 10
 
 
 def test_body_scale_makes_near_and_far_the_same() -> None:
