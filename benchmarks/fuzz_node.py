@@ -29,7 +29,7 @@ from soak_rig import Rig
 from bmp_ros.demo.processes import private_domain
 from bmp_ros.ros.interfaces import EstimatePeople
 
-WAIT_S = 60.0
+WAIT_S = 240.0
 
 
 def fuzz_node(seed: int, count: int) -> tuple[int, float, list[str]]:

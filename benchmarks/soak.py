@@ -44,7 +44,7 @@ from bmp_ros.loop.protocols import Detections, Poses  # noqa: E402
 
 NODE, NAMESPACE = "bmp_node", "/bmp"
 RATE_HZ, MAX_GROWTH_MB, SETTLE_S = 30.0, 20.0, 300.0
-WAIT_S = 60.0
+WAIT_S = 240.0
 END_S = 120.0
 """That the node may take to end, on a busy machine."""
 LAZY_THREADS = 2

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+_CALL_S = 150.0
 # Mesa's software OpenGL; SwiftShader, Chromium's own, has fewer attachments than Rerun asks for.
 _ARGUMENTS = ("--no-sandbox", "--ignore-gpu-blocklist", "--use-angle=gl-egl")
 
@@ -42,9 +43,13 @@ def page(width: int = 1400, height: int = 800, limit_s: float = 400.0) -> Iterat
     watch.start()
     try:
         with api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=list(_ARGUMENTS))
+            browser = playwright.chromium.launch(
+                executable_path=chromium, args=list(_ARGUMENTS), timeout=1000 * _CALL_S
+            )
             try:
-                yield browser.new_page(viewport={"width": width, "height": height})
+                shown = browser.new_page(viewport={"width": width, "height": height})
+                shown.set_default_timeout(1000 * _CALL_S)
+                yield shown
             finally:
                 browser.close()
     except Exception as error:

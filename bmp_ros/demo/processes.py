@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from bmp_ros.demo.recorder import DiagnosticsListener
 from bmp_ros.ros.compatibility import local_discovery
 
-_PATIENCE_S = 15.0
+_PATIENCE_S = 60.0
 _ANSWER_S = 3.0
 _DOMAINS = range(1, 101)  # what Linux's ephemeral ports leave free
 
@@ -220,11 +220,30 @@ def ros_of_its_own(domain: int | None = None) -> Iterator[None]:
         yield
 
 
+def spin_once(peer: Node, timeout_s: float) -> None:
+    """`rclpy.spin_once`, after which KeyboardInterrupt is raised for signals that came meanwhile.
+
+    Raised inside of rclpy, it leaves half-made objects, whose destructors print a traceback.
+    """
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in held:  # not where they are ignored
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        rclpy.spin_once(peer, timeout_sec=timeout_s)
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 def spin_while_alive(peer: Node, *processes: ChildProcess) -> None:
     """Let ``peer`` take what has arrived. Raises ProcessError when a process has ended."""
     until = time.monotonic() + _TICK_S
     while (left := until - time.monotonic()) > 0:
-        rclpy.spin_once(peer, timeout_sec=left)
+        spin_once(peer, left)
     for process in processes:
         if process.exit_code is not None:
             ended = f"{process.name} ended with exit code {process.exit_code}"

@@ -29,6 +29,7 @@ from bmp_ros.demo.processes import (
     node_process,
     ros_of_its_own,
     ros_until_interrupted,
+    spin_once,
     spin_while_alive,
 )
 from bmp_ros.demo.recorder import DiagnosticsListener
@@ -295,7 +296,7 @@ def watch(watched: Watched, screen: Screen, seconds: float | None = None) -> int
         try:
             with ProgressLine() as progress:
                 while until is None or time.monotonic() < until:
-                    rclpy.spin_once(node, timeout_sec=_TICK_S)
+                    spin_once(node, _TICK_S)
                     if node.shown:
                         progress.show(f"{node.shown} images shown")
                     else:

@@ -34,7 +34,7 @@ def cluster() -> Iterator[str]:
     )
     try:
         nodes.add_node(num_cpus=1)
-        nodes.wait_for_nodes()
+        nodes.wait_for_nodes(timeout=300)
         yield nodes.address
     finally:
         ray.shutdown()

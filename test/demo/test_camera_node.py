@@ -69,7 +69,7 @@ def test_clip_is_played_with_its_truth(lab: Lab, start: Callable[..., CameraNode
     clip = open_clip()
     assert camera.counts["frames sent"] == len(clip)
     wait_for(lambda: len(truths) == len(clip), "the truth of every frame")
-    wait_for(lambda: stamp_of(images[-1]) == stamp_of(truths[-1]), "the last image")
+    wait_for(lambda: images and stamp_of(images[-1]) == stamp_of(truths[-1]), "the last image")
     stamps = [stamp_of(message) for message in truths]
     assert stamps == sorted(set(stamps))
     images_by_stamp = {stamp_of(message): message for message in images}
@@ -97,11 +97,12 @@ def test_depth_of_the_clip_is_that_of_its_people(
     images = listen(lab, Image, "/camera/image_raw")
     wait_for(lambda: camera.counts["over"] == "yes", "the end")
     wait_for(lambda: len(depths) >= 5 and len(images) >= 5, "depth images")
+    is_complete = len(images) == 12
     by_stamp = {stamp_of(message): message for message in images}
     numbers = {stamp_of(m): number for number, m in enumerate(images)}
     checked = 0
     for message in depths:
-        if len(images) == 12 and stamp_of(message) in by_stamp:
+        if is_complete and stamp_of(message) in by_stamp:
             assert message.header == by_stamp[stamp_of(message)].header
             people = open_clip().people(numbers[stamp_of(message)])
             metres = depth_image(message) / 1000
@@ -112,7 +113,7 @@ def test_depth_of_the_clip_is_that_of_its_people(
                 assert known.min() - 0.01 <= metres[mask].min()
                 assert metres[mask].max() <= known.max() + 0.01
             checked += 1
-    assert checked or len(images) < 12
+    assert checked or not is_complete
 
 
 def test_stamps_are_now_and_the_lens_is_known(lab: Lab, start: Callable[..., CameraNode]) -> None:
@@ -162,7 +163,8 @@ def test_video_without_truth(lab: Lab, start: Callable[..., CameraNode], tmp_pat
     images = listen(lab, Image, "/camera/image_raw")
     start(source=str(video), wait_for=1)
     wait_for(lambda: images, "an image")
-    np.testing.assert_array_equal(bgr_image(images[0]), next(iter(open_clip())).image)
+    first = bgr_image(images[0])  # that arrived
+    assert any(np.array_equal(first, frame.image) for frame in open_clip())
     assert lab.peer.count_publishers("/camera/ground_truth") == 0
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 
 import cv2
@@ -79,7 +80,8 @@ def test_compressed_images_are_passed_on_as_they_are(lab: Lab) -> None:
     wait_for(lambda: camera.publisher.get_subscription_count() == 2, "node and viewer")
 
     def shown() -> Moment | None:
-        camera.send(message)
+        if not camera.sent or time.time_ns() - camera.sent[-1] > 2 * 10**8:
+            camera.send(message)  # the viewer waits with a limited number of images for people
         found = [each for each in wall.moments if each.image]
         return found[-1] if found else None
 

@@ -67,8 +67,12 @@ def test_simdr_equals_the_published_one(width, kept):
     along_x, along_y = run(network, vectors["input"])
     assert_close(along_x, vectors["pred_x"])
     assert_close(along_y, vectors["pred_y"])
-    np.testing.assert_array_equal(along_x.argmax(2), vectors["argmax_x"])
-    np.testing.assert_array_equal(along_y.argmax(2), vectors["argmax_y"])
+    for found, axis in ((along_x, "x"), (along_y, "y")):
+        wanted, highest = vectors[f"pred_{axis}"], vectors[f"argmax_{axis}"]
+        np.testing.assert_array_equal(wanted.argmax(2), highest)
+        # Of two bins that are equally high but for rounding either may be the highest.
+        there = np.take_along_axis(wanted, found.argmax(2).numpy()[..., None], 2)[..., 0]
+        assert (wanted.max(2) - there <= 2e-4 * np.abs(wanted).max()).all()
 
 
 @pytest.mark.slow

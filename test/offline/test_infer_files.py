@@ -374,8 +374,9 @@ def test_video_is_streamed(tmp_path: Path, wanted: Wanted) -> None:
     engines = Watching()
     loop = BMPLoop(engines, engines, engines, LoopSettings(iterations=1))
     assert run(video, tmp_path / "out", wanted, loop).frames == 12
-    # With a GIF the fullest frame so far is kept as well.
-    assert max(engines.alive) <= (2 if wanted.gif else 1)
+    # With a GIF the fullest frame so far is kept as well. The thread that detects may be ahead of
+    # the one that lets go of the frame before.
+    assert max(engines.alive) <= (3 if wanted.gif else 2)
 
 
 def test_interrupted_video_leaves_whole_files(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from bmp_ros.loop import BMPLoop
 from bmp_ros.loop.protocols import Detections, Poses, Segments
 from bmp_ros.loop.skeletons import COCO_17
 
-LIMIT_S = float(os.environ.get("BMP_TEST_LIMIT_S", "60"))
+LIMIT_S = float(os.environ.get("BMP_TEST_LIMIT_S", "180"))
 
 
 @dataclass

@@ -130,7 +130,7 @@ def test_without_tf2_people_are_tracked_and_nothing_is_said(
     camera = lab.camera()
     camera.wait_for_subscriber()
     for count in (1, 2):
-        camera.send()
+        camera.send(stamp_ns=10**11 + count * 10**8)
         wait_for(lambda count=count: len(poses) == count, "people")
     assert [person.track_id for person in poses[1].people] == [1, 2]
     assert "turns" not in lab.log() and "tf2" not in lab.log()

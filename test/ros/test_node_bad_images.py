@@ -12,6 +12,8 @@ import pytest
 from node_harness import Lab, image, stamp_of, wait_for
 from sensor_msgs.msg import CompressedImage
 
+from bmp_ros.ros import frame_remarks
+
 BAD = {
     "truncated_data": (lambda: image(data=array("B", b"\0" * 100)), ["100 bytes", "9216 bytes"]),
     "no_data": (lambda: image(data=array("B")), ["0 bytes"]),
@@ -101,7 +103,10 @@ def test_16uc1_is_said_once(lab: Lab) -> None:
     assert lab.log().count("16UC1 is read") == 1
 
 
-def test_damaged_jpeg_is_processed_said_and_counted(lab: Lab) -> None:
+def test_damaged_jpeg_is_processed_said_and_counted(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_remarks, "_REPEAT_S", 3600.0)
     scene = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     jpeg = cv2.imencode(".jpg", scene)[1].tobytes()
     broken = jpeg[: len(jpeg) // 2] + jpeg[len(jpeg) // 2 + 20_000 :]

@@ -92,9 +92,12 @@ def recorded(lab: Lab, bag: Path, images: int) -> list[tuple[str, int, bytes]]:
             lambda data, name=name: came.append((name, stamp_ns_of(data), data)),
             QoSProfile(depth=300), raw=True,
         )  # fmt: skip
-    parameters = {"images": images, "rate": 20.0, "wait_for": 1}
+    parameters = {"images": images, "rate": 20.0, "wait_for": 2}
     overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     camera = lab._spin(lambda context: CameraNode(context=context, parameter_overrides=overrides))
+    for name in KINDS:
+        wait_for(lambda topic=f"/camera/{name}": is_matched(lab.peer, topic), "the camera")
+    lab.peer.create_subscription(Image, "/camera/image_raw", lambda _: None, 300)  # it begins
     wait_for(lambda: camera.counts["over"] == "yes", "the end")
     wait_for(lambda: [name for name, _, _ in came].count("image_raw") == images, "all images")
     stamps = Counter(stamp for _, stamp, _ in came)

@@ -64,7 +64,15 @@ class Rig:
         self.camera.send(image(), stamp_ns=second * SECOND)
 
     def tell(self, second: float, *corners: tuple[float, ...], **fields: Any) -> None:
-        self.boxes.send(boxes_of(*corners, **fields), stamp_ns=round(second * SECOND))
+        stamp = self.boxes.send(boxes_of(*corners, **fields), stamp_ns=round(second * SECOND))
+        # An image that came with them could otherwise have waited long enough before they came.
+        waiting = next(iter(self.lab.node._cameras.values())).inputs.boxes
+
+        def are_there() -> bool:
+            with waiting._lock:
+                return waiting._pairing._boxes.nearest(stamp, 0) is not None
+
+        wait_for(are_there, "the boxes")
 
     def result(self, second: int) -> PersonArray:
         return wait_for(
@@ -199,8 +207,11 @@ def test_another_detector_takes_over_and_calls_people_otherwise(lab: Lab) -> Non
     lab.diagnosis(": camera", lambda s: all(word in s.message for word in words), "the classes")
     ours = lab.listen("/bmp/detections", messages.Detection2DArray)
     assert detect(3, "person") == [15]
-    wait_for(lambda: ours, "the same boxes as we publish them")
-    (sent_on,) = ours[0].detections
+    mine = wait_for(
+        lambda: next((m for m in ours if stamp_of(m) == 3 * SECOND), None),
+        "the same boxes as we publish them",
+    )
+    (sent_on,) = mine.detections
     assert (sent_on.results[0].hypothesis.class_id, sent_on.bbox.size_x) == ("person", 10.0)
     assert detect(4, "dog") == []  # nobody is there: people's class is known
     lab.diagnosis(": camera", lambda s: "no people" not in s.message, "no more of it")

@@ -202,11 +202,15 @@ def test_markers_lie_on_the_rays_of_the_keypoints(lab: Lab) -> None:
     wait_for(send_until_drawn, "markers")
     array = markers[0].markers
     assert array[0].action == Marker.DELETEALL
-    assert [(marker.ns, marker.id) for marker in array[1:]] == [
-        ("tracks", 1), ("ids", 1), ("tracks", 2), ("ids", 2),
-    ]  # fmt: skip
     first = array[1]
-    person = next(p for p in poses if stamp_of(p) == stamp_of(first)).people[0]
+    drawn = wait_for(
+        lambda: next((p for p in poses if stamp_of(p) == stamp_of(first)), None), "its people"
+    )
+    assert [(marker.ns, marker.id) for marker in array[1:]] == [
+        (kind, each.track_id) for each in drawn.people for kind in ("tracks", "ids")
+    ]
+    assert [each.track_id for each in drawn.people] > [0, 1]
+    person = drawn.people[0]
     a, b = COCO_17.edges[0]
     for point, keypoint in zip(
         first.points[:2], (person.keypoints[a], person.keypoints[b]), strict=True

@@ -8,6 +8,7 @@ differs is found without a robot. Where one is missing the node says what to ins
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 import sys
 from functools import partial
@@ -109,8 +110,9 @@ class Bodies:
         return self.lab.listen(f"/humans/bodies/{name}/{topic}", kind)
 
 
-def test_bodies_over_dds(lab: Lab) -> None:
+def test_bodies_over_dds(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     hri = module("hri_msgs")
+    monkeypatch.setattr(hri_bridge, "_GONE_S", 3600.0)  # however long it takes to subscribe
     scene = started(lab, hri=True)
     bodies = Bodies(lab)
 
@@ -148,6 +150,7 @@ def test_bodies_over_dds(lab: Lab) -> None:
     assert 127 in set(crops[-1].data)
     assert not [name for name in bodies.topics() if "/persons" in name or "/faces" in name]
 
+    monkeypatch.setattr(hri_bridge, "_GONE_S", 2.0)
     scene.boxes = scene.boxes[:1]
     wait_for(lambda: listed() == [first], "one body")
     wait_for(lambda: not [n for n in bodies.topics() if second in n], "the end of its topics")
@@ -170,6 +173,7 @@ def test_bodies_over_dds(lab: Lab) -> None:
 def test_bodies_beyond_the_limit_wait_for_room(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     module("hri_msgs")
     monkeypatch.setattr(hri_bridge, "MAX_BODIES", 1)
+    monkeypatch.setattr(hri_bridge, "_GONE_S", 3600.0)
     scene = started(lab, hri=True)
     bodies = Bodies(lab)
 
@@ -183,6 +187,7 @@ def test_bodies_beyond_the_limit_wait_for_room(lab: Lab, monkeypatch: pytest.Mon
     ids = set(bodies.lists[-1].ids)
     (served,) = with_topics()
     (waiting,) = ids - {served}
+    monkeypatch.setattr(hri_bridge, "_GONE_S", 2.0)
     scene.boxes = scene.boxes[1:] if served == min(ids) else scene.boxes[:1]
     wait_for(lambda: with_topics() == {waiting}, "topics of who is left")
 
@@ -229,8 +234,11 @@ def facing_rig(lab: Lab, **parameters: Any) -> Rig:
     return Rig(lab, **parameters)
 
 
-def test_frames_of_a_body_on_tf_and_its_velocity(lab: Lab) -> None:
+def test_frames_of_a_body_on_tf_and_its_velocity(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tf = module("tf2_msgs")
+    monkeypatch.setattr(hri_bridge, "_GONE_S", 3600.0)
     rig = facing_rig(lab, hri=True, body_frames_rate=5.0)
     received: list[Any] = []
     lab.peer.create_subscription(tf.TFMessage, "/tf", received.append, 100)
@@ -242,6 +250,9 @@ def test_frames_of_a_body_on_tf_and_its_velocity(lab: Lab) -> None:
         rig.shoot(depth_of(2.5 - 0.025 * step), stamp_ns=start + step * STEP_NS // 2)
         return received
 
+    def true_depth(message: Any) -> float:
+        return 2.5 - 0.025 * (stamp_of(message) - start) / (STEP_NS // 2)
+
     message = wait_for(shoot, "transforms")[0]
     found = {each.child_frame_id: each for each in message.transforms}
     (body,) = [name for name in found if name.startswith("body_")]
@@ -249,7 +260,7 @@ def test_frames_of_a_body_on_tf_and_its_velocity(lab: Lab) -> None:
     assert set(found) >= {body, f"head_{name}", f"l_wrist_{name}", f"r_hip_{name}"}
     assert found[body].header.frame_id == "cam"
     depth = found[body].transform.translation.z
-    assert depth == pytest.approx(2.5, abs=0.3)
+    assert depth == pytest.approx(true_depth(found[body]), abs=0.3)
     assert found[body].transform.translation.x == pytest.approx(0, abs=0.03)
     turn = found[body].transform.rotation  # x of the body towards the camera, z up in the image
     x, y, z, w = turn.x, turn.y, turn.z, turn.w
@@ -278,7 +289,7 @@ def test_frames_of_a_body_on_tf_and_its_velocity(lab: Lab) -> None:
             shoot()
         wait_for(lambda: positions and velocities, "position and velocity")
         assert positions[-1].header.frame_id == "cam"
-        assert positions[-1].point.z == pytest.approx(depth, abs=1.0)
+        assert positions[-1].point.z == pytest.approx(true_depth(positions[-1]), abs=0.3)
         assert velocities[-1].header.frame_id == body
         linear = velocities[-1].twist.linear
         assert linear.x == pytest.approx(0.5, abs=0.1)  # ahead, towards the camera
@@ -298,8 +309,13 @@ def test_without_hri_frames_are_named_after_tracks(lab: Lab) -> None:
     rig = facing_rig(lab, body_frames_rate=1000.0)
     received: list[Any] = []
     lab.peer.create_subscription(tf.TFMessage, "/tf", received.append, 100)
-    wait_for(lambda: rig.shoot(depth_of(2.0)) and received, "transforms")
+    stamps = itertools.count(10**18, STEP_NS)
+
+    def shoot() -> int:
+        return rig.shoot(depth_of(2.0), stamp_ns=next(stamps))
+
+    wait_for(lambda: shoot() and received, "transforms")
     rig.camera.send = partial(rig.camera.send, frame_id="")
-    wait_for(lambda: rig.shoot(depth_of(2.0)) and "no body frames" in lab.log(), "the reason")
+    wait_for(lambda: shoot() and "no body frames" in lab.log(), "the reason")
     assert all(each.header.frame_id for message in received for each in message.transforms)
     assert received[0].transforms[0].child_frame_id == "body_1"

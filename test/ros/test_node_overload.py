@@ -54,8 +54,9 @@ def test_stream_gives_increasing_stamps_and_no_duplicates(lab: Lab) -> None:
     stamps = [stamp_of(message) for message in poses]
     assert stamps == sorted(set(stamps))
     assert set(stamps) <= set(camera.sent)
-    wait_for(lambda: statistics.processed == len(poses), "the counts")
-    assert statistics.received == statistics.processed + statistics.replaced
+    # DDS may take some away on both ways: each keeps the newest that were not taken yet.
+    wait_for(lambda: statistics.received == statistics.processed + statistics.replaced, "counts")
+    assert len(poses) <= statistics.processed
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_estimate_waits_for_the_worker_and_keeps_nobody_waiting(
 ) -> None:
     poses = lab.listen("/bmp/poses")
     client = lab.peer.create_client(EstimatePeople, "/bmp/bmp_node/estimate")
-    wait_for(client.service_is_ready, "the service")
+    lab.wait_for_service(client)
     futures = [client.call_async(EstimatePeople.Request(image=image())) for _ in range(3)]
     # Answered by the same thread that has the three requests open.
     assert lab.call(Trigger, "/bmp/bmp_node/reset", Trigger.Request()).success
@@ -132,7 +132,7 @@ def test_estimate_waits_for_the_worker_and_keeps_nobody_waiting(
 
 def test_requests_in_flight_are_limited(lab: Lab, camera: CameraStandIn) -> None:
     client = lab.peer.create_client(EstimatePeople, "/bmp/bmp_node/estimate")
-    wait_for(client.service_is_ready, "the service")
+    lab.wait_for_service(client)
     request = EstimatePeople.Request(image=image())
     futures = [client.call_async(request) for _ in range(MAX_REQUESTS + 1)]
     wait_for(lambda: any(future.done() for future in futures), "a refusal")

@@ -143,7 +143,7 @@ def test_use_sim_time(lab: Lab) -> None:
     for count, (seconds, stamp) in enumerate([(50, 49), (50, 50), (10, 8)], start=1):
         set_clock(seconds)
         camera.send(stamp_ns=stamp * 10**9)
-        wait_for(lambda count=count: len(latency) == count, "an answer")
+        wait_for(lambda count=count: len(latency) == len(poses) == count, "an answer")
         assert latency[-1].data == (seconds - stamp) * 1e3
     assert [stamp_of(message) for message in poses] == [49 * 10**9, 50 * 10**9, 8 * 10**9]
     # Timers do not depend on the simulated time, which stands still now.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from test_node_depth import Rig, calibration, depth_of
 from visualization_msgs.msg import Marker, MarkerArray
 
 from bmp_ros.loop.people import People
+from bmp_ros.ros import camera as camera_of_node
 from bmp_ros.ros.interfaces import EstimatePeople, PersonArray, PersonArray3D
 from bmp_ros.tracking import PersonTracker
 
@@ -137,7 +139,14 @@ def test_a_short_pause_is_a_gap(lab: Lab) -> None:
     assert ids(scene.shoot(step_ns=5 * SECOND)) == [3, 4]
 
 
-def test_images_without_stamps_are_tracked(lab: Lab) -> None:
+def test_images_without_stamps_are_tracked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the times at which they arrive, which a busy machine would stretch."""
+    arrivals, message = itertools.count(100.0, 0.1), camera_of_node.ReceivedMessage
+    monkeypatch.setattr(
+        camera_of_node,
+        "ReceivedMessage",
+        lambda data, number, _: message(data, number, next(arrivals)),
+    )
     scene = started(lab)
     assert [ids(scene.shoot_at(0)) for _ in range(4)] == [[1, 2]] * 4
     stamp = scene.stamp

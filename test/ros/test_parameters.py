@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from node_harness import Lab
+from node_harness import SET_BY_THE_LAB, Lab
 from rclpy.parameter import Parameter
 
 from bmp_ros.fields import SettingsError
@@ -67,7 +67,7 @@ def test_node_declares_the_table(lab: Lab) -> None:
         for name, item in group.rows():
             descriptor = lab.node.describe_parameter(name)
             assert descriptor.description and descriptor.additional_constraints
-            if name not in ("autostart", "latency_budget_ms"):  # which the lab sets
+            if name not in ("autostart", *SET_BY_THE_LAB):
                 value = lab.node.get_parameter(name).value
                 assert value == to_parameter(item, default_of(item))
 

@@ -72,13 +72,16 @@ def test_no_process_outlives_a_run_that_hangs() -> None:
         "import subprocess, sys; "
         f"print(subprocess.Popen([sys.executable, '-c', {sleep!r}]).pid, flush=True); {sleep}"
     )
-    code, output, errors = run_to_end([sys.executable, "-c", program], limit_s=3.0)
-    assert code == -signal.SIGKILL and "killed after 3 s" in errors
+    for limit_s in (3.0, 30.0, 200.0):  # a busy machine takes its time to start the two
+        code, output, errors = run_to_end([sys.executable, "-c", program], limit_s)
+        assert code == -signal.SIGKILL and f"killed after {limit_s:g} s" in errors
+        if output.strip():
+            break
 
     def is_gone() -> bool:
         try:  # nobody may be there to take its exit code
             return ") Z " in Path(f"/proc/{int(output)}/stat").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return True
 
     wait_for(is_gone, "the end of what the run had started")
