@@ -13,6 +13,8 @@ _PART = _HUES * _SATURATIONS + _GREYS
 BINS = 2 * _PART
 _LEAST_SATURATION, _LEAST_VALUE = 45, 35
 _VIVID = 120
+_HUE_BINS = (np.arange(256) * _HUES // 180 * _SATURATIONS).astype(np.uint8)
+_GREY_BINS = (_HUES * _SATURATIONS + np.arange(256) * _GREYS // 256).astype(np.uint8)
 
 
 def colour_histograms(image: np.ndarray, pixels: Pixels, waists: np.ndarray) -> np.ndarray:
@@ -20,17 +22,16 @@ def colour_histograms(image: np.ndarray, pixels: Pixels, waists: np.ndarray) -> 
 
     image: BGR uint8 (H, W, 3). pixels: of the masks. waists: (N,) y that divides a body in two.
     """
-    count, owners = len(waists), pixels.owners
-    height, width = pixels.labels.shape
-    coarse = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
-    hsv = cv2.cvtColor(coarse, cv2.COLOR_BGR2HSV).reshape(-1, 3)
-    x, y = (pixels.points.astype(np.int64) // pixels.stride).T
-    hue, saturation, value = hsv[y * width + x].T.astype(np.int64)
-    bins = (hue * _HUES // 180) * _SATURATIONS + (saturation > _VIVID)
+    count = len(waists)
+    if not len(pixels.places):
+        return np.zeros((count, BINS))
+    bgr = image.reshape(1, -1, 3).take(pixels.places, axis=1)
+    hue, saturation, value = np.ascontiguousarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV)[0].T)
+    bins = _HUE_BINS.take(hue) + (saturation > _VIVID)
     grey = (saturation < _LEAST_SATURATION) | (value < _LEAST_VALUE)
-    bins = np.where(grey, _HUES * _SATURATIONS + value * _GREYS // 256, bins)
-    lower = pixels.points[:, 1] > waists[owners]
-    slots = owners * BINS + lower * _PART + bins
+    bins = np.where(grey, _GREY_BINS.take(value), bins)
+    bins += np.uint8(_PART) * (pixels.points[:, 1] > np.repeat(waists, pixels.areas))
+    slots = pixels.owners * BINS + bins
     counts = np.bincount(slots, minlength=count * BINS).reshape(count, 2, _PART).astype(float)
     totals = counts.sum(axis=2, keepdims=True)
     return (0.5 * counts / np.maximum(totals, 1)).reshape(count, BINS)
@@ -42,10 +43,9 @@ def appearance_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     The Hellinger distance is sqrt(1 - Bhattacharyya coefficient). NaN where one has no pixel at
     all; where only one half is known of one, that half is compared.
     """
-    halves = [np.sqrt(part.reshape(len(part), 2, _PART)) for part in (first, second)]
-    alike = np.einsum("thb,nhb->tnh", *halves)
-    known = np.einsum("th,nh->tnh", *[(half.max(axis=2) > 0).astype(float) for half in halves])
-    total = 0.5 * known.sum(axis=2)
+    roots = [np.sqrt(part) for part in (first, second)]
+    halves = [part.reshape(len(part), 2, _PART).any(axis=2).astype(float) for part in roots]
+    total = 0.5 * (halves[0] @ halves[1].T)
     with np.errstate(divide="ignore", invalid="ignore"):
-        coefficient = alike.sum(axis=2) / total
+        coefficient = (roots[0] @ roots[1].T) / total
     return 1 - np.sqrt(np.clip(1 - coefficient, 0, 1))

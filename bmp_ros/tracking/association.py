@@ -28,13 +28,15 @@ class Pixels:
     """Pixels of N masks on a coarse grid.
 
     stride: of the grid, pixels. owners (P,) int64 ascending, points (P, 2) float32 x y in pixels
-    of the image. areas: (N,) number of points, starts: (N + 1,) where those of each person begin.
-    labels: (h, w) int32, 0 = nobody, row + 1.
+    of the image, places (P,) int64 the same as rows of ``image.reshape(-1, 3)``. areas: (N,)
+    number of points, starts: (N + 1,) where those of each person begin. labels: (h, w) int32,
+    0 = nobody, row + 1.
     """
 
     stride: int
     owners: np.ndarray
     points: np.ndarray
+    places: np.ndarray
     areas: np.ndarray
     starts: np.ndarray
     labels: np.ndarray
@@ -51,22 +53,32 @@ def coarse_pixels(people: People) -> Pixels:
     count = len(people)
     labels = np.zeros((-(-height // stride), -(-width // stride)), np.int32)
     # The window holds the box and what a segmenter may add around it.
-    low = people.boxes[:, :2] - 0.15 * (people.boxes[:, 2:] - people.boxes[:, :2])
-    high = people.boxes[:, 2:] + 0.15 * (people.boxes[:, 2:] - people.boxes[:, :2])
-    windows = np.concatenate([np.floor(low / stride), np.ceil(high / stride) + 1], axis=1)
-    windows = np.clip(windows, 0, [labels.shape[1], labels.shape[0]] * 2).astype(np.int64)
+    margins = 0.15 * (people.boxes[:, 2:] - people.boxes[:, :2])
+    low = np.floor((people.boxes[:, :2] - margins) / stride)
+    high = np.ceil((people.boxes[:, 2:] + margins) / stride) + 1
+    windows = np.maximum(np.concatenate([low, high], axis=1), 0)
+    windows = np.minimum(windows, [labels.shape[1], labels.shape[0]] * 2).astype(np.int64)
     coarse = _with_silhouettes(people, people.masks[:, ::stride, ::stride], windows, stride)
     found = [np.zeros(0, np.int64)]
     for mask, (x0, y0, x1, y1) in zip(coarse, windows.tolist(), strict=True):
         found.append(mask[y0:y1, x0:x1].ravel().nonzero()[0])
-    places = np.concatenate(found)
+    inside = np.concatenate(found)
     areas = np.array([len(part) for part in found[1:]], np.int64)
     owners = np.repeat(np.arange(count), areas)
-    y, x = np.divmod(places, np.repeat(windows[:, 2] - windows[:, 0], areas))
-    x, y = x + windows[owners, 0], y + windows[owners, 1]
-    labels[y, x] = owners + 1
-    points = np.stack([x, y], axis=1).astype(np.float32) * stride
-    return Pixels(stride, owners, points, areas, np.append(0, np.cumsum(areas)), labels)
+    left, top, right = np.repeat(windows[:, :3].T, areas, axis=1)
+    y = ((inside + 0.5) / (right - left)).astype(np.int64)  # NumPy divides integers slowly
+    x = inside - y * (right - left) + left
+    y += top
+    labels.reshape(-1)[y * labels.shape[1] + x] = np.repeat(
+        np.arange(1, count + 1, dtype=np.int32), areas
+    )
+    x *= stride
+    y *= stride
+    points = np.empty((len(x), 2), np.float32)
+    points[:, 0], points[:, 1] = x, y
+    starts = np.zeros(count + 1, np.int64)
+    np.cumsum(areas, out=starts[1:])
+    return Pixels(stride, owners, points, y * width + x, areas, starts, labels)
 
 
 def _with_silhouettes(
@@ -126,15 +138,20 @@ def mask_overlap(pixels: list[np.ndarray], shift: np.ndarray, new: Pixels) -> Ma
     lengths = np.array([len(part) for part in pixels], np.int64)
     owners = np.repeat(np.arange(count), lengths)
     points = np.concatenate([np.zeros((0, 2), np.float32), *pixels])
-    x, y = np.rint((points + shift[owners]) / new.stride).astype(np.int64).T
+    # Around the image is a border of one cell, in which everything beyond counts for nothing.
     height, width = new.labels.shape
-    within = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    owners = owners[within]
-    labels = new.labels[y[within], x[within]]
-    shared = np.bincount(owners * (others + 1) + labels, minlength=count * (others + 1))
-    shared = shared.reshape(count, others + 1)[:, 1:].astype(np.float64)
-    own = np.bincount(owners, minlength=count)[:, None].astype(np.float64)
-    shared = np.minimum(shared, np.minimum(own, new.areas))
+    framed = np.full((height + 2, width + 2), others + 1, np.int32)
+    framed[1:-1, 1:-1] = new.labels
+    moved = np.add(points.T, np.repeat(shift.T.astype(np.float32), lengths, axis=1), order="C")
+    moved /= new.stride
+    np.rint(moved, out=moved)
+    np.maximum(moved, -1, out=moved)
+    np.minimum(moved, np.array([[width], [height]], np.float32), out=moved)
+    x, y = moved.astype(np.int64) + 1
+    slots = framed.reshape(-1).take(y * (width + 2) + x) + owners * (others + 2)
+    found = np.bincount(slots, minlength=count * (others + 2)).reshape(count, others + 2)
+    own = found[:, :-1].sum(axis=1, keepdims=True).astype(np.float64)
+    shared = np.minimum(found[:, 1:-1], np.minimum(own, new.areas))
     known = (own > 0) & (new.areas > 0)
     iou = np.where(known, shared / np.maximum(own + new.areas - shared, 1), np.nan)
     return MaskOverlap(iou, shared / np.maximum(own, 1), shared / np.maximum(new.areas, 1))
@@ -143,13 +160,16 @@ def mask_overlap(pixels: list[np.ndarray], shift: np.ndarray, new: Pixels) -> Ma
 def box_similarity(tracks: np.ndarray, boxes: np.ndarray, buffers: np.ndarray) -> np.ndarray:
     """(T, N) IoU of boxes (cx, cy, w, h) of which both were grown by ``buffers`` (T,) of their
     size on every side (Yang et al., Cascaded-BIoU, WACV 2023)."""
-    grown = 1 + 2 * buffers[:, None, None]
-    half_a, half_b = tracks[:, None, 2:] * grown / 2, boxes[None, :, 2:] * grown / 2
-    low = np.maximum(tracks[:, None, :2] - half_a, boxes[None, :, :2] - half_b)
-    high = np.minimum(tracks[:, None, :2] + half_a, boxes[None, :, :2] + half_b)
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    total = (4 * half_a.prod(axis=2)) + (4 * half_b.prod(axis=2))
-    return shared / np.maximum(total - shared, 1e-9)
+    half = (0.5 + buffers)[:, None]
+    first, second = tracks.T[:, :, None], boxes.T[:, None]  # x and y first: no sums over two
+    half_a, half_b = first[2:] * half, second[2:] * half
+    low = np.maximum(first[:2] - half_a, second[:2] - half_b)
+    sides = np.minimum(first[:2] + half_a, second[:2] + half_b)
+    sides -= low
+    np.maximum(sides, 0, out=sides)
+    shared: np.ndarray = sides[0] * sides[1]
+    total = 4 * (half_a[0] * half_a[1] + half_b[0] * half_b[1]) - shared
+    return shared / np.maximum(total, 1e-9)
 
 
 def pose_similarity(

@@ -288,9 +288,9 @@ def _shifted(masks: np.ndarray, rectangles: np.ndarray, steps: np.ndarray) -> np
 def _steps(people: People, expected: People) -> np.ndarray:
     """(N, 2) pixels by which everybody is elsewhere than expected."""
     return displacement(
-        np.stack([expected.keypoints, people.keypoints]),
-        np.stack([expected.keypoint_scores, people.keypoint_scores]),
-        np.stack([expected.boxes, expected.boxes]),
+        (expected.keypoints, people.keypoints),
+        (expected.keypoint_scores, people.keypoint_scores),
+        (expected.boxes, expected.boxes),
         JOINT_SCORE, LEAST_JOINTS,
     )  # fmt: skip
 

@@ -6,6 +6,8 @@ now: seconds on the tracker's clock. dt: seconds since the last image.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bmp_ros.tracking import motion
@@ -58,13 +60,14 @@ def go_on(
     if not len(rows):
         return
     people = seen.people
+    boxes = people.boxes[columns].astype(float)
+    joints = people.keypoints[columns].astype(float)
+    joint_scores = people.keypoint_scores[columns].astype(float)
     back = tracks.state[rows] >= State.OCCLUDED
     lost_long = back & (now - tracks.seen_s[rows] > LOST_TRACE)
     moved = motion.displacement(
-        np.stack([tracks.joints[rows], people.keypoints[columns]]),
-        np.stack([tracks.joint_scores[rows], people.keypoint_scores[columns]]),
-        np.stack([tracks.boxes[rows], people.boxes[columns]]),
-        JOINT_SCORE, LEAST_JOINTS,
+        (tracks.joints[rows], joints), (tracks.joint_scores[rows], joint_scores),
+        (tracks.boxes[rows], boxes), JOINT_SCORE, LEAST_JOINTS,
     )  # fmt: skip
     anchor = tracks.anchor[rows] + moved
     heights = tracks.heights[rows]
@@ -72,14 +75,14 @@ def go_on(
     mean, covariance = motion.correct(
         tracks.mean[rows], tracks.covariance[rows], anchor, deviations
     )
-    first = motion.first_state(anchor, heights)
-    tracks.mean[rows] = np.where(lost_long[:, None, None], first[0], mean)
-    tracks.covariance[rows] = np.where(lost_long[:, None], first[1], covariance)
+    if lost_long.any():
+        first = motion.first_state(anchor[lost_long], heights[lost_long])
+        mean[lost_long], covariance[lost_long] = first
+    tracks.mean[rows], tracks.covariance[rows] = mean, covariance
     tracks.anchor[rows] = anchor
     tracks.shift[rows] = 0.0
-    tracks.boxes[rows] = people.boxes[columns]
-    tracks.joints[rows] = people.keypoints[columns]
-    tracks.joint_scores[rows] = people.keypoint_scores[columns]
+    tracks.boxes[rows], tracks.joints[rows] = boxes, joints
+    tracks.joint_scores[rows] = joint_scores
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         tracks.pixels[row] = seen.pixels.of(column)
     tracks.hits[rows] += dt > 0
@@ -95,12 +98,12 @@ def _remember_colours(
 ) -> None:
     rows, columns = matches.rows, matches.columns
     colours = seen.colours[columns]
-    visible = colours.max(axis=1, initial=0) > 0
-    unknown = tracks.colours[rows].max(axis=1, initial=0) == 0
+    before = tracks.colours[rows]
     clear = ~seen.crowded[columns] & (seen.scores[columns] >= settings.high_score)
-    share = np.where(unknown, 1.0, np.where(clear, 1 - np.exp(-dt / COLOUR_MEMORY), 0.0))
-    share = (share * visible)[:, None]
-    tracks.colours[rows] = (1 - share) * tracks.colours[rows] + share * colours
+    share = np.where(clear, 1 - math.exp(-dt / COLOUR_MEMORY), 0.0)
+    share[~before.any(axis=1)] = 1.0
+    share[~colours.any(axis=1)] = 0.0
+    tracks.colours[rows] = before + share[:, None] * (colours - before)
 
 
 def newcomers(seen: Sighting, matches: Matches, settings: TrackerSettings) -> np.ndarray:

@@ -80,8 +80,10 @@ def _waists(people: People, middles: np.ndarray) -> np.ndarray:
     hips = people.skeleton.indices("left_hip", "right_hip")
     if hips is None:
         return middles
-    sure = people.keypoint_scores[:, hips].min(axis=1) > JOINT_SCORE
-    waists: np.ndarray = np.where(sure, people.keypoints[:, hips, 1].mean(axis=1), middles)
+    left, right = hips
+    scores, y = people.keypoint_scores, people.keypoints[:, :, 1]
+    sure = np.minimum(scores[:, left], scores[:, right]) > JOINT_SCORE
+    waists: np.ndarray = np.where(sure, (y[:, left] + y[:, right]) / 2, middles)
     return waists
 
 
@@ -121,14 +123,16 @@ def match(
     similarity, overlap, looks = similarities(tracks, seen, settings, unseen)
     # In the place where somebody went out of sight, another person may come by.
     missed = (tracks.state != State.CONFIRMED) & (unseen > LIKE_AFTER)
-    another = (np.nan_to_num(looks, nan=1.0) < LIKE) & missed[:, None]
-    similarity[another] = -1.0
+    if missed.any():
+        similarity[(looks < LIKE) & missed[:, None]] = -1.0  # not where they are unknown
     free = np.ones(len(tracks), np.bool_)
     left = np.ones(len(seen.people), np.bool_)
     none = np.zeros(0, np.int64)
     matched: list[tuple[np.ndarray, np.ndarray]] = []
 
     def take(wanted: np.ndarray, columns: np.ndarray, values: np.ndarray, least: Any) -> None:
+        if not (wanted.any() and columns.any()):
+            return
         table = np.where(wanted[:, None] & columns[None], values, -1.0)
         pair = assign(table, least)
         free[pair[0]] = left[pair[1]] = False

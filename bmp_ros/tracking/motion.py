@@ -7,6 +7,8 @@ constant velocity. x and y are independent of each other: a covariance is (pp, p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 POSITION_NOISE = 0.1
@@ -57,14 +59,10 @@ def predict(
     moved[:, :, 0] += mean[:, :, 1] * dt * (1 + decay) / 2
     moved[:, :, 1] *= decay
     pp, pv, vv = covariance.T
-    grown = np.stack(
-        [
-            pp + 2 * dt * pv + dt * dt * vv + noise * dt**3 / 3,
-            pv + dt * vv + noise * dt**2 / 2,
-            vv + noise * dt,
-        ],
-        axis=1,
-    )
+    grown = np.empty_like(covariance)
+    grown[:, 0] = pp + 2 * dt * pv + dt * dt * vv + noise * dt**3 / 3
+    grown[:, 1] = pv + dt * vv + noise * dt**2 / 2
+    grown[:, 2] = vv + noise * dt
     return moved, grown
 
 
@@ -74,29 +72,36 @@ def correct(
     """Mean and covariance after the anchors ``measured`` (T, 2), with standard ``deviations`` (T,)
     in pixels."""
     pp, pv, vv = covariance.T
-    total = pp + deviations**2
-    gain = np.stack([pp / total, pv / total], axis=1)
+    gain = covariance[:, :2] / (pp + deviations**2)[:, None]
     surprise = measured - mean[:, :, 0]
-    updated = np.stack([pp - gain[:, 0] * pp, pv - gain[:, 0] * pv, vv - gain[:, 1] * pv], axis=1)
+    updated = np.empty_like(covariance)
+    updated[:, :2] = covariance[:, :2] - gain * pp[:, None]
+    updated[:, 2] = vv - gain[:, 1] * pv
     return mean + gain[:, None] * surprise[:, :, None], updated
 
 
 def displacement(
-    joints: np.ndarray, scores: np.ndarray, boxes: np.ndarray, threshold: float, least: int
+    joints: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray],
+    threshold: float,
+    least: int,
 ) -> np.ndarray:
-    """(T, 2) pixels that T bodies moved between two images: [before, after] in every argument.
+    """(T, 2) pixels that T bodies moved between two images: (before, after) in every argument.
 
-    joints (2, T, K, 2), scores (2, T, K), boxes (2, T, 4). It is the median over the joints that
-    are confident and finite in both: what hides a part of a body moves the centre of its box, but
-    not its joints. With fewer than ``least`` such joints it is that of the boxes' centres.
+    joints (T, K, 2), scores (T, K), boxes (T, 4), each twice. It is the median over the joints
+    that are confident and finite in both: what hides a part of a body moves the centre of its box,
+    but not its joints. With fewer than ``least`` such joints it is that of the boxes' centres.
     """
-    both = (scores > threshold).all(axis=0) & np.isfinite(joints).all(axis=(0, 3))
+    steps = joints[1] - joints[0]
+    finite = np.isfinite(steps)
+    both = (np.minimum(*scores) > threshold) & finite[..., 0] & finite[..., 1]
     count = both.sum(axis=1)
     enough = count >= least
-    centres = (boxes[:, :, :2] + boxes[:, :, 2:]) / 2
-    moved = centres[1] - centres[0]
+    edges = boxes[1] - boxes[0]
+    moved = (edges[:, :2] + edges[:, 2:]) / 2
     if enough.any():  # np.nanmedian takes several times as long
-        steps = np.sort(np.where(both[:, :, None], joints[1] - joints[0], np.inf), axis=1)
+        steps = np.sort(np.where(both[:, :, None], steps, np.inf), axis=1)
         rows, middle = np.flatnonzero(enough), count[enough]
         moved[rows] = (steps[rows, (middle - 1) // 2] + steps[rows, middle // 2]) / 2
     return moved

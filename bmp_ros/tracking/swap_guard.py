@@ -37,7 +37,7 @@ def judge(
     seen: (T,) bool, in this image. colours: (T, BINS) histograms of this image, zero where the
     person was not seen. Nothing is exchanged where colours are unknown or alike.
     """
-    rows = {int(number): row for row, number in enumerate(tracks.ids) if number >= 0}
+    rows = {number: row for row, number in enumerate(tracks.ids.tolist()) if number >= 0}
     centres = tracks.centres
     overlap = box_similarity(centres, centres, np.zeros(len(tracks)))
     going: list[Encounter] = []
@@ -54,10 +54,11 @@ def judge(
             swaps.append((first, second))
     known = {encounter.ids for encounter in going}
     live = seen & (tracks.state == State.CONFIRMED) & (tracks.colours.max(axis=1) > 0)
-    close = np.triu(overlap >= TOGETHER, 1) & live[:, None] & live[None, :]
-    for first, second in np.argwhere(close).tolist():
+    close = (overlap >= TOGETHER) & live[:, None] & live
+    np.fill_diagonal(close, False)
+    for first, second in zip(*(each.tolist() for each in close.nonzero()), strict=True):
         ids = int(tracks.ids[first]), int(tracks.ids[second])
-        if ids not in known and ids[::-1] not in known:
+        if first < second and ids not in known and ids[::-1] not in known:
             going.append(Encounter(ids, tracks.colours[[first, second]].copy(), now))
     return going, swaps
 

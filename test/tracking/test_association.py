@@ -20,8 +20,15 @@ def pixels_of(x0: int, y0: int, x1: int, y1: int) -> Pixels:
     labels[y0:y1, x0:x1] = 1
     points = np.argwhere(labels)[:, ::-1].astype(np.float32)
     count = len(points)
+    places = np.flatnonzero(labels)
     return Pixels(
-        1, np.zeros(count, np.int64), points, np.array([count]), np.array([0, count]), labels
+        1,
+        np.zeros(count, np.int64),
+        points,
+        places,
+        np.array([count]),
+        np.array([0, count]),
+        labels,
     )
 
 
