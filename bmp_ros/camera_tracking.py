@@ -70,6 +70,16 @@ class CameraTracking:
         """``resets``, ``swaps`` and ``rests`` (of the detector) since the node was configured."""
         return {**self._tracker.counts, "rests": self._keyframes.rests}
 
+    @property
+    def why_reset(self) -> str:
+        """Why the tracker began anew last, see `PersonTracker.why_reset`."""
+        return self._tracker.why_reset
+
+    @property
+    def stamps_stand_still(self) -> bool:
+        """Whether the last images had one stamp, and times of arrival are used."""
+        return self._tracker.stamps_stand_still
+
     def find(
         self,
         loop: BMPLoop,

@@ -48,7 +48,7 @@ from bmp_ros.offline.video import utf8_path
 from bmp_ros.received_people import people_from_message
 
 _SCENE_IMAGES = 200
-_FIRST_IMAGE_S = 180.0
+_FIRST_IMAGE_S = 60.0
 _LAST_RESULT_S = 120.0
 _LABEL_WIDTH = 22
 _FOUND_IOU = 0.5

@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from bmp_ros.demo.recorder import DiagnosticsListener
 from bmp_ros.ros.compatibility import local_discovery
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 15.0
 _ANSWER_S = 3.0
 _DOMAINS = range(1, 101)  # what Linux's ephemeral ports leave free
 
@@ -193,13 +193,33 @@ def _as_yaml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+class _Signals:
+    """A handler that raises KeyboardInterrupt, or keeps in ``came`` that one came while
+    ``holding``."""
+
+    def __init__(self) -> None:
+        self.holding = self.came = False
+
+    def __call__(self, *_: object) -> None:
+        if not self.holding:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+_SIGNALS = _Signals()
+"""Of the process, as signals are."""
+
+
 @contextmanager
 def ros_until_interrupted(domain: int | None = None) -> Iterator[None]:
     """ROS 2, initialised; SIGINT and SIGTERM raise KeyboardInterrupt, and rclpy goes on.
 
     Its own handlers shut it down, which whatever is done with it in that moment stumbles over.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _SIGNALS.came = False
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _SIGNALS)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _SIGNALS)
     try:
         rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         try:
@@ -207,7 +227,8 @@ def ros_until_interrupted(domain: int | None = None) -> Iterator[None]:
         finally:
             rclpy.try_shutdown()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -225,17 +246,13 @@ def spin_once(peer: Node, timeout_s: float) -> None:
 
     Raised inside of rclpy, it leaves half-made objects, whose destructors print a traceback.
     """
-    came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    held = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in held:  # not where they are ignored
-        signal.signal(number, lambda number, _: came.append(number))
+    _SIGNALS.holding = True
     try:
         rclpy.spin_once(peer, timeout_sec=timeout_s)
     finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-    if came:
+        _SIGNALS.holding = False
+    if _SIGNALS.came:
+        _SIGNALS.came = False
         raise KeyboardInterrupt
 
 

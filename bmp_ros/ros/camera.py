@@ -132,6 +132,7 @@ class Camera:
         self.enabled = True
         self.bits = 8
         self.last_stamp: int | None = None
+        self.last_frame: str | None = None
         self.inputs: CameraInputs | None = None
         self.message_type: type = Image
         self._rate, self._taken_s = 0.0, 0.0  # of the last image that was handed out
@@ -282,6 +283,10 @@ class Camera:
             inputs.depth.drop_newer(stamp_ns + int(max_age_s * 1e9))
         if inputs is not None and inputs.boxes is not None:
             inputs.boxes.drop_newer(stamp_ns)
+        if inputs is not None and inputs.transforms is not None:
+            inputs.transforms.clear()
+        if inputs is not None and inputs.ego_motion is not None:
+            inputs.ego_motion.forget()
 
     def _forget(self) -> None:
         self.bits = 8

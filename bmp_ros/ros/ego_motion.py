@@ -28,6 +28,10 @@ class EgoMotion:
     rotation: np.ndarray | None = None
     _latest: tuple[Header, np.ndarray] | None = None
 
+    def forget(self) -> None:
+        """Let the next image be like the first."""
+        self.before = self.rotation = self._latest = None
+
     def homography(self, header: Header, camera: CameraModel | None) -> np.ndarray | None:
         """(3, 3) from pixels of the previous image to pixels of this one, by rotation alone.
 

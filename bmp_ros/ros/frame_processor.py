@@ -93,6 +93,7 @@ class FrameProcessor:
             camera.limit_rate(self._parameters.run().max_rate)
             message = _read(received.serialised, camera.message_type)
             self._notice_time_jump(camera, message.header)
+            self._notice_other_frame(camera, message.header)
             image = self._decode(camera, message)
             people, report = self._find(camera, received, message.header, image)
             with camera.publishing:
@@ -207,6 +208,7 @@ class FrameProcessor:
             camera.statistics.remark("ids", "")
             return camera.tracking.untracked(people, stamp)
         ego_motion = self._ego_motion(camera, inputs, header, people.image_size)
+        resets = camera.tracking.counts["resets"]
         problem = ""
         try:
             tracked = camera.tracking.track(
@@ -221,6 +223,10 @@ class FrameProcessor:
             tracked = camera.tracking.untracked(people, stamp)
             problem = self._remarks.tracker_failed(camera, error)
         camera.statistics.remark("ids", problem)
+        if camera.tracking.counts["resets"] > resets:
+            self._remarks.new_ids(camera, camera.tracking.why_reset)
+        if stamp != 0 and camera.tracking.stamps_stand_still:
+            self._remarks.stamps_stand_still(camera)
         camera.statistics.note_tracking(
             camera.tracking.counts, failed=bool(problem), ego_motion=ego_motion is not None
         )
@@ -267,6 +273,14 @@ class FrameProcessor:
         if back >= JUMP_NS:
             camera.go_back(stamp, self._parameters.run().depth_max_age)
         camera.last_stamp = stamp
+
+    def _notice_other_frame(self, camera: Camera, header: Header) -> None:
+        """Another camera on the topic shows other people, however much alike places are."""
+        frame = header.frame_id.lstrip("/")
+        before, camera.last_frame = camera.last_frame, frame
+        if before is not None and before != frame:
+            camera.tracking.forget()
+            self._remarks.other_frame(camera, before, frame)
 
 
 def _read(serialised: bytes, kind: type) -> Any:

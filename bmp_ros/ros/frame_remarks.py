@@ -69,6 +69,24 @@ class FrameRemarks:
                 f"than {JUMP_NS / 1e9:.0f} s change nothing"
             )
 
+    def stamps_stand_still(self, camera: Camera) -> None:
+        self._say_once(
+            f"{camera.name}: several images have one stamp: people are tracked by when images "
+            "arrive; the camera's driver has to stamp each"
+        )
+
+    def other_frame(self, camera: Camera, before: str, now: str) -> None:
+        if self._throttle.due(f"{camera.name} frame", _REPEAT_S):
+            self._log.info(
+                f"{camera.name}: images are of frame {now!r} now, of {before!r} before (another "
+                "camera on the topic?): people get new ids"
+            )
+
+    def new_ids(self, camera: Camera, why: str) -> None:
+        """Everybody who was known has been forgotten."""
+        if why and self._throttle.due(f"{camera.name} new ids", _AGAIN_S):
+            self._log.info(f"{camera.name}: people get new ids: {why}")
+
     def odd_pixels(self, camera: Camera, pixels: Pixels, bits_before: int) -> None:
         """What is odd about an image that can be used. bits_before: of the camera's values."""
         if 8 < bits_before < pixels.bits:

@@ -35,6 +35,14 @@ class Transforms:
     def close(self) -> None:
         self._listener.unregister()
 
+    def clear(self) -> None:
+        """Forget what tf said so far, but for what holds for ever, since time jumped back.
+
+        tf takes nothing that is older by ten seconds than what it knows: after a bag began anew it
+        would take nothing until that time is reached again.
+        """
+        self._buffer.clear()
+
     def rigid_motion(
         self, target: str, source: str, stamp: Stamp
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,11 @@ def colour_histograms(image: np.ndarray, pixels: Pixels, waists: np.ndarray) -> 
     count = len(waists)
     if not len(pixels.places):
         return np.zeros((count, BINS))
-    bgr = image.reshape(1, -1, 3).take(pixels.places, axis=1)
+    if image.flags.c_contiguous:  # three times as fast
+        bgr = image.reshape(1, -1, 3).take(pixels.places, axis=1)
+    else:
+        x, y = pixels.points.T.astype(np.int64)
+        bgr = image[y, x][None]
     hue, saturation, value = np.ascontiguousarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV)[0].T)
     bins = _HUE_BINS.take(hue) + (saturation > _VIVID)
     grey = (saturation < _LEAST_SATURATION) | (value < _LEAST_VALUE)

@@ -145,7 +145,7 @@ def mask_overlap(pixels: list[np.ndarray], shift: np.ndarray, new: Pixels) -> Ma
     moved = np.add(points.T, np.repeat(shift.T.astype(np.float32), lengths, axis=1), order="C")
     moved /= new.stride
     np.rint(moved, out=moved)
-    np.maximum(moved, -1, out=moved)
+    np.fmax(moved, -1, out=moved)  # what is no number is outside, too
     np.minimum(moved, np.array([[width], [height]], np.float32), out=moved)
     x, y = moved.astype(np.int64) + 1
     slots = framed.reshape(-1).take(y * (width + 2) + x) + owners * (others + 2)

@@ -39,7 +39,8 @@ class StampClock:
 
     now: seconds on that clock, the sum of all steps ahead. frozen: whether stamps stand still and
     times of arrival are used. Stamps that then go on (those of whole seconds do, once a second)
-    count only for what the times of arrival have not counted.
+    count only for what the times of arrival have not counted, and those that return from a small
+    step back only for what is beyond it.
     """
 
     short_gap: float
@@ -49,6 +50,7 @@ class StampClock:
     _arrival: float | None = None
     _equal: int = 1
     _ahead: float = 0.0
+    _back: float = 0.0
     _coarse: bool = False
     _start: float = 0.0
 
@@ -88,8 +90,15 @@ class StampClock:
             dt = max(dt - self._ahead, min(dt, arrived))
         if not self.frozen:
             self._ahead = 0.0
+        if STEP_BACK < dt < 0:
+            self._back -= dt
+        elif dt > 0 and not self.frozen:
+            # Back where stamps were before one strayed; else they go on from where it led.
+            dt -= self._back if dt >= self._back else 0.0
+            self._back = 0.0
         if dt <= STEP_BACK or dt > LONG_GAP:
             self.now += max(dt, 0.0)
+            self._back = 0.0
             self._start = stamp_s - self.now
             return Step.RESTART, max(dt, 0.0)
         if dt <= 0:

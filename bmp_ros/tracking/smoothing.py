@@ -58,7 +58,8 @@ class JointSmoother:
         ids: (N,) track ids, each once; -1 for people who are not tracked. joints: (N, K, D), NaN
         where unknown. scores: (N, K); unsure joints are smoothed more. scales: (N,) length of a
         body scale, such as the square root of the box's area in pixels, or 1 for metres.
-        stamp_s: seconds; at the same or an earlier stamp than the last smoothing begins anew.
+        stamp_s: seconds; at an earlier stamp than the last smoothing begins anew, at the same one
+        joints and velocities stay as they were.
 
         Who was in the image before, too, goes on however slowly the images come, up to the two
         seconds after which the tracker begins anew; so tell of images without people as well.
@@ -83,7 +84,15 @@ class JointSmoother:
                 old, joints[columns], np.asarray(scores)[columns],
                 np.asarray(scales, np.float64)[columns], dt[known],
             )  # fmt: skip
-        self._remember(ids[tracked], joints[tracked], result[tracked], speeds[tracked], stamp_s)
+        raw = joints[tracked]
+        still = np.flatnonzero(dt == 0)
+        if len(still):  # one image twice, or one that a small step back in time makes as late
+            old, columns = rows[still], tracked[still]
+            known_joints = np.isfinite(self._joints[old])
+            result[columns] = np.where(known_joints, self._joints[old], joints[columns])
+            speeds[columns] = self._speeds[old]
+            raw[still] = np.where(known_joints, self._raw[old], joints[columns])
+        self._remember(ids[tracked], raw, result[tracked], speeds[tracked], stamp_s)
         return result, speeds
 
     def _filtered(

@@ -46,7 +46,9 @@ def judge(
         first, second = (rows.get(number) for number in encounter.ids)
         if first is None or second is None or now - encounter.since_s > FORGET:
             continue
-        if overlap[first, second] >= APART or not (seen[first] and seen[second]):
+        exchanged = {row for pair in swaps for row in pair}
+        apart = overlap[first, second] < APART and seen[first] and seen[second]
+        if not apart or exchanged & {first, second}:  # whose ids are others' in a moment
             going.append(encounter)
             continue
         fits = appearance_similarity(encounter.colours, colours[[first, second]])

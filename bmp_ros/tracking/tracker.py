@@ -14,7 +14,7 @@ from bmp_ros.loop.frame import check_image
 from bmp_ros.loop.people import People
 from bmp_ros.tracking import life_cycle, motion
 from bmp_ros.tracking.appearance import BINS
-from bmp_ros.tracking.continuity import StampClock, Step, background, shows_another_place
+from bmp_ros.tracking.continuity import LONG_GAP, StampClock, Step, background, shows_another_place
 from bmp_ros.tracking.matching import LIKE, Matches, Sighting, look_at, match
 from bmp_ros.tracking.settings import TrackerSettings
 from bmp_ros.tracking.swap_guard import Encounter, exchange
@@ -36,6 +36,7 @@ class TrackerState:
     encounters: list[Encounter] = field(default_factory=list)
     fresh: bool = True
     resets: int = 0
+    why_reset: str = ""
     swaps: int = 0
 
     def is_of_other_images(self, people: People) -> bool:
@@ -115,7 +116,13 @@ class PersonTracker:
         step, dt = state.clock.step(stamp_s, arrival_s)
         now, gap = state.clock.now, dt if step is Step.GAP else 0.0
         if step in (Step.START, Step.RESTART) or state.is_of_other_images(people):
-            self._restart(people)
+            why = "" if step is Step.RESTART else "images or skeletons have another size"
+            if step is Step.RESTART and dt > 0:
+                why = (
+                    f"{dt:.1f} s between two images, and nobody is followed over more than "
+                    f"{LONG_GAP:g} s: faster results (another preset) or a higher rate keep ids"
+                )
+            self._restart(people, why)
             state.background = None
         seen = look_at(people, image)
         self._colours = seen.colours
@@ -127,7 +134,7 @@ class PersonTracker:
         if image is not None:
             state.background = background(image, seen.pixels.labels)
         if state.is_cut(matches, seen, before):
-            self._restart(people)
+            self._restart(people, "the image shows another place (a cut, or a quick turn)")
             matches = Matches.none()
         life_cycle.go_on(state.tracks, seen, matches, settings, now, dt)
         born = life_cycle.newcomers(seen, matches, settings)
@@ -157,6 +164,7 @@ class PersonTracker:
             self._empty(state.tracks.joints.shape[1]),
             image_size=state.image_size,
             resets=state.resets + 1,
+            why_reset="",
             swaps=state.swaps,
         )
 
@@ -188,6 +196,17 @@ class PersonTracker:
     def counts(self) -> dict[str, int]:
         """Since the tracker was made: ``resets`` for gaps, steps back and cuts, and ``swaps``."""
         return {"resets": self._state.resets, "swaps": self._state.swaps}
+
+    @property
+    def why_reset(self) -> str:
+        """Why everybody was forgotten last, in words; empty where stamps went back, or `reset`
+        was called."""
+        return self._state.why_reset
+
+    @property
+    def stamps_stand_still(self) -> bool:
+        """Whether the last images had one stamp, so that times of arrival were used."""
+        return self._state.clock.frozen
 
     def has_newcomers(self, within_s: float) -> bool:
         """Whether somebody waits for an id who was first seen at most ``within_s`` seconds ago."""
@@ -244,9 +263,10 @@ class PersonTracker:
     def _empty(self, joints: int) -> TrackerState:
         return TrackerState(StampClock(SHORT_GAP), Tracks.none(joints))
 
-    def _restart(self, people: People) -> None:
+    def _restart(self, people: People, why: str) -> None:
         state = self._state
-        state.resets += len(state.tracks) > 0
+        if len(state.tracks):
+            state.resets, state.why_reset = state.resets + 1, why
         state.tracks, state.encounters = Tracks.none(len(people.skeleton)), []
         state.image_size, state.fresh = people.image_size, True
 

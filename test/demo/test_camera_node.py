@@ -8,6 +8,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ def test_depth_of_the_clip_is_that_of_its_people(
     images = listen(lab, Image, "/camera/image_raw")
     wait_for(lambda: camera.counts["over"] == "yes", "the end")
     wait_for(lambda: len(depths) >= 5 and len(images) >= 5, "depth images")
+    with suppress(AssertionError):  # DDS may have lost some
+        wait_for(lambda: len(images) == 12, "all images", 10.0)
     is_complete = len(images) == 12
     by_stamp = {stamp_of(message): message for message in images}
     numbers = {stamp_of(m): number for number, m in enumerate(images)}

@@ -129,9 +129,11 @@ def test_one_picture_is_of_the_two_who_are_closest(tmp_path: Path) -> None:
     places = [
         [[0.0, 0, 20, 40], [x, 0.0, x + 20, 40]] for x in (4.0 + 2 * abs(n - 7) for n in rows)
     ]
+    found = result_of(0, [[0.0, 0, 20, 40]], [1], []).people  # one of them
     results = [
         replace(
             result_of(10**18 + n * 10**8, places[n], [1, 2], [70, 80]),
+            people=found,
             jpeg=None if n == 3 else bytes(jpeg),
         )
         for n in rows

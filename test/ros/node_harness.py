@@ -56,12 +56,15 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) 
 class Lab:
     """networks, node: what is tested, from `start` on. peer: the node of the test. log: gives all
     that was logged to the console so far; not /rosout: rcl keeps one publisher per name of a node
-    in a process, of whatever context."""
+    in a process, of whatever context. escaped: errors that left a callback, of which `close`
+    fails."""
 
     def __init__(self, domain: int, log: Callable[[], str]) -> None:
         self._domain = domain
         self.log = log
         self._running: list[tuple[Node, Callable[[], None]]] = []
+        self._clients: dict[tuple[type, str], Any] = {}
+        self.escaped: list[str] = []
         self.networks = ScriptedNetworks()
         self.node: BmpNode | None = None
         self.peer: Any = self._spin(lambda context: Node("peer", context=context))
@@ -120,24 +123,23 @@ class Lab:
 
     def call(self, kind: type, name: str, request: Any) -> Any:
         """Call a service and return its response."""
-        client = self.peer.create_client(kind, name)
-        try:
-            self.wait_for_service(client)
-            futures = [client.call_async(request)]
-            asked = time.monotonic()
+        if (kind, name) not in self._clients:
+            self._clients[kind, name] = self.peer.create_client(kind, name)
+        client = self._clients[kind, name]
+        self.wait_for_service(client)
+        futures = [client.call_async(request)]
+        asked = time.monotonic()
 
-            def answered() -> bool:
-                # DDS drops an answer when the server has not discovered the client's reader yet.
-                nonlocal asked
-                if kind in MAY_BE_ASKED_TWICE and time.monotonic() > asked + 5:
-                    futures.append(client.call_async(request))
-                    asked = time.monotonic()
-                return any(future.done() for future in futures)
+        def answered() -> bool:
+            # DDS drops an answer when the server has not discovered the client's reader yet.
+            nonlocal asked
+            if kind in MAY_BE_ASKED_TWICE and time.monotonic() > asked + 5:
+                futures.append(client.call_async(request))
+                asked = time.monotonic()
+            return any(future.done() for future in futures)
 
-            wait_for(answered, f"answer of {name}")
-            return next(future.result() for future in futures if future.done())
-        finally:
-            self.peer.destroy_client(client)
+        wait_for(answered, f"answer of {name}")
+        return next(future.result() for future in futures if future.done())
 
     def wait_for_service(self, client: Any) -> None:
         """Wait until both sides know each other: DDS drops the answer to who is not known yet."""
@@ -240,7 +242,9 @@ class Lab:
             node.context.try_shutdown()
         # The lifecycle services go when nothing refers to the state machine any more.
         self.node = self.peer = None
+        self._clients.clear()
         assert has_ended, "the worker did not end"
+        assert not self.escaped, "\n".join(self.escaped)
 
     def _spin(self, make: Callable[[Context], Any]) -> Any:
         context = Context()
@@ -268,7 +272,9 @@ class Lab:
                 except Exception:
                     if not context.ok():  # rclpy stumbles over its own shutdown
                         return
+                    self.escaped.append(traceback.format_exc())
                     traceback.print_exc()  # and goes on, as the node's own process does
+                    ended.wait(0.05)
 
         thread = threading.Thread(target=run, daemon=True)
 

@@ -121,6 +121,14 @@ def test_what_says_nothing_about_pixels(header: Header, camera: CameraModel | No
     assert ego.homography(header, camera) is None
 
 
+def test_after_a_jump_in_time_the_next_image_is_like_the_first() -> None:
+    ego = EgoMotion(KnownTurns(TURNS), "odom")  # type: ignore[arg-type]
+    ego.homography(at(1), CAMERA)
+    ego.forget()
+    assert ego.homography(at(2), CAMERA) is None
+    assert ego.homography(at(3), CAMERA) is not None
+
+
 def test_without_tf2_people_are_tracked_and_nothing_is_said(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ def test_packages_that_are_missing_are_named_and_cost_nothing_else(
     lab.diagnosis(": camera", lambda s: "hri_msgs" in s.message, "the reason")
     assert lab.set(hri=False, body_frames_rate=0.0)[0].successful
 
-    def fine_again() -> bool:  # an image that is older than 5 s is a warning of its own
+    def fine_again() -> bool:
         scene.shoot()
         status = lab.diagnosis(": camera", lambda _: True, "any")
         return bool(status.level == b"\0")

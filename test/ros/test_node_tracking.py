@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from bmp_ros.loop.people import People
 from bmp_ros.ros import camera as camera_of_node
+from bmp_ros.ros.ego_motion import EgoMotion
 from bmp_ros.ros.interfaces import EstimatePeople, PersonArray, PersonArray3D
+from bmp_ros.ros.transforms import NoTransformError
 from bmp_ros.tracking import PersonTracker
 
 SECOND = 10**9
@@ -137,6 +140,55 @@ def test_a_short_pause_is_a_gap(lab: Lab) -> None:
     wait_for(lambda: not scene.poses[-1].people, "the empty array")
     assert ids(scene.shoot()) == [1, 2]
     assert ids(scene.shoot(step_ns=5 * SECOND)) == [3, 4]
+
+
+def test_another_frame_is_another_camera(lab: Lab) -> None:
+    scene = started(lab)
+    assert ids(scene.shoot()) == ids(scene.shoot()) == [1, 2]
+    send = scene.camera.send
+    for frame_id, expected in (("/cam", [1, 2]), ("rear", [3, 4]), ("cam", [5, 6])):
+        scene.camera.send = partial(send, frame_id=frame_id)
+        assert ids(scene.shoot()) == ids(scene.shoot()) == expected
+    lab.wait_for_log("camera: images are of frame 'rear' now, of 'cam' before", "new ids")
+
+
+def test_why_ids_are_new_is_told(lab: Lab) -> None:
+    scene = started(lab)
+    scene.shoot()
+    assert ids(scene.shoot(step_ns=3 * SECOND)) == [3, 4]
+    lab.wait_for_log("camera: people get new ids: 3.0 s between two images", "keep ids")
+    for _ in range(3):
+        scene.shoot_at(scene.stamp)
+    lab.wait_for_log("several images have one stamp", "the camera's driver")
+
+
+class Forgetful:
+    """What is known of tf, and how often it was forgotten."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+
+    def clear(self) -> None:
+        self.forgotten += 1
+
+    def rigid_motion(self, *_: object) -> None:
+        raise NoTransformError("extrapolation into the past", "no transform")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_bag_that_begins_anew_does_so_for_tf(lab: Lab) -> None:
+    """tf takes nothing that is older than what it has by ten seconds."""
+    scene = started(lab)
+    camera, tf = lab.node._cameras["camera"], Forgetful()
+    ego = EgoMotion(tf, "odom")
+    camera.inputs = camera.inputs._replace(transforms=tf, ego_motion=ego)
+    scene.shoot()
+    assert tf.forgotten == 0 and ego.before is not None
+    scene.stamp -= 60 * SECOND
+    scene.shoot()
+    assert tf.forgotten == 1
 
 
 def test_images_without_stamps_are_tracked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

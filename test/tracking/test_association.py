@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bmp_ros.loop.people import People
+from bmp_ros.tracking.appearance import colour_histograms
 from bmp_ros.tracking.association import Pixels, coarse_pixels, mask_overlap
 
 WIDTH, HEIGHT = 60, 40
@@ -46,6 +47,36 @@ def test_a_mask_outside_of_the_image_has_no_overlap() -> None:
     first = pixels_of(40, 0, 60, 30)
     found = mask_overlap([first.points], np.array([(WIDTH, 0)], np.float32), first)
     assert np.isnan(found.iou).all() and not found.covered.any() and not found.of_new.any()
+
+
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (HEIGHT, WIDTH + 1)])
+@pytest.mark.parametrize("shift", [(np.nan, np.nan), (np.inf, 0), (-np.inf, np.nan)])
+def test_a_mask_that_is_nowhere_has_no_overlap(
+    size: tuple[int, int], shift: tuple[float, float]
+) -> None:
+    first = pixels_of(40, 0, 60, 30)
+    wide = replace(first, labels=np.ones(size, np.int32))
+    found = mask_overlap([first.points], np.array([shift]), wide)
+    assert not found.covered.any() and not found.of_new.any()
+
+
+@pytest.mark.parametrize("size", [(101, 333), (480, 640), (720, 1280)])
+def test_places_are_those_of_the_points(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    height, width = size
+    masks = random.random((2, height, width)) < 0.3
+    boxes = np.array([[0, 0, width / 2, height], [width / 3, 10, width, height]], np.float32)
+    pixels = coarse_pixels(People.from_boxes(boxes, np.ones(2), height, width, masks=masks))
+    image = random.integers(0, 255, (height, width, 3), np.uint8)
+    x, y = pixels.points.astype(int).T
+    assert pixels.stride > 1 and len(x) > 100
+    assert (image.reshape(-1, 3)[pixels.places] == image[y, x]).all()
+    assert masks[pixels.owners, y, x].all()
+    waists = np.array([height / 2, height / 3])
+    padded = np.zeros((height, width + 5, 3), np.uint8)
+    padded[:, :width] = image
+    found = [colour_histograms(each, pixels, waists) for each in (image, padded[:, :width])]
+    assert np.array_equal(*found)
 
 
 def standing(x: float, *, masked: bool = False, joints: int = 17, low: float = 110) -> People:

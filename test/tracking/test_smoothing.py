@@ -133,9 +133,27 @@ def test_untracked_people_are_passed_through() -> None:
 def test_a_gap_and_a_step_back_begin_anew() -> None:
     smoother = JointSmoother()
     joints = np.random.default_rng(0).normal(0, 1, (4, 1, 17, 3))
-    for frame, stamp in zip(joints, (10.0, 12.1, 3.0, 3.0), strict=True):
+    for frame, stamp in zip(joints, (10.0, 12.1, 3.0, 1.0), strict=True):
         smooth, _ = smoother.update(np.array([1]), frame, np.ones((1, 17)), np.ones(1), stamp)
         assert np.array_equal(smooth, frame)
+
+
+def test_an_image_of_the_same_time_changes_nothing() -> None:
+    """Of one sent twice, or while time goes back by a little: joints and speeds go on after it."""
+    joints = np.cumsum(np.random.default_rng(0).normal(2, 0.5, (6, 1, 17, 2)), axis=0)
+    scores, scales, one = np.ones((1, 17)), np.array([100.0]), np.array([1])
+    plain, doubled = JointSmoother(), JointSmoother()
+    for step, frame in enumerate(joints):
+        expected = plain.update(one, frame, scores, scales, step / RATE)
+        found = doubled.update(one, frame, scores, scales, step / RATE)
+        assert np.array_equal(found, expected, equal_nan=True)
+        again = doubled.update(one, frame + 7, scores, scales, step / RATE)
+        assert np.array_equal(again, expected, equal_nan=True)
+    unseen = np.where(np.arange(34).reshape(1, 17, 2) < 2, np.nan, joints[0])
+    smoother = JointSmoother()
+    smoother.update(one, unseen, scores, scales, 0.0)
+    smooth, _ = smoother.update(one, joints[0], scores, scales, 0.0)
+    assert np.array_equal(smooth, joints[0]), "a joint that was not seen before is taken"
 
 
 def test_a_sure_jump_is_taken_as_it_is() -> None:

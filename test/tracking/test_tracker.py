@@ -13,7 +13,9 @@ from walkers import HEIGHT, WIDTH, picture, walkers
 from bmp_ros.loop.people import People
 from bmp_ros.loop.skeletons import MPII_16, Skeleton
 from bmp_ros.tracking import IdCounter, PersonTracker, TrackerSettings
+from bmp_ros.tracking.appearance import BINS
 from bmp_ros.tracking.motion import local_motion, move_points, rotation_homography
+from bmp_ros.tracking.swap_guard import Encounter, judge
 from bmp_ros.tracking.tracks import State
 
 RED, GREEN, BLUE = (30, 30, 220), (30, 220, 30), (220, 30, 30)
@@ -291,6 +293,27 @@ def test_ids_that_were_exchanged_in_a_hug_are_put_right() -> None:
     assert tracker.counts == {"swaps": 1, "resets": 1}
 
 
+def test_three_who_part_at_once_with_each_others_ids_get_their_own() -> None:
+    """Each has the next one's id: two exchanges put that right, three would not."""
+    colours = np.zeros((3, BINS))
+    colours[[0, 1, 2], [0, 10, 20]] = 0.5
+    people = walkers([(50, 120), (150, 120), (250, 120)])
+    tracker = PersonTracker()
+    tracker.update(people, 0.0)
+    tracks = tracker._state.tracks
+    met = [
+        Encounter((int(a) + 1, int(b) + 1), colours[[a, b]], 0.0)
+        for a, b in ((0, 1), (0, 2), (1, 2))
+    ]
+    now_seen = np.roll(colours, 1, axis=0)
+    for step in range(4):
+        met, swaps = judge(met, tracks, np.ones(3, np.bool_), now_seen, step / 10)
+        for pair in swaps:
+            tracks.ids[list(pair)] = tracks.ids[list(pair[::-1])]
+    looks = {int(number): now_seen[row].argmax() for row, number in enumerate(tracks.ids)}
+    assert looks == {1: 0, 2: 10, 3: 20}
+
+
 def test_a_gap_begins_anew_and_no_id_comes_back() -> None:
     tracker = PersonTracker()
     people = walkers([(60, 120), (200, 120)])
@@ -314,12 +337,49 @@ def test_a_small_step_back_and_an_equal_stamp_are_no_new_beginning() -> None:
     assert found == [[1]] * 5
 
 
+@pytest.mark.parametrize("back", [0.033, 0.5, 0.95])
+def test_stamps_that_stray_to_and_fro_are_no_faster_than_time(back: float) -> None:
+    """Two publishers on one topic, or images that overtake each other."""
+    tracker, people = PersonTracker(), walkers([(60, 120)])
+    for step in range(30):
+        stamp = 5.0 + step / 30 - (back if step % 3 == 1 else 0.0)
+        assert ids(tracker, people, stamp) == [1]
+    assert tracker.time_s == pytest.approx(5.0 + 29 / 30)
+    assert tracker.report().ages[0] == pytest.approx(29 / 30)
+
+
+def test_after_a_step_back_stamps_go_on_from_there() -> None:
+    """As a clock that is put right."""
+    tracker, people = PersonTracker(), walkers([(60, 120)])
+    for step in range(30):
+        ids(tracker, people, 5.0 + step / 30 - 0.5 * (step >= 10))
+    assert tracker.report().ages[0] == pytest.approx(28 / 30)
+
+
+def test_why_everybody_was_forgotten_is_told() -> None:
+    tracker, people = PersonTracker(), walkers([(60, 120)])
+    told = []
+    smaller = People.from_boxes(np.array([[40, 70, 80, 170]]), np.array([0.9]), 200, 300)
+    for found, stamp in ((people, 1.0), (people, 3.5), (smaller, 3.6), (smaller, 1.0)):
+        tracker.update(found, stamp)
+        told.append((tracker.counts["resets"], tracker.why_reset))
+    assert [count for count, _ in told] == [0, 1, 2, 3]
+    assert told[0][1] == told[3][1] == "", "stamps that go back say enough"
+    assert told[1][1].startswith("2.5 s between two images") and "keep ids" in told[1][1]
+    assert "another size" in told[2][1]
+    tracker.update(smaller, 9.0)
+    assert tracker.why_reset.startswith("8.0 s")
+    tracker.reset()
+    assert tracker.why_reset == ""
+
+
 def test_frozen_stamps_use_the_times_of_arrival() -> None:
     tracker = PersonTracker()
     for step in range(20):
         people = walkers([(60 + 4 * step, 120)])
         assert ids(tracker, people, 0.0, arrival_s=100 + step / 10) == [1]
     assert tracker.report().velocities[0, 0] == pytest.approx(40, rel=0.1)
+    assert tracker.stamps_stand_still
     assert ids(tracker, people, 0.0, arrival_s=200.0) == [2], "a gap by the times of arrival"
 
 
@@ -414,7 +474,7 @@ def test_a_cut_begins_anew_although_somebody_is_where_another_one_was() -> None:
     for step in range(3):
         assert ids(tracker, people, step / 10, image=first) == [1, 2, 3]
     assert ids(tracker, people, 0.3, image=second) == [4, 5, 6]
-    assert tracker.counts["resets"] == 1
+    assert tracker.counts["resets"] == 1 and "another place" in tracker.why_reset
 
 
 def test_an_unsure_find_is_not_followed_to_somebody_else() -> None:
