@@ -27,7 +27,7 @@ from bmp_ros.camera_tracking import CameraTracking, Tracked
 from bmp_ros.covering import Patch, hidden, person_patches
 from bmp_ros.loop import BMPLoop
 from bmp_ros.pixels import ImageError
-from bmp_ros.tracking import IdCounter, SmoothingSettings, TrackerSettings
+from bmp_ros.tracking import IdCounter, KeyframeSettings, SmoothingSettings, TrackerSettings
 
 _JUMP_NS = 10**9
 """Stamps that go back by more begin anew, as in the node."""
@@ -82,13 +82,17 @@ class Results:
 
     def find(self, image: BagImage, log_ns: int) -> Tracked:
         """The people of an image, with ids, whatever is written of them."""
-        people, report = self._loop.run(image.image)
+        arrival_s = log_ns / 1e9
+        people, report = self._tracking.find(
+            self._loop, image.image, image.stamp_ns, arrival_s=arrival_s,
+            settings=KeyframeSettings(),
+        )  # fmt: skip
         self.times_ms = report.stage_ms
         return self._tracking.track(
             people,
             image.stamp_ns,
             image.image,
-            arrival_s=log_ns / 1e9,
+            arrival_s=arrival_s,
             settings=TrackerSettings(),
             ego_motion=None,
         )

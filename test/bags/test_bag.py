@@ -106,6 +106,26 @@ def messages(path: Path) -> dict[str, list[tuple[int, bytes]]]:
     return found
 
 
+def test_hidden_people_are_looked_for_where_the_tracker_expects_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the node: what is left of a painted person is nobody, image after image."""
+    people = [Actor((4, 4, 20, 44)), Actor((30, 6, 50, 40), score=0.7)]
+    watched = stage(*[people] * 400, iterations=1, behind_threshold=0.2).loop
+    told: list[Any] = []
+    run = watched.run
+
+    def note(*images: Any, **more: Any) -> Any:
+        told.append(more.get("tracked"))
+        return run(*images, **more)
+
+    monkeypatch.setattr(watched, "run", note)
+    process_bag(watched, write_bag(tmp_path / "in"), tmp_path / "out", Selection())
+    assert told[0] is None and len(told) == 5
+    for boxes in told[1:]:
+        np.testing.assert_allclose(boxes, [[4, 4, 20, 44], [30, 6, 50, 40]], atol=0.5)
+
+
 @pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 @pytest.mark.parametrize("target", ["out", "out.mcap"])
 @pytest.mark.parametrize("compressed", [False, True])
