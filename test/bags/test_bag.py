@@ -371,11 +371,11 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path, monkeypatch, number) -> No
     class Ending:
         settings = engine.settings
 
-        def run(self, image: np.ndarray) -> Any:
+        def run(self, image: np.ndarray, *known: Any, **more: Any) -> Any:
             seen.append([each.name for each in tmp_path.rglob("recovered.mcap")])
             seen.append([each.name for each in (tmp_path / "target").rglob("recovered.mcap")])
             os.kill(os.getpid(), number)
-            return engine.run(image)
+            return engine.run(image, *known, **more)
 
     monkeypatch.setattr("bmp_ros.engines.build_loop", lambda *_, **__: Ending())
     before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
