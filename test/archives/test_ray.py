@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ def cluster() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     before = os.environ.get("PYTHONPATH")
+    sigterm = signal.getsignal(signal.SIGTERM)  # Ray sets its own, and leaves it
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # for the nodes' workers
     nodes = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
@@ -39,6 +41,7 @@ def cluster() -> Iterator[str]:
     finally:
         ray.shutdown()
         nodes.shutdown()
+        signal.signal(signal.SIGTERM, sigterm)
         if before is None:
             del os.environ["PYTHONPATH"]
         else:
